@@ -1,0 +1,42 @@
+"""Every knob of supervised fine-tuning: python launch/sft.py --config=configs/sft.py
+
+Set at least `--config.model` (a Hugging Face folder or hub name) and `--config.data`
+(JSONL rows with `prompt` and `completion`).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.run_dir = "runs/sft"
+    config.seed = 0
+    config.model = "student"  # a folder, a hub name, or a fresh `student` / `teacher`
+    config.data = ""  # JSONL path; empty: generated arithmetic examples
+    config.task = "arithmetic"  # where generated examples come from
+    config.arithmetic = ConfigDict(
+        dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
+    )
+    config.judged_share = 0.0  # of generated examples: score a step or a solution
+    config.num_steps = 1000
+    config.batch_size = 32  # examples
+    config.max_tokens = 128  # an example; a longer one is an error
+    config.sort_window = 16  # batches drawn together and sorted by length
+    config.optimizer = ConfigDict(
+        dict(
+            learning_rate=1e-3,
+            schedule="cosine",  # constant | linear | cosine
+            warmup_steps=200,
+            weight_decay=0.01,
+            b1=0.9,
+            b2=0.98,
+            grad_clip=1.0,  # global norm
+        )
+    )
+    config.chunk = 4096  # rows of logits alive at once
+    config.remat = False  # recompute layers in the backward pass
+    config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.log_every = 50  # steps
+    config.checkpoint_every = 500  # steps; 0: never
+    config.export_dtype = "bfloat16"
+    return config

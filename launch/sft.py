@@ -1,0 +1,12 @@
+"""Fine-tune a model on examples: the embedded ones, or your own JSONL rows.
+
+    python launch/sft.py --config=configs/quickstart_student.py
+    python launch/sft.py --config=configs/sft.py --config.model=DIR --config.data=ROWS
+
+The last line on stdout is a summary in JSON.
+"""
+
+from ovd_jax import flags, sft
+
+if __name__ == "__main__":
+    flags.run(sft.main, doc=__doc__, default="configs/sft.py")

@@ -1,0 +1,93 @@
+"""From a config to the parts that the drivers put together."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+from transformers import AutoTokenizer
+
+from ovd_jax.models import embedded, hf
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.sampling.choice import label_probabilities
+from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.teacher.local import LocalTeacher
+from ovd_jax.teacher.prompts import PROMPTS
+
+
+def find_model(name: str, role: str) -> Path:
+    """The Hugging Face folder of `name`: `quickstart`, a run directory, a folder or a
+    hub name. `role` is `student` or `teacher`."""
+    if name == "quickstart":
+        return embedded.FOLDER / role
+    if (Path(name) / "export").is_dir():
+        return Path(name) / "export"
+    return hf.resolve(name)
+
+
+def load_model(folder: Path, config) -> Transformer:
+    """The model in `folder`, computing in `config.compute_dtype`."""
+    return hf.load(folder, jnp.dtype(config.compute_dtype))
+
+
+def load_tokenizer(folder: Path):
+    """The tokenizer of a model folder. Raises ValueError if it has no end token."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"The tokenizer in {folder} has no eos_token; set one.")
+    return tokenizer
+
+
+def stop_ids(folder: Path, tokenizer) -> tuple[int, ...]:
+    """The tokenizer's end token and those of `generation_config.json`."""
+    path = Path(folder) / "generation_config.json"
+    raw = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    listed = raw.get("eos_token_id")
+    listed = listed if isinstance(listed, list) else [listed]
+    return tuple(
+        sorted({tokenizer.eos_token_id, *(i for i in listed if i is not None)})
+    )
+
+
+def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler:
+    """The sampler of `config`; `changes` are other fields than the training ones."""
+    fields = {
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "top_k": config.top_k,
+        "top_p": config.top_p,
+    }
+    return Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        stop_strings=(*task.stop_strings, *config.stop_strings),
+        **fields | changes,
+    )
+
+
+def local_teacher(config):
+    """(teacher, its model, its greedy sampler's parts): a model in this process."""
+    options = config.teacher
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, config)
+    if options.prompt not in PROMPTS:
+        raise ValueError(
+            f"teacher.prompt {options.prompt!r} is not one of {', '.join(PROMPTS)}."
+        )
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+    )
+    return LocalTeacher(
+        generate=functools.partial(sampler, model),
+        label_probabilities=functools.partial(
+            label_probabilities, model, rows=options.rows
+        ),
+        tokenizer=tokenizer,
+        prompt=PROMPTS[options.prompt],
+        score_rule=options.score_rule,
+        score_temperature=options.score_temperature,
+    )

@@ -1,0 +1,263 @@
+"""Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
+
+What a user can get wrong ends in one line on stderr: exit code 2 for the command line
+or the config file, 1 for a ValueError of the program. `OVD_TRACEBACK=1` shows the rest.
+"""
+
+import difflib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import absl.flags
+from ml_collections import ConfigDict, config_flags
+
+from ovd_jax.run_dir import to_json
+
+ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
+OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+EXPECTED = {
+    int: "an int",
+    float: "a float",
+    bool: "true or false",
+    tuple: "a tuple such as '(1, 2)'",
+}
+
+
+class UsageError(Exception):
+    """The command line or the config file is wrong; the message says how."""
+
+
+def run(
+    main: Callable, *, doc: str | None, default: str, argv: list[str] | None = None
+) -> None:
+    """Calls `main(config)`, or `main(config, arguments)` if it takes positional ones.
+
+    `config` is locked. `default` is the config file used without `--config`; `--help`
+    prints `doc` and every knob.
+    """
+    argv = sys.argv if argv is None else argv
+    debug = bool(os.environ.get("OVD_TRACEBACK"))
+    try:
+        config, arguments = parse(argv, doc=doc, default=default)
+        takes_arguments = len(inspect.signature(main).parameters) > 1
+        if arguments and not takes_arguments:
+            stray = arguments[0]
+            raise UsageError(f"{stray}: not a flag. {nearest(stray, config)}")
+    except UsageError as error:
+        if debug and error.__cause__:
+            traceback.print_exception(error.__cause__)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        main(config, arguments) if takes_arguments else main(config)
+    except ValueError as error:
+        if debug:
+            raise
+        print(f"error: {error} (OVD_TRACEBACK=1 shows where)", file=sys.stderr)
+        sys.exit(1)
+
+
+def parse(
+    argv: list[str], *, doc: str | None, default: str
+) -> tuple[ConfigDict, list[str]]:
+    """The config `argv` asks for and the positional arguments; answers `--help`."""
+    program = absl.flags.FlagValues()
+    program.set_gnu_getopt(True)
+    absl.flags.DEFINE_string("config", default, "", flag_values=program)
+    absl.flags.DEFINE_bool("help", False, "", short_name="h", flag_values=program)
+    try:
+        rest = program(argv, known_only=True)
+    except (absl.flags.Error, ValueError) as error:
+        raise UsageError(str(error)) from error
+    config = load_file(program.config)
+    arguments = override(config, rest, source=program.config)
+    if program.help:
+        print(help_text(config, doc=doc, program=argv[0], source=program.config))
+        sys.exit(0)
+    return config, arguments
+
+
+def load_file(name: str) -> ConfigDict:
+    """`get_config()` of a file, found from here or else from the repository's root.
+
+    `FILE:text` calls `get_config(text)`, as in ml_collections.
+    """
+    file_name, *text = name.split(":", 1)
+    path = next((p for p in (Path(file_name), ROOT / file_name) if p.is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"--config={name}: no such file, here ({Path.cwd()}) or in {ROOT}."
+            + similar_files(file_name)
+        )
+    if str(ROOT) not in sys.path:  # configs build on one another: `from configs import`
+        sys.path.insert(0, str(ROOT))
+    spec = importlib.util.spec_from_file_location("config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*text)
+    except Exception as error:  # whatever a user's file may raise
+        where = [
+            f" ({frame.filename}, line {frame.lineno})"
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename != __file__ and not frame.filename.startswith("<")
+        ]
+        raise UsageError(
+            f"--config={name} failed{''.join(where[-1:])}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(
+            f"--config={name}: get_config() gave a {type(config).__name__}; "
+            "return an ml_collections.ConfigDict."
+        )
+    return config.lock()
+
+
+def override(config: ConfigDict, argv: list[str], *, source: str) -> list[str]:
+    """Sets the knobs that `argv` names and returns its positional arguments."""
+    known = knobs(config)
+    given = {}  # knob: how the user wrote it
+    for index, argument in enumerate(argv):
+        if match := OVERRIDE.match(argument):
+            following = "=".join(argv[index + 1 : index + 2])
+            written = argument if "=" in argument else f"{argument}={following}"
+            given[match[1]] = written
+            if match[1] not in known:
+                raise UsageError(unknown(match[1], written, config, source))
+    values = absl.flags.FlagValues()
+    values.set_gnu_getopt(True)
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=argv
+        )
+        arguments = values(argv)[1:]
+    except absl.flags.UnrecognizedFlagError as error:
+        raise UsageError(
+            f"--{error.flagname}: no such flag. {nearest(error.flagname, config)}"
+        ) from error
+    except (absl.flags.Error, TypeError, ValueError) as error:
+        blamed = re.search(r"config\.([\w.]+)", str(error))
+        if not blamed or blamed[1] not in given:
+            raise UsageError(str(error)) from error
+        raise UsageError(mistyped(given[blamed[1]], known[blamed[1]])) from error
+    check_items(known, knobs(config), given)
+    return arguments
+
+
+def check_items(before: dict, after: dict, given: dict[str, str]) -> None:
+    """Refuses a tuple whose items are of another type than the ones it replaces.
+
+    Tuples are the one type whose parser takes anything: `abc` would become `('abc',)`.
+    """
+    for name, written in given.items():
+        old, new = before[name][1], after[name][1]
+        if not isinstance(old, tuple) or not old:
+            continue
+        kinds = {type(item) for item in old}
+        if float in kinds:
+            kinds.add(int)
+        if not {type(item) for item in new} <= kinds:
+            raise UsageError(mistyped(written, before[name]))
+
+
+def knobs(config: ConfigDict, prefix: str = "") -> dict[str, tuple[type, object]]:
+    """Every knob by its dotted name, with its type and value."""
+    found = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            found |= knobs(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = (config.get_type(name), value)
+    return found
+
+
+def mistyped(written: str, knob: tuple[type, object]) -> str:
+    """What to say of a value that its knob cannot hold."""
+    kind, now = knob
+    expected = EXPECTED.get(kind, f"a {kind.__name__}")
+    return f"{written}: expected {expected}; it is {now!r} now."
+
+
+def unknown(name: str, written: str, config: ConfigDict, source: str) -> str:
+    """What to say of a knob that does not exist."""
+    inside = [knob for knob in knobs(config) if knob.startswith(f"{name}.")]
+    if inside:
+        examples = ", ".join(f"--config.{knob}" for knob in inside[:3])
+        return f"{written}: a group of knobs; set them one by one, as in {examples}."
+    return f"{written}: no such knob in {source}. {nearest(name, config)}"
+
+
+def nearest(written: str, config: ConfigDict) -> str:
+    """A question about the knob that was probably meant."""
+    name = written.lstrip("-").removeprefix("config.").split("=")[0]
+    known = knobs(config)
+
+    def likeness(knob):
+        whole = difflib.SequenceMatcher(None, name, knob).ratio()
+        # `learning_rate` is meant for `optimizer.learning_rate`.
+        ends = name.rsplit(".", 1)[-1], knob.rsplit(".", 1)[-1]
+        return max(whole, difflib.SequenceMatcher(None, *ends).ratio()), whole
+
+    best = max(known, key=likeness, default=None)
+    if best is None or likeness(best)[0] < 0.6:
+        return "See --help for all knobs."
+    kind, now = known[best]
+    return f"Did you mean --config.{best} ({kind.__name__}, now {now!r})?"
+
+
+def similar_files(name: str) -> str:
+    """A question about the config file that was probably meant, or nothing."""
+    shipped = sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
+    close = difflib.get_close_matches(name, shipped, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def help_text(config: ConfigDict, *, doc: str | None, program: str, source: str) -> str:
+    """The program's docstring, then each knob with its value and type."""
+    rows = [(f"--config.{n}={v!r}", k.__name__) for n, (k, v) in knobs(config).items()]
+    width = min(max((len(flag) for flag, _ in rows), default=0), 70)
+    lines = [f"  {flag:<{width}}  {kind}" for flag, kind in rows]
+    usage = f"usage: {program} [--config=FILE] [--config.KNOB=VALUE ...]"
+    head = f"Knobs of {source}, with their values now:"
+    return "\n".join([(doc or "").strip(), "", usage, "", head, *lines]).lstrip()
+
+
+def to_text(config: ConfigDict) -> str:
+    """The resolved config as sorted JSON."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, default=str) + "\n"
+
+
+def save(config: ConfigDict, folder: str | Path) -> None:
+    """Writes `config.json` into a run directory."""
+    path = Path(folder) / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy = path.with_suffix(".tmp")
+    copy.write_text(to_text(config), encoding="utf-8")
+    os.replace(copy, path)
+
+
+def load(folder: str | Path) -> ConfigDict:
+    """The locked config that `save` wrote; JSON's lists are the tuples they were."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; is {folder} the directory of a run?")
+
+    def restore(value):
+        if isinstance(value, dict):
+            return ConfigDict({name: restore(item) for name, item in value.items()})
+        return tuple(map(restore, value)) if isinstance(value, list) else value
+
+    return restore(json.loads(path.read_text(encoding="utf-8"))).lock()
+
+
+def summary(**values) -> None:
+    """Prints the program's result as one line of JSON: the last line on stdout."""
+    print(to_json(values), flush=True)

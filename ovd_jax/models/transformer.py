@@ -1,0 +1,218 @@
+"""A decoder-only transformer for the Llama and Qwen2 families.
+
+Axes: B rows, T tokens of the input, S slots that attention can see (the input itself,
+or the KV cache), N layers, D width, H query heads, K key-value heads, E size of a
+head, F mlp width, V vocabulary.
+"""
+
+import dataclasses
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's stretching of the slow rotary frequencies (`rope_type: llama3`)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The architecture; `models/hf.py` reads it from and writes it to `config.json`."""
+
+    vocab_size: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-6
+    tied_head: bool = True
+    qkv_bias: bool = False
+    max_positions: int = 2048
+
+
+class Cache(flax.struct.PyTreeNode):
+    """Keys and values of the tokens read so far, in the first `length` of S slots."""
+
+    keys_NBSKE: jax.Array
+    values_NBSKE: jax.Array
+    valid_BS: jax.Array  # bool: the slot holds a token, not padding
+    length: jax.Array  # int32: slots in use, the same for every row
+
+
+def empty_cache(config: TransformerConfig, batch: int, slots: int, dtype) -> Cache:
+    """A cache with room for `slots` tokens in each of `batch` rows."""
+    shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
+    return Cache(
+        keys_NBSKE=jnp.zeros(shape, dtype),
+        values_NBSKE=jnp.zeros(shape, dtype),
+        valid_BS=jnp.zeros((batch, slots), bool),
+        length=jnp.zeros((), jnp.int32),
+    )
+
+
+def rope_frequencies(config: TransformerConfig) -> jax.Array:
+    """Radians per position of each rotary pair, shape [E/2]."""
+    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequencies = config.rope_theta**-exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    keep = jnp.clip((turns - low) / (high - low), 0, 1)
+    return frequencies * (keep + (1 - keep) / scaling.factor)
+
+
+def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array:
+    """Applies rotary position embeddings, pairing channel i with i + E/2 as HF does."""
+    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    first, second = jnp.split(x_BTHE.astype(jnp.float32), 2, axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1).astype(x_BTHE.dtype)
+
+
+def attend(q_BTHE, k_BSKE, v_BSKE, mask_BTS) -> jax.Array:
+    """Grouped-query attention with a float32 softmax; returns [B, T, H*E]."""
+    batch, length = q_BTHE.shape[:2]
+    mixed = jax.nn.dot_product_attention(
+        q_BTHE, k_BSKE, v_BSKE, mask=mask_BTS[:, None], implementation="xla"
+    )
+    return mixed.reshape(batch, length, -1)
+
+
+class Layer(nnx.Module):
+    """One pre-norm block; every weight gains a leading N axis inside `Transformer`."""
+
+    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+        def linear(inputs, outputs, bias=False):
+            return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, rngs=rngs)
+
+        def norm():
+            return nnx.RMSNorm(c.width, epsilon=c.norm_eps, dtype=dtype, rngs=rngs)
+
+        c = config
+        self.head_dim = c.head_dim
+        self.attention_norm, self.mlp_norm = norm(), norm()
+        self.q = linear(c.width, c.num_heads * c.head_dim, c.qkv_bias)
+        self.k = linear(c.width, c.num_kv_heads * c.head_dim, c.qkv_bias)
+        self.v = linear(c.width, c.num_kv_heads * c.head_dim, c.qkv_bias)
+        self.o = linear(c.num_heads * c.head_dim, c.width)
+        self.gate = linear(c.width, c.mlp_width)
+        self.up = linear(c.width, c.mlp_width)
+        self.down = linear(c.mlp_width, c.width)
+
+    def project(self, x_BTD, positions_BT, frequencies):
+        """Queries, keys and values, the first two rotated to their positions."""
+        heads = (*x_BTD.shape[:2], -1, self.head_dim)
+        normed_BTD = self.attention_norm(x_BTD)
+        q_BTHE = rotate(self.q(normed_BTD).reshape(heads), positions_BT, frequencies)
+        k_BTKE = rotate(self.k(normed_BTD).reshape(heads), positions_BT, frequencies)
+        return q_BTHE, k_BTKE, self.v(normed_BTD).reshape(heads)
+
+    def finish(self, x_BTD, mixed_BTD):
+        """Adds what attention gathered, then the gated mlp."""
+        x_BTD = x_BTD + self.o(mixed_BTD)
+        normed_BTD = self.mlp_norm(x_BTD)
+        hidden_BTF = jax.nn.silu(self.gate(normed_BTD)) * self.up(normed_BTD)
+        return x_BTD + self.down(hidden_BTF)
+
+
+class Transformer(nnx.Module):
+    """`model(tokens_BT)` gives logits_BTV; `hidden` stops before the head."""
+
+    def __init__(self, config: TransformerConfig, key, dtype=jnp.float32):
+        self.config = config
+        self.dtype = dtype
+        layers_key, embed_key, head_key = jax.random.split(key, 3)
+        self.embed = nnx.Embed(
+            config.vocab_size, config.width, dtype=dtype, rngs=nnx.Rngs(embed_key),
+            embedding_init=nnx.initializers.normal(0.02),
+        )  # fmt: skip
+        self.layers = jax.vmap(lambda key: Layer(config, dtype, nnx.Rngs(key)))(
+            jax.random.split(layers_key, config.num_layers)
+        )
+        self.norm = nnx.RMSNorm(
+            config.width, epsilon=config.norm_eps, dtype=dtype, rngs=nnx.Rngs(0)
+        )
+        if not config.tied_head:
+            shape = (config.vocab_size, config.width)
+            self.head = nnx.Param(nnx.initializers.normal(0.02)(head_key, shape))
+
+    @property
+    def head_VD(self) -> jax.Array:
+        """The output projection, a row a token of the vocabulary."""
+        weights = self.embed.embedding if self.config.tied_head else self.head
+        return weights[...].astype(self.dtype)
+
+    def __call__(self, tokens_BT) -> jax.Array:
+        """Float32 logits_BTV; right padding changes nothing before it."""
+        hidden_BTD = self.hidden(tokens_BT)
+        return jnp.einsum(
+            "BTD,VD->BTV", hidden_BTD, self.head_VD, preferred_element_type=jnp.float32
+        )
+
+    def hidden(self, tokens_BT, *, remat: bool = False) -> jax.Array:
+        """Final hidden states [B, T, D] under a causal mask.
+
+        With `remat` the backward pass recomputes each layer from its input.
+        """
+        batch, length = tokens_BT.shape
+        positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
+        mask_BTS = jnp.tril(jnp.ones((length, length), bool))[None]
+        frequencies = rope_frequencies(self.config)
+
+        def block(x_BTD, layer):
+            q, k, v = layer.project(x_BTD, positions_BT, frequencies)
+            return layer.finish(x_BTD, attend(q, k, v, mask_BTS)), None
+
+        body = jax.checkpoint(block, prevent_cse=False) if remat else block
+        x_BTD, _ = jax.lax.scan(body, self.embed(tokens_BT), self.layers)
+        return self.norm(x_BTD)
+
+    def extend(self, tokens_BT, valid_BT, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Reads T more tokens into the cache; returns their hidden states and the
+        cache.
+
+        Positions count valid tokens only, so left padding shifts nothing. The caller
+        sees to it that `cache.length + T` slots exist.
+        """
+        length = tokens_BT.shape[1]
+        positions_BT = (
+            cache.valid_BS.sum(1, keepdims=True) + jnp.cumsum(valid_BT, 1) - 1
+        )
+        valid_BS = jax.lax.dynamic_update_slice(
+            cache.valid_BS, valid_BT, (0, cache.length)
+        )
+        slots = jnp.arange(valid_BS.shape[1])
+        causal_TS = slots <= (cache.length + jnp.arange(length))[:, None]
+        mask_BTS = causal_TS & valid_BS[:, None]
+        frequencies = rope_frequencies(self.config)
+
+        def block(carry, inputs):
+            x_BTD, keys, values = carry
+            layer, index = inputs
+            q, k, v = layer.project(x_BTD, positions_BT, frequencies)
+            start = (index, 0, cache.length, 0, 0)
+            keys = jax.lax.dynamic_update_slice(keys, k[None], start)
+            values = jax.lax.dynamic_update_slice(values, v[None], start)
+            mixed_BTD = attend(q, keys[index], values[index], mask_BTS)
+            return (layer.finish(x_BTD, mixed_BTD), keys, values), None
+
+        carry = (self.embed(tokens_BT), cache.keys_NBSKE, cache.values_NBSKE)
+        indices = jnp.arange(self.config.num_layers)
+        (x_BTD, keys, values), _ = jax.lax.scan(block, carry, (self.layers, indices))
+        return self.norm(x_BTD), Cache(keys, values, valid_BS, cache.length + length)

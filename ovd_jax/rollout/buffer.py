@@ -1,0 +1,120 @@
+"""The rollout buffer: one batch of groups, with its statistics and its written form."""
+
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Iterator, Sequence
+
+from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
+from ovd_jax.teacher.base import Score
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutBuffer:
+    """Groups and the advantage of each step of each rollout: `advantages[p][g][k]`."""
+
+    groups: tuple[Group, ...]
+    advantages: Sequence[Sequence[Sequence[float]]]
+    levels: int
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        """All rollouts, group by group."""
+        return [rollout for group in self.groups for rollout in group.rollouts]
+
+    def metrics(self) -> dict:
+        """What is logged every step; shares and means are over trajectories unless the
+        name says tokens."""
+        rollouts = self.rollouts
+        trained = sum(len(r.final.tokens) for r in rollouts)
+        failed = sum(r.failed_demonstrations for r in rollouts)
+        return {
+            "reward_before": mean(r.reward_before for r in rollouts),
+            "reward_after": mean(r.reward_after for r in rollouts),
+            "accuracy": mean(r.reward_before == 1.0 for r in rollouts),
+            "acceptance_rate": mean(r.accepted for r in rollouts),
+            "replaced_share": mean(r.replaced for r in rollouts),
+            "teacher_share": sum(sum(r.final.from_teacher) for r in rollouts) / trained,
+            "failed_demonstrations": failed,
+            "score_mean": mean(r.verdict.value for r in rollouts),
+            "score_histogram": self.score_histogram(),
+            "score_outside_mass": mean(
+                score.outside for r in rollouts for score in scores_of(r.verdict)
+            ),
+            "zero_spread_share": mean(
+                is_flat(group_advantages) for group_advantages in self.advantages
+            ),
+            "completion_tokens": mean(len(r.student.tokens) for r in rollouts),
+            "truncated_share": mean(not r.student.stopped for r in rollouts),
+            "trained_tokens": trained,
+        }
+
+    def score_histogram(self) -> list[int]:
+        """How many trajectories the teacher gave each score, rounded down."""
+        counts = [0] * self.levels
+        for rollout in self.rollouts:
+            counts[int(rollout.verdict.value)] += 1
+        return counts
+
+    def rows(self) -> Iterator[dict]:
+        """One row a rollout, for `samples.jsonl`."""
+        for group, group_advantages in zip(self.groups, self.advantages, strict=True):
+            pairs = zip(group.rollouts, group_advantages, strict=True)
+            for index, (rollout, steps) in enumerate(pairs):
+                yield {
+                    "problem_id": group.problem.id,
+                    "question": group.problem.question,
+                    "answer": group.problem.answer,
+                    "sample": index,
+                    "accepted": rollout.accepted,
+                    "replaced": rollout.replaced,
+                    "score": rollout.verdict.value,
+                    "reward_before": rollout.reward_before,
+                    "reward_after": rollout.reward_after,
+                    "failed_demonstrations": rollout.failed_demonstrations,
+                    "advantages": [round(value, 6) for value in steps],
+                    "student": written(rollout.student, rollout.verdict),
+                    "final": written(rollout.final, rollout.final_verdict)
+                    if rollout.replaced
+                    else None,
+                }
+
+
+def written(trajectory: Trajectory, verdict: Verdict | None) -> dict:
+    """A trajectory with its scores, if it was judged."""
+    ends = (0, *trajectory.step_ends)
+    shares = [mean(trajectory.from_teacher[a:b]) for a, b in itertools.pairwise(ends)]
+    whole = verdict.whole if verdict else None
+    return {
+        "steps": list(trajectory.step_texts),
+        "teacher_share": shares,
+        "tokens": len(trajectory.tokens),
+        "stopped": trajectory.stopped,
+        "step_scores": [as_row(score) for score in verdict.steps] if verdict else [],
+        "score": as_row(whole) if whole else None,
+    }
+
+
+def as_row(score: Score) -> dict:
+    """A score and its distribution, to six digits."""
+    return {
+        "value": score.value,
+        "probs": [round(p, 6) for p in score.probs],
+        "outside": round(score.outside, 6),
+    }
+
+
+def scores_of(verdict: Verdict) -> tuple[Score, ...]:
+    """Every score in a verdict."""
+    return (*verdict.steps, verdict.whole) if verdict.whole else verdict.steps
+
+
+def is_flat(advantages: Sequence[Sequence[float]]) -> bool:
+    """Whether a group teaches nothing: all of its advantages are 0."""
+    return all(abs(value) < 1e-6 for steps in advantages for value in steps)
+
+
+def mean(values) -> float:
+    """The mean, 0 of nothing."""
+    values = [float(value) for value in values]
+    return statistics.fmean(values) if values else 0.0

@@ -1,0 +1,182 @@
+"""One batch of on-policy verbal rejection sampling (section 3.3, Algorithm 1).
+
+sample -> reward and score -> accept or replace -> reward again. The records are made by
+pure functions; the only effects are calls of `generate`, the task and the teacher.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+
+from ovd_jax.rollout.reject import is_accepted, make_verdict
+from ovd_jax.rollout.replace import replace_rejected
+from ovd_jax.rollout.trajectory import (
+    Group,
+    Rollout,
+    Trajectory,
+    Verdict,
+    make_trajectory,
+)
+from ovd_jax.seeds import derive
+from ovd_jax.tasks.base import Problem, Task
+from ovd_jax.teacher.base import ScoreRequest, Teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The knobs of verbal rejection sampling; `configs/default.py` explains each."""
+
+    samples: int
+    max_new_tokens: int
+    granularity: str
+    step_aggregation: str
+    rejection: str
+    threshold: float
+    beta: float
+    replacement: str
+    demonstration_tries: int
+    max_replaced_steps: int
+    credit: str
+
+    def __post_init__(self):
+        known = {
+            "granularity": ("trajectory", "step", "hybrid"),
+            "replacement": ("trajectory", "step", "suffix"),
+            "credit": ("trajectory", "step", "hybrid"),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}."
+                )
+        if self.granularity == "trajectory":
+            for name in ("replacement", "credit"):
+                if getattr(self, name) != "trajectory":
+                    raise ValueError(
+                        f"{name} {getattr(self, name)!r} needs the scores of steps: "
+                        "set granularity to step or hybrid."
+                    )
+
+
+class Collector:
+    """Collects groups for one student, task and teacher."""
+
+    def __init__(self, *, task: Task, teacher: Teacher, tokenizer, rules: Rules):
+        self.task = task
+        self.teacher = teacher
+        self.tokenizer = tokenizer
+        self.rules = rules
+
+    def collect(
+        self, problems: Sequence[Problem], generate: Callable, *, seed: int
+    ) -> list[Group]:
+        """One group a problem. `generate(prompts, seed=, samples=, limits=)` samples
+        from the student as it is now. Raises TeacherError."""
+        prompts = [self.encode(self.task.prompt(problem)) for problem in problems]
+        owners = [p for p in range(len(problems)) for _ in range(self.rules.samples)]
+        students = [
+            self.trajectory(
+                c.tokens, c.logprobs, [False] * len(c.tokens), stopped=c.stopped
+            )
+            for group in generate(
+                prompts, seed=derive(seed, "sample"), samples=self.rules.samples
+            )
+            for c in group
+        ]
+        asked = [problems[p] for p in owners]
+        rewards = self.rewards(asked, students)
+        verdicts = self.judge(asked, students, seed=derive(seed, "score"))
+        accepted = self.accept(verdicts, rewards, seed=derive(seed, "accept"))
+        drafts = [
+            Rollout(student, verdict, ok, student, verdict, reward, reward)
+            for student, verdict, ok, reward in zip(
+                students, verdicts, accepted, rewards, strict=True
+            )
+        ]
+        rollouts = replace_rejected(
+            self, drafts, asked, [prompts[p] for p in owners], generate,
+            seed=derive(seed, "replace"),
+        )  # fmt: skip
+        size = self.rules.samples
+        return [
+            Group(problem, tuple(prompt), tuple(rollouts[p * size : (p + 1) * size]))
+            for p, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
+        ]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, nothing added."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def text(self, trajectory: Trajectory, tokens: int) -> str:
+        """What a trajectory's first `tokens` tokens say."""
+        return self.tokenizer.decode(
+            trajectory.tokens[:tokens], skip_special_tokens=True
+        )
+
+    def trajectory(self, tokens, logprobs, from_teacher, *, stopped) -> Trajectory:
+        """`make_trajectory` with this task and tokenizer."""
+
+        def decode(ids):
+            return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+        return make_trajectory(
+            tokens,
+            logprobs,
+            from_teacher,
+            stopped=stopped,
+            decode=decode,
+            task=self.task,
+        )
+
+    def rewards(self, problems, trajectories) -> list[float]:
+        """The task's rewards."""
+        return self.task.rewards(list(problems), [t.text for t in trajectories])
+
+    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict]:
+        """The teacher's verdict on each trajectory, all asked for in one call."""
+        requests, counts = [], []
+        for problem, trajectory in zip(problems, trajectories, strict=True):
+            asked = score_requests(problem, trajectory, self.rules.granularity)
+            requests += asked
+            counts.append(len(asked))
+        scores = iter(self.teacher.score(requests, seed=seed))
+        verdicts = []
+        for count in counts:
+            parts = [next(scores) for _ in range(count)]
+            whole = None if self.rules.granularity == "step" else parts.pop()
+            verdicts.append(
+                make_verdict(parts, whole, aggregation=self.rules.step_aggregation)
+            )
+        return verdicts
+
+    def accept(self, verdicts, rewards, *, seed: int) -> list[bool]:
+        """Who is kept; a reward of 1 is what counts as correct."""
+        rng = random.Random(seed)
+        return [
+            is_accepted(
+                verdict.value,
+                correct=reward == 1.0,
+                rule=self.rules.rejection,
+                threshold=self.rules.threshold,
+                levels=self.teacher.levels,
+                beta=self.rules.beta,
+                draw=rng.random(),
+            )
+            for verdict, reward in zip(verdicts, rewards, strict=True)
+        ]
+
+
+def score_requests(
+    problem: Problem, trajectory: Trajectory, granularity: str
+) -> list[ScoreRequest]:
+    """What the teacher is asked of one trajectory: its steps in order, then the
+    whole."""
+    requests = []
+    if granularity != "trajectory":
+        previous = ""
+        for step in trajectory.step_texts:
+            requests.append(ScoreRequest(problem.question, previous, step, whole=False))
+            previous += step
+    if granularity != "step":
+        requests.append(ScoreRequest(problem.question, "", trajectory.text, whole=True))
+    return requests

@@ -1,0 +1,80 @@
+"""From rewards and scores to an advantage for every step (eqs. 3 and 4)."""
+
+import statistics
+from collections.abc import Sequence
+
+from ovd_jax.rollout.trajectory import Group, Verdict
+
+
+def step_rewards(
+    verdict: Verdict,
+    outcome: float,
+    steps: int,
+    *,
+    credit: str,
+    weight: float,
+    levels: int,
+) -> list[float]:
+    """R_k for each of a trajectory's steps (eq. 3).
+
+    `trajectory`: the reward for every step; `step`: the step's score / (levels - 1);
+    `hybrid`: `weight` times the former plus 1 - `weight` times the latter.
+    """
+    if credit == "trajectory":
+        return [outcome] * steps
+    scaled = [score.value / (levels - 1) for score in verdict.steps]
+    if credit == "step":
+        return scaled
+    if credit == "hybrid":
+        return [weight * outcome + (1 - weight) * value for value in scaled]
+    raise ValueError(f"credit {credit!r} is not one of trajectory, step, hybrid.")
+
+
+def group_advantages(
+    group: Group,
+    *,
+    credit: str,
+    credit_weight: float,
+    levels: int,
+    baseline: str,
+    scale_by_std: bool,
+    eps: float = 1e-6,
+) -> list[list[float]]:
+    """Standardized rewards of each step of each rollout, G lists (GRPO, eq. 4).
+
+    The mean and standard deviation (ddof 1) are taken over the rewards `after`
+    replacement (Algorithm 1), `before` it, or over the `union` of both: with a good
+    teacher every reward after replacement is 1, and only the other two still tell the
+    teacher's trajectories from the student's. Equal rewards throughout give zeros.
+    """
+
+    def rewards(verdict, outcome, trajectory):
+        return step_rewards(
+            verdict, outcome, len(trajectory.step_ends),
+            credit=credit, weight=credit_weight, levels=levels,
+        )  # fmt: skip
+
+    after = [rewards(r.final_verdict, r.reward_after, r.final) for r in group.rollouts]
+    before = [rewards(r.verdict, r.reward_before, r.student) for r in group.rollouts]
+    fresh = [x for x, r in zip(after, group.rollouts, strict=True) if r.replaced]
+    references = {"after": after, "before": before, "union": [*before, *fresh]}
+    if baseline not in references:
+        raise ValueError(
+            f"baseline {baseline!r} is not one of {', '.join(references)}."
+        )
+    counted = slice(1) if credit == "trajectory" else slice(None)  # once, or every step
+    values = [value for steps in references[baseline] for value in steps[counted]]
+    mean, scale = center_and_scale(values, eps)
+    if not scale_by_std:
+        scale = 1.0
+    return [[(value - mean) / scale for value in steps] for steps in after]
+
+
+def center_and_scale(values: Sequence[float], eps: float) -> tuple[float, float]:
+    """Mean and standard deviation + eps; the scale is 1 where nothing spreads.
+
+    Otherwise a teacher's reward of 1 against a baseline of zeros would weigh 1 / eps.
+    """
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return mean, spread + eps if spread > eps else 1.0

@@ -1,0 +1,71 @@
+"""Verbal rejection sampling (section 3.3, eqs. 5 and 24-25): who is accepted."""
+
+import math
+from collections.abc import Sequence
+
+from ovd_jax.rollout.trajectory import Verdict
+from ovd_jax.teacher.base import Score
+
+
+def make_verdict(
+    steps: Sequence[Score], whole: Score | None, *, aggregation: str
+) -> Verdict:
+    """One value S out of a trajectory's scores.
+
+    The steps count by their minimum, mean or last, as `aggregation` says; where the
+    whole was scored too (granularity `hybrid`), the lower of both is taken.
+    """
+    values = [score.value for score in steps]
+    parts = [] if whole is None else [whole.value]
+    if values:
+        parts.append(aggregate(values, aggregation))
+    return Verdict(tuple(steps), whole, min(parts))
+
+
+def aggregate(values: Sequence[float], how: str) -> float:
+    """The `min`, `mean` or `last` of `values`."""
+    if how == "min":
+        return min(values)
+    if how == "mean":
+        return sum(values) / len(values)
+    if how == "last":
+        return values[-1]
+    raise ValueError(f"step aggregation {how!r} is not one of min, mean, last.")
+
+
+def is_accepted(
+    value: float,
+    *,
+    correct: bool,
+    rule: str,
+    threshold: float,
+    levels: int,
+    beta: float,
+    draw: float,
+) -> bool:
+    """Whether a trajectory of score `value` is kept.
+
+    `score`: S >= threshold (eq. 5), so 0 keeps all and `levels` none.
+    `score_or_incorrect`: a wrong answer is rejected too (Algorithm 1).
+    `soft`: with probability min(1, exp(S / beta) / M), M = exp((levels - 1) / beta), so
+    the best score is always kept (A.1.1); `draw` is uniform on [0, 1).
+    """
+    if rule == "score":
+        return value >= threshold
+    if rule == "score_or_incorrect":
+        return value >= threshold and correct
+    if rule == "soft":
+        return draw < min(1.0, math.exp((value - (levels - 1)) / beta))
+    raise ValueError(
+        f"rejection rule {rule!r} is not one of score, score_or_incorrect, soft."
+    )
+
+
+def first_rejected_step(verdict: Verdict, threshold: float) -> int:
+    """Index of the first step under `threshold`; of the lowest one if none is.
+
+    The latter happens where the answer or a score of the whole was what was rejected.
+    """
+    values = [score.value for score in verdict.steps]
+    under = [index for index, value in enumerate(values) if value < threshold]
+    return under[0] if under else values.index(min(values))

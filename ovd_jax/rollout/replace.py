@@ -1,0 +1,219 @@
+"""What takes a rejected trajectory's place, by `rules.replacement`.
+
+`trajectory`: the teacher's whole solution (Algorithm 1). `suffix`: the teacher finishes
+from the first rejected step. `step`: the teacher rewrites that step alone and the
+student goes on (section 3.3). Tokens that are kept are the ones that were sampled.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from ovd_jax.rollout.reject import first_rejected_step
+from ovd_jax.rollout.trajectory import Rollout, Trajectory
+from ovd_jax.seeds import derive
+from ovd_jax.tasks.base import Problem
+from ovd_jax.teacher.base import DemonstrationRequest
+
+
+def replace_rejected(
+    collector,
+    drafts: Sequence[Rollout],
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[int]],
+    generate: Callable,
+    *,
+    seed: int,
+) -> list[Rollout]:
+    """The drafts, with the rejected ones replaced; `problems` and `prompts` are theirs.
+
+    `collector` (rollout/collect.py) judges, rewards and tokenizes.
+    """
+    rollouts = list(drafts)
+    rejected = [i for i, draft in enumerate(drafts) if not draft.accepted]
+    parts = [[x[i] for i in rejected] for x in (drafts, problems, prompts)]
+    if collector.rules.replacement == "step":
+        replaced = step_by_step(collector, *parts, generate, seed=seed)
+    else:
+        replaced = to_the_end(collector, *parts[:2], seed=seed)
+    for i, rollout in zip(rejected, replaced, strict=True):
+        rollouts[i] = rollout
+    return rollouts
+
+
+def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
+    """The teacher finishes each solution.
+
+    One that is wrong or does not fit is asked for again; after the last try the
+    student's own trajectory stays, and that is counted.
+    """
+    rollouts = list(drafts)
+    pending = list(range(len(drafts)))
+    kept = [kept_tokens(draft, collector.rules) for draft in drafts]
+    for attempt in range(collector.rules.demonstration_tries):
+        if not pending:
+            break
+        texts = collector.teacher.demonstrate(
+            [
+                DemonstrationRequest(
+                    problems[i].question, collector.text(drafts[i].student, kept[i])
+                )
+                for i in pending
+            ],
+            seed=derive(seed, attempt),
+        )
+        candidates = [
+            spliced(collector, drafts[i].student, kept[i], text)
+            for i, text in zip(pending, texts, strict=True)
+        ]
+        rewards = candidate_rewards(
+            collector, [problems[i] for i in pending], candidates
+        )
+        for i, candidate, reward in zip(pending, candidates, rewards, strict=True):
+            rollouts[i] = demonstrated(rollouts[i], candidate, reward)
+        pending = [i for i in pending if not rollouts[i].replaced]
+    return with_final_verdicts(collector, rollouts, problems, seed=seed)
+
+
+def demonstrated(rollout: Rollout, candidate: Trajectory | None, reward: float):
+    """The rollout with a correct demonstration in its place, or one more failure."""
+    if candidate is None or reward < 1.0:
+        failed = rollout.failed_demonstrations + 1
+        return dataclasses.replace(rollout, failed_demonstrations=failed)
+    return dataclasses.replace(
+        rollout, final=candidate, final_verdict=None, reward_after=reward
+    )
+
+
+def kept_tokens(draft: Rollout, rules) -> int:
+    """How many of a rejected trajectory's first tokens stay."""
+    if rules.replacement == "trajectory":
+        return 0
+    step = first_rejected_step(draft.verdict, rules.threshold)
+    return (0, *draft.student.step_ends)[step]
+
+
+def spliced(collector, student: Trajectory, kept: int, text: str | None):
+    """The student's first tokens, the teacher's text and an end token; None where there
+    is no text or no room for it."""
+    if text is None:
+        return None
+    added = [*collector.encode(text), collector.tokenizer.eos_token_id]
+    if kept + len(added) > collector.rules.max_new_tokens:
+        return None
+    return collector.trajectory(*joined(student, kept, added), stopped=True)
+
+
+def joined(student: Trajectory, kept: int, added: Sequence[int]):
+    """(tokens, logprobs, from_teacher) of `kept` student tokens, then the teacher's."""
+    return (
+        (*student.tokens[:kept], *added),
+        (*student.logprobs[:kept], *[0.0] * len(added)),
+        (*student.from_teacher[:kept], *[True] * len(added)),
+    )
+
+
+def candidate_rewards(collector, problems, candidates) -> list[float]:
+    """Rewards of the candidates; 0 where there is none."""
+    there = [i for i, candidate in enumerate(candidates) if candidate is not None]
+    found = collector.rewards(
+        [problems[i] for i in there], [candidates[i] for i in there]
+    )
+    rewards = [0.0] * len(candidates)
+    for i, reward in zip(there, found, strict=True):
+        rewards[i] = reward
+    return rewards
+
+
+def with_final_verdicts(collector, rollouts, problems, *, seed: int) -> list[Rollout]:
+    """Judges what replaced a trajectory, where step credit needs the scores."""
+    if collector.rules.credit == "trajectory":
+        return rollouts
+    replaced = [i for i, rollout in enumerate(rollouts) if rollout.replaced]
+    verdicts = collector.judge(
+        [problems[i] for i in replaced],
+        [rollouts[i].final for i in replaced],
+        seed=derive(seed, "final"),
+    )
+    for i, verdict in zip(replaced, verdicts, strict=True):
+        rollouts[i] = dataclasses.replace(rollouts[i], final_verdict=verdict)
+    return rollouts
+
+
+def step_by_step(
+    collector, drafts, problems, prompts, generate, *, seed: int
+) -> list[Rollout]:
+    """Rewrites the first rejected step, lets the student go on and judges again, until
+    it is accepted or `rules.max_replaced_steps` rounds are over."""
+    # In these, `student`, `verdict` and `accepted` are of the latest round.
+    latest = list(drafts)
+    for round_ in range(collector.rules.max_replaced_steps):
+        pending = [i for i, draft in enumerate(latest) if not draft.accepted]
+        if not pending:
+            break
+        seeds = {name: derive(seed, round_, name) for name in ("go", "score", "accept")}
+        asked = [problems[i] for i in pending]
+        trajectories = with_teacher_step(
+            collector, [latest[i] for i in pending], asked,
+            [prompts[i] for i in pending], generate, seed=seeds["go"],
+        )  # fmt: skip
+        rewards = collector.rewards(asked, trajectories)
+        verdicts = collector.judge(asked, trajectories, seed=seeds["score"])
+        accepted = collector.accept(verdicts, rewards, seed=seeds["accept"])
+        rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
+        for i, (new, verdict, ok, reward) in zip(pending, rounds, strict=True):
+            latest[i] = Rollout(new, verdict, ok, new, verdict, 0.0, reward)
+    return [
+        dataclasses.replace(
+            draft,
+            final=last.final,
+            final_verdict=last.final_verdict,
+            reward_after=last.reward_after,
+        )
+        for draft, last in zip(drafts, latest, strict=True)
+    ]
+
+
+def with_teacher_step(
+    collector, drafts, problems, prompts, generate, *, seed: int
+) -> list[Trajectory]:
+    """For each draft: the accepted prefix, one step of the teacher's, and what the
+    student makes of them."""
+    kept = [kept_tokens(draft, collector.rules) for draft in drafts]
+    texts = collector.teacher.demonstrate(
+        [
+            DemonstrationRequest(problem.question, collector.text(draft.student, n))
+            for problem, draft, n in zip(problems, drafts, kept, strict=True)
+        ],
+        seed=derive(seed, "teacher"),
+    )
+    opened = [
+        joined(draft.student, n, first_step(collector, text, n))
+        for draft, n, text in zip(drafts, kept, texts, strict=True)
+    ]
+    budget = collector.rules.max_new_tokens
+    tails = generate(
+        [
+            (*prompt, *tokens)
+            for prompt, (tokens, _, _) in zip(prompts, opened, strict=True)
+        ],
+        seed=derive(seed, "student"),
+        samples=1,
+        limits=[budget - len(tokens) for tokens, _, _ in opened],
+    )
+    return [
+        collector.trajectory(
+            (*tokens, *tail.tokens),
+            (*logprobs, *tail.logprobs),
+            (*from_teacher, *[False] * len(tail.tokens)),
+            stopped=tail.stopped,
+        )
+        for (tokens, logprobs, from_teacher), (tail,) in zip(opened, tails, strict=True)
+    ]
+
+
+def first_step(collector, text: str | None, kept: int) -> list[int]:
+    """Tokens of the first step of the teacher's text; none where it does not fit."""
+    if not text:
+        return []
+    tokens = collector.encode(text[: collector.task.step_ends(text)[0]])
+    return tokens if kept + len(tokens) < collector.rules.max_new_tokens else []

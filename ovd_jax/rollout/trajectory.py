@@ -1,0 +1,97 @@
+"""The records of a rollout, all of them frozen."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from ovd_jax.tasks.base import Problem, Task
+from ovd_jax.teacher.base import Score
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """A solution as the tokens that are trained on; text is only ever read off them."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]  # the sampler's; 0 where the teacher wrote the token
+    from_teacher: tuple[bool, ...]
+    text: str  # without special tokens
+    step_texts: tuple[str, ...]  # their concatenation is `text`
+    step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
+    stopped: bool  # by an end token or stop string; False: cut at the budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the teacher said of one trajectory."""
+
+    steps: tuple[Score, ...]  # empty at granularity `trajectory`
+    whole: Score | None  # None at granularity `step`
+    value: float  # S, what the threshold is compared with
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """One of the G samples of a problem, before and after the teacher."""
+
+    student: Trajectory  # as sampled
+    verdict: Verdict  # on `student`
+    accepted: bool
+    final: Trajectory  # what is trained on; `student` itself unless replaced
+    final_verdict: Verdict | None  # on `final`; None if the teacher was not asked
+    reward_before: float
+    reward_after: float
+    failed_demonstrations: int = 0  # wrong or unfinished ones that were thrown away
+
+    @property
+    def replaced(self) -> bool:
+        """Whether any token of `final` is the teacher's."""
+        return any(self.final.from_teacher)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A problem and its G rollouts."""
+
+    problem: Problem
+    prompt_tokens: tuple[int, ...]
+    rollouts: tuple[Rollout, ...]
+
+
+def make_trajectory(
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    from_teacher: Sequence[bool],
+    *,
+    stopped: bool,
+    decode: Callable[[Sequence[int]], str],
+    task: Task,
+) -> Trajectory:
+    """A trajectory with its text cut into the task's steps, in characters and tokens.
+
+    A token that reaches over a step's end belongs to that step.
+    """
+    text = decode(tokens)
+    ends = task.step_ends(text) or (len(text),)
+    starts = (0, *ends[:-1])
+    token_ends = [tokens_until(tokens, end, decode) for end in ends[:-1]]
+    return Trajectory(
+        tokens=tuple(tokens),
+        logprobs=tuple(logprobs),
+        from_teacher=tuple(from_teacher),
+        text=text,
+        step_texts=tuple(text[a:b] for a, b in zip(starts, ends, strict=True)),
+        step_ends=(*token_ends, len(tokens)),
+        stopped=stopped,
+    )
+
+
+def tokens_until(tokens: Sequence[int], characters: int, decode) -> int:
+    """The fewest leading tokens whose text has `characters` characters or more."""
+    low, high = 0, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        if len(decode(tokens[:middle])) >= characters:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,200 @@
+"""What a run leaves behind: metrics, samples, TensorBoard events, other loggers."""
+
+import importlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+Log = Callable[[int, dict[str, float]], None]  # step, scalars
+Close = Callable[[], None]
+
+
+class RunDir:
+    """The directory of one run, opened so that its next row is that of `start_step`.
+
+    Rows of later steps, left by a process that was killed before its checkpoint, are
+    dropped: a resumed run writes them again. Every `log*` call hands its rows to the
+    operating system before it returns, so `kill -9` loses none of a finished step.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        start_step: int,
+        loggers: tuple[str, ...] = ("tensorboard",),
+        config: dict | None = None,  # shown by wandb and trackio
+    ):
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Before any file is touched: a missing package must not cost a run its rows.
+        for name in loggers:
+            check_logger(name)
+        self._metrics = open_rows(self.path / "metrics.jsonl", start_step)
+        self._samples = open_rows(self.path / "samples.jsonl", start_step)
+        self._loggers = [
+            LOGGERS[name](self.path, start_step, config or {}) for name in loggers
+        ]
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes one row; lists (a score histogram) go to `metrics.jsonl` only."""
+        row = {name: plain(value) for name, value in metrics.items()}
+        write_rows(self._metrics, step, [row])
+        scalars = {
+            name: value for name, value in row.items() if isinstance(value, int | float)
+        }
+        for log, _ in self._loggers:
+            log(step, scalars)
+
+    def log_samples(self, step: int, rows: Iterable[Mapping]) -> None:
+        """Writes one row a sample, each with its step."""
+        write_rows(self._samples, step, rows)
+
+    def close(self) -> None:
+        """Flushes the loggers and closes every file."""
+        for _, close in self._loggers:
+            close()
+        self._metrics.close()
+        self._samples.close()
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The rows of a `metrics.jsonl`, or of the one in a run directory.
+
+    Safe while a run is writing: a last line that is not complete yet is left out.
+    """
+    path = Path(path)
+    return list(read_rows(path / "metrics.jsonl" if path.is_dir() else path))
+
+
+def plain(value):
+    """`value` as JSON holds it: arrays as lists, NaN and infinities as None."""
+    if hasattr(value, "tolist"):  # NumPy and JAX scalars and arrays
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value) -> str:
+    """One line of ASCII: a lone surrogate in sampled text is escaped, not an error."""
+    return json.dumps(plain(value), ensure_ascii=True, allow_nan=False, default=str)
+
+
+def write_rows(file, step: int, rows: Iterable[Mapping]) -> None:
+    """Appends all rows of a step at once and hands them to the operating system."""
+    # Named twice: the step comes first in the line, and a row's own does not win.
+    steps = {"step": step}
+    file.write("".join(to_json(steps | dict(row) | steps) + "\n" for row in rows))
+    file.flush()
+
+
+def read_rows(path: Path) -> Iterator[dict]:
+    """The rows of a JSONL file, without a last line torn by a killed process."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                if next(file, None) is None:
+                    return
+                raise ValueError(
+                    f"{path}, line {number} is not JSON ({error}): {line[:60]!r}. "
+                    "Delete that line, or the file."
+                ) from None
+
+
+def open_rows(path: Path, start_step: int):
+    """Opens `path` for appending, after dropping rows of `start_step` and later.
+
+    The rows kept are copied and swapped in whole: a crash here loses none of them.
+    """
+    if path.exists():
+        copy = path.with_name(path.name + ".tmp")
+        with open(copy, "w", encoding="ascii") as file:
+            for row in read_rows(path):
+                if row["step"] < start_step:
+                    file.write(to_json(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(copy, path)
+    return open(path, "a", encoding="ascii")
+
+
+def check_logger(name: str) -> None:
+    """Raises a ValueError that says what to do if logger `name` cannot be used."""
+    if name not in LOGGERS:
+        raise ValueError(f"Unknown logger {name!r}; choose from {', '.join(LOGGERS)}.")
+    package = "tensorboardX" if name == "tensorboard" else name
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"Logger {name!r} needs the package {package} ({error}): "
+            f"`pip install {package}`, or leave it out of the loggers."
+        ) from error
+
+
+def _tensorboard(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
+    from tensorboardX import SummaryWriter
+
+    # Two starts within a second would otherwise share, and overwrite, one file.
+    suffix = f".{start_step}.{os.getpid()}"
+    writer = SummaryWriter(
+        str(path), purge_step=start_step, flush_secs=10, filename_suffix=suffix
+    )
+
+    def log(step, scalars):
+        for name, value in scalars.items():
+            writer.add_scalar(name, value, step)
+
+    return log, writer.close
+
+
+def _wandb(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
+    import wandb
+
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "ovd_jax"),
+        name=path.name,
+        id=_run_id(path / "wandb_id.txt", start_step),
+        # Steps it has seen it ignores, which is right: resuming replays them exactly.
+        resume="allow",
+        dir=str(path),
+        config=config,
+    )
+    return (lambda step, scalars: run.log(scalars, step=step)), run.finish
+
+
+def _trackio(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
+    import trackio
+
+    run = trackio.init(
+        project=os.environ.get("TRACKIO_PROJECT", "ovd_jax"),
+        name=f"{path.name}-{_run_id(path / 'trackio_id.txt', start_step)}",
+        resume="allow",
+        config=config,
+    )
+    return (lambda step, scalars: run.log(scalars, step=step)), trackio.finish
+
+
+def _run_id(file: Path, start_step: int) -> str:
+    """The run's name at a logging service: kept when resuming, new from step 0."""
+    if start_step == 0 or not file.exists():
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()
+
+
+LOGGERS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}

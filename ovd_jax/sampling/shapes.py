@@ -1,0 +1,30 @@
+"""Padding to few static shapes, so that few programs are compiled."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def bucket(count: int) -> int:
+    """The power of two at or above `count`."""
+    return 1 << (count - 1).bit_length()
+
+
+def round_up(count: int, multiple: int) -> int:
+    """The multiple of `multiple` at or above `count`."""
+    return -(-count // multiple) * multiple
+
+
+def left_pad(rows: Sequence[Sequence[int]], height: int, multiple: int):
+    """(tokens, valid): `height` rows ending at the right edge, as long as need be.
+
+    Rows beyond those given hold one valid token 0, so that no softmax is over nothing.
+    """
+    width = round_up(max(map(len, rows)), multiple)
+    tokens = np.zeros((height, width), np.int32)
+    valid = np.zeros((height, width), bool)
+    valid[len(rows) :, -1] = True
+    for index, row in enumerate(rows):
+        tokens[index, width - len(row) :] = row
+        valid[index, width - len(row) :] = True
+    return tokens, valid

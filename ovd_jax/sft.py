@@ -1,0 +1,130 @@
+"""Supervised fine-tuning: of the embedded models, or of any model on your own rows."""
+
+import functools
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovd_jax import flags
+from ovd_jax.learning.checkpoint import Checkpoints
+from ovd_jax.learning.update import TrainState, imitate, optimizer
+from ovd_jax.models import embedded, hf
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.progress import Progress
+from ovd_jax.run_dir import RunDir
+from ovd_jax.tasks import make_task
+from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
+
+
+def main(config):
+    """Trains as `config` says and writes a Hugging Face folder to `run_dir/export`."""
+    started = time.time()
+    model, tokenizer = starting_model(config)
+    examples = example_source(config)
+    tx = optimizer(**config.optimizer, total_steps=config.num_steps)
+    state = TrainState.create(model, tx)
+    checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
+    state = checkpoints.restore_latest(state)
+    start = int(state.step)
+    run = RunDir(config.run_dir, start)
+    flags.save(config, run.path)
+    step_fn = jax.jit(
+        functools.partial(imitate, tx=tx, chunk=config.chunk, remat=config.remat),
+        donate_argnums=0,
+    )
+    metrics, tokens = {}, 0
+    with Progress(config.num_steps, start) as bar:
+        for step in range(start, config.num_steps):
+            batch = make_batch(config, tokenizer, examples, step)
+            state, metrics = step_fn(state, *batch)
+            tokens += int((batch[1] > 0).sum())
+            if step % config.log_every == 0 or step + 1 == config.num_steps:
+                rate = tokens / (time.time() - started)
+                metrics = jax.device_get(metrics) | {"tokens_per_s": rate}
+                run.log(step, metrics)
+                bar.update(step, metrics)
+            checkpoints.save(state)
+    checkpoints.close()
+    export = Path(config.run_dir) / "export"
+    hf.save(state.model, export, tokenizer, jnp.dtype(config.export_dtype))
+    flags.summary(
+        loss=metrics.get("loss"), steps=int(state.step),
+        seconds=round(time.time() - started, 1), export=str(export),
+    )  # fmt: skip
+
+
+def starting_model(config):
+    """The model to tune and its tokenizer: a fresh embedded one, or a folder's."""
+    fresh = {
+        "student": embedded.student_config,
+        "teacher": embedded.teacher_config,
+    }
+    if config.model in fresh:
+        tokenizer = embedded.arithmetic_tokenizer()
+        shape = fresh[config.model](len(tokenizer))
+        return Transformer(shape, jax.random.key(config.seed)), tokenizer
+    from ovd_jax.tokenizer import load_tokenizer
+
+    folder = hf.resolve(config.model)
+    return hf.load(folder, jnp.dtype(config.compute_dtype)), load_tokenizer(folder)
+
+
+def example_source(config):
+    """`(step, count) -> examples`, from the arithmetic generator or a JSONL file."""
+    if config.data:
+        return file_examples(config.data, seed=config.seed)
+    return arithmetic_examples(make_task(config), judged_share=config.judged_share)
+
+
+def make_batch(config, tokenizer, examples, step):
+    """(tokens_BT, weights_BT) of `step`; examples of like length share a batch.
+
+    `sort_window` batches are drawn together, sorted by length and dealt out in a random
+    order: padding is small, and the batch is still a function of seed and step.
+    """
+    window, offset = divmod(step, config.sort_window)
+    drawn = examples(window, config.batch_size * config.sort_window)
+    encoded = sorted((encode(tokenizer, example) for example in drawn), key=by_length)
+    order = np.random.default_rng((config.seed, window)).permutation(config.sort_window)
+    first = order[offset] * config.batch_size
+    rows = encoded[first : first + config.batch_size]
+    return pad_rows(rows, config.max_tokens)
+
+
+def by_length(row) -> int:
+    """Sort key: tokens in an encoded example."""
+    return len(row[0])
+
+
+def encode(tokenizer, example) -> tuple[list[int], list[float]]:
+    """Token ids of an example and the weight of each in the loss."""
+    tokens, weights = [], []
+    for text, weight in example.pieces:
+        piece = tokenizer(text, add_special_tokens=False)["input_ids"]
+        tokens += piece
+        weights += [weight] * len(piece)
+    if example.ends:
+        tokens.append(tokenizer.eos_token_id)
+        weights.append(1.0)
+    return tokens, weights
+
+
+def pad_rows(rows, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows right-padded to a multiple of 16; a longer row than `max_tokens` is
+    refused."""
+    longest = max(map(by_length, rows))
+    if longest > max_tokens:
+        raise ValueError(
+            f"An example has {longest} tokens, over config.max_tokens={max_tokens}; "
+            "raise it or shorten the data."
+        )
+    length = -(-longest // 16) * 16
+    tokens = np.zeros((len(rows), length), np.int32)
+    weights = np.zeros((len(rows), length), np.float32)
+    for index, (row_tokens, row_weights) in enumerate(rows):
+        tokens[index, : len(row_tokens)] = row_tokens
+        weights[index, : len(row_weights)] = row_weights
+    return tokens, weights

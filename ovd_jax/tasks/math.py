@@ -1,0 +1,260 @@
+r"""Mathematics with a final answer: GSM8K, MATH and everything in their form."""
+
+import dataclasses
+import functools
+import itertools
+import re
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.grading import Grader, choice_letter, extract_answer
+from ovd_jax.tasks.rows import load_problems
+
+HELD_OUT_SHARE = 0.1
+MAX_HELD_OUT = 500
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How a question becomes a prompt."""
+
+    text: str  # around {question}
+    chat: bool  # whether `text` is a user's message in the tokenizer's chat template
+
+
+TEMPLATES = {
+    "plain": Template("Question: {question}\nSolution:", chat=False),
+    "chat": Template("{question}", chat=True),
+    # The line of One-Shot-RLVR (arXiv:2504.20571), which the paper's section A.2 shows.
+    "qwen_boxed": Template(
+        "{question} Let's think step by step and output the final answer within "
+        "\\boxed{{}}.",
+        chat=False,
+    ),
+}
+
+
+class MathTask:
+    """Problems from `data`, asked in a template, paid 1.0 for the right final answer.
+
+    Args:
+        data: what `load_problems` takes: a JSONL file, a sample's or a hub name.
+        held_out_data: the same, for evaluation. Training problems with a question of
+            these are left out. Where it is empty, a tenth of `data`, at most 500
+            problems, is held out instead, unless `data` has fewer than 3.
+        seed: of the order of the problems, and of which ones are held out.
+        template: one of `TEMPLATES`.
+        tokenizer: a transformers tokenizer; its special tokens are broken up where a
+            question contains them. A chat template is taken from it.
+        system: the system message of a chat; "" for templates that know no such role.
+    """
+
+    stop_strings: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        data: str,
+        held_out_data: str = "",
+        seed: int,
+        template: str = "chat",
+        tokenizer: Any = None,
+        system: str = SYSTEM,
+    ):
+        if template not in TEMPLATES:
+            raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
+        self._seed = seed
+        self._template = TEMPLATES[template]
+        self._tokenizer = tokenizer
+        self._system = system
+        self._special_tokens = _special_tokens(tokenizer) if tokenizer else ()
+        if self._template.chat and not getattr(tokenizer, "chat_template", None):
+            raise ValueError(
+                f"Template {template!r} needs a tokenizer with a chat template, and "
+                f"{tokenizer!r} has none; use template 'plain' or another tokenizer."
+            )
+        self._data = data
+        problems = _checked(load_problems(data, "train"), data)
+        if held_out_data:
+            self._held_out = _checked(
+                load_problems(held_out_data, "eval"), held_out_data
+            )
+            self._train = _without(problems, self._held_out, held_out_data)
+        else:
+            self._train, self._held_out = _split(problems, seed)
+        self._grader = Grader()
+
+    def problems(self, step: int, count: int) -> tuple[Problem, ...]:
+        """The next `count` problems of an endless row of epochs, each shuffled anew."""
+        size = len(self._train)
+        picked = []
+        for position in range(step * count, (step + 1) * count):
+            epoch, place = divmod(position, size)
+            picked.append(self._train[_order(self._seed, epoch + 1, size)[place]])
+        return tuple(picked)
+
+    def held_out(self, count: int) -> tuple[Problem, ...]:
+        """`count` problems spread evenly over those held out, or all where fewer are."""
+        if not self._held_out:
+            raise ValueError(
+                f"{self._data!r} has {len(self._train)} problem(s), too few to hold some "
+                "out; set held_out_data."
+            )
+        size = len(self._held_out)
+        count = min(count, size)
+        return tuple(self._held_out[index * size // count] for index in range(count))
+
+    def prompt(self, problem: Problem) -> str:
+        """The question in its template, with choices as "(A) ..." lines."""
+        lines = [problem.question]
+        lines += [
+            f"({chr(65 + i)}) {choice}" for i, choice in enumerate(problem.choices)
+        ]
+        question = neutralize("\n".join(lines), self._special_tokens)
+        text = self._template.text.format(question=question)
+        if not self._template.chat:
+            return text
+        messages = [{"role": "system", "content": self._system}] if self._system else []
+        return self._tokenizer.apply_chat_template(
+            [*messages, {"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    def step_ends(self, text: str) -> tuple[int, ...]:
+        """Where each step ends: see the function of the same name."""
+        return step_ends(text)
+
+    def extract(self, text: str) -> str | None:
+        """The final answer: see `extract_answer`."""
+        return extract_answer(text)
+
+    def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
+        """1.0 for each text whose final answer equals the gold answer, else 0.0."""
+        pairs = [
+            _graded_pair(problem, self.extract(text))
+            for problem, text in zip(problems, texts, strict=True)
+        ]
+        return self._grader.grade(pairs)
+
+
+def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
+    """The (answer, gold) to compare: letters where the answer names a choice."""
+    if not answer or not problem.choices:
+        return answer or "", problem.answer
+    gold = choice_letter(problem.answer, problem.choices)
+    if letter := choice_letter(answer, problem.choices):
+        return letter, gold
+    return answer, problem.choices[ord(gold) - ord("A")]
+
+
+def _checked(problems: tuple[Problem, ...], data: str) -> tuple[Problem, ...]:
+    for problem in problems:
+        if problem.choices and not choice_letter(problem.answer, problem.choices):
+            raise ValueError(
+                f"{data}: the answer {problem.answer!r} of {problem.id!r} is none of its "
+                f"choices {problem.choices}; write a choice or its letter."
+            )
+    return problems
+
+
+def _without(
+    problems: tuple[Problem, ...], held_out: tuple[Problem, ...], held_out_data: str
+) -> tuple[Problem, ...]:
+    questions = {problem.question for problem in held_out}
+    kept = tuple(problem for problem in problems if problem.question not in questions)
+    if not kept:
+        raise ValueError(
+            f"All {len(problems)} training problems are also in {held_out_data!r}; pass "
+            "other data for one of the two."
+        )
+    if len(kept) < len(problems):
+        warnings.warn(
+            f"{len(problems) - len(kept)} training problems are left out, since they "
+            f"are also in {held_out_data!r}.",
+            stacklevel=3,
+        )
+    return kept
+
+
+def _split(problems: tuple[Problem, ...], seed: int):
+    """(train, held out): the last tenth of a shuffle is held out."""
+    size = len(problems)
+    held = min(max(1, int(size * HELD_OUT_SHARE)), MAX_HELD_OUT) if size > 2 else 0
+    shuffled = [problems[index] for index in _order(seed, 0, size)]
+    return tuple(shuffled[: size - held]), tuple(shuffled[size - held :])
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """All that a tokenizer makes one control token of, be it flagged special or not."""
+    tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    return tuple(token for token in tokens if len(token) > 1 and not token.isspace())
+
+
+def neutralize(text: str, special_tokens: Collection[str]) -> str:
+    """Breaks up every special token in a text with a space after its first character.
+
+    Without it a question could close its own message and speak as the system.
+    """
+    if not special_tokens:
+        return text
+    tokens = re.compile("|".join(map(re.escape, sorted(special_tokens, reverse=True))))
+    while tokens.search(text):  # a second pass only where special tokens overlapped
+        text = tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+    return text
+
+
+# A newline takes the blank lines after it; the others open or close what stays whole.
+STEP_TOKEN = re.compile(
+    r"\n(?:[^\S\n]*+\n)*+|```|\$\$|\\\[|\\\]|\\begin\{|\\end\{|\\\\"
+)
+CLOSERS = {"```": "```", "$$": "$$", r"\[": r"\]"}
+
+
+def step_ends(text: str) -> tuple[int, ...]:
+    r"""Where the steps of a text end: at each newline, with the blank lines after it.
+
+    Displayed mathematics (`$$`, `\[ \]`, `\begin \end`) and code fences stay whole if
+    they are closed. Text after the last newline is a step unless it is blank; an empty
+    text has none. Time is linear in the length.
+    """
+    tokens = list(STEP_TOKEN.finditer(text))
+    closing = _closing_tokens([token[0] for token in tokens])
+    ends, start, index = [], 0, 0
+    while index < len(tokens):
+        token = tokens[index]
+        if token[0][0] == "\n" and text[start : token.end()].strip():
+            start = token.end()
+            ends.append(start)
+        index = closing.get(index, index) + 1
+    if ends and not text[start:].strip():
+        ends.pop()
+    return (*ends, len(text)) if text else ()
+
+
+def _closing_tokens(tokens: list[str]) -> dict[int, int]:
+    """For the index of each token that opens something, the index that closes it."""
+    following: dict[str, int] = {}
+    unmatched_ends: list[int] = []
+    closing = {}
+    for index in itertools.count(len(tokens) - 1, -1):
+        if index < 0:
+            return closing
+        token = tokens[index]
+        if token == r"\end{":
+            unmatched_ends.append(index)
+        elif token == r"\begin{" and unmatched_ends:
+            closing[index] = unmatched_ends.pop()
+        elif CLOSERS.get(token) in following:
+            closing[index] = following[CLOSERS[token]]
+        following[token] = index

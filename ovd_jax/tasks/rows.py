@@ -1,0 +1,225 @@
+"""Problems out of JSONL files and hub data sets, and answers out of solutions.
+
+A JSONL row is an object with the texts `id`, `question`, `answer`, `source` and `split`
+("train" or "eval"), and where it has them the text `solution` and the texts `choices`.
+"""
+
+import collections
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ovd_jax.tasks.base import Problem
+
+SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
+REQUIRED = ("id", "question", "answer", "source", "split")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
+HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation")}
+CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
+
+BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+ANSWER_PHRASE = re.compile(
+    r"answer(?:\s+is|\s*:)[\s:*$]*(?:\\[\[(]\s*)?", re.IGNORECASE
+)
+ANSWER_END = re.compile(r"(?<!\\)\$|\\[\])]|\.(?=\s|$)|\n")
+LAST_NUMBER = re.compile(
+    r"(?:(?<![\w.])-)?"
+    r"(?:\\[dt]?frac\{-?\d+\}\{\d+\}|(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?)"
+)
+
+
+def load_problems(data: str, split: str) -> tuple[Problem, ...]:
+    """The problems of one split, "train" or "eval", in file order.
+
+    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or a
+    hub data set as "owner/name" or "owner/name:config", whose "test" split (or else its
+    "validation" split) is "eval".
+    """
+    if split not in HUB_SPLITS:
+        raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
+    for path in (Path(data), SAMPLES / f"{data}.jsonl"):
+        if path.is_file():
+            return _load_file(path, split)
+    if Path(data).is_dir() or (
+        HUB_NAME.fullmatch(data) and not data.endswith((".json", ".jsonl"))
+    ):
+        return tuple(_hub_problems(data, split))
+    samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
+    raise ValueError(
+        f"There is no file {data!r}, and it is not a hub name such as "
+        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}."
+    )
+
+
+def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
+    problems, splits, lines = [], collections.Counter(), {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        where = f"{path}:{number}"
+        row = _parse(line, where)
+        problem = _problem(row, where)
+        if problem.id in lines:
+            raise ValueError(
+                f"{where}: id {problem.id!r} is also on line {lines[problem.id]}; give "
+                "each row its own."
+            )
+        lines[problem.id] = number
+        splits[row["split"]] += 1
+        if row["split"] == split:
+            problems.append(problem)
+    if not lines:
+        raise ValueError(
+            f"{path} is empty; write one JSON object with {REQUIRED} a line."
+        )
+    if not problems:
+        raise ValueError(
+            f"{path} has no row whose split is {split!r}, only {dict(splits)}; pass a "
+            "file for this use, or correct `split` in its rows."
+        )
+    return tuple(problems)
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{where} is not a JSON object in UTF-8 ({error}); write one object a line."
+        ) from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is a JSON {type(row).__name__}; write an object.")
+    return row
+
+
+def _problem(row: dict[str, Any], where: str) -> Problem:
+    for key in REQUIRED:
+        if key not in row:
+            raise ValueError(
+                f"{where} lacks {key!r}; a row needs {', '.join(REQUIRED)}."
+            )
+    texts = {key: _text(row, key, where) for key in REQUIRED}
+    if texts["split"] not in HUB_SPLITS:
+        raise ValueError(
+            f"{where}: split is {row['split']!r}; write 'train' or 'eval'."
+        )
+    choices = row.get("choices", [])
+    if not isinstance(choices, list):
+        raise ValueError(f"{where}: choices is {choices!r}; write a list of texts.")
+    return Problem(
+        id=texts["id"],
+        question=texts["question"],
+        answer=texts["answer"],
+        source=texts["source"],
+        solution=_text(row, "solution", where) if row.get("solution") else "",
+        choices=tuple(_text({"choices": c}, "choices", where) for c in choices),
+    )
+
+
+def _text(row: dict[str, Any], key: str, where: str) -> str:
+    value = row[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f"{where}: {key} is {value!r}; write a text that is not empty."
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{where}: {key} has half of a surrogate pair, which no tokenizer takes; "
+            "write the character itself."
+        ) from None
+    return value
+
+
+def _hub_problems(data: str, split: str) -> Iterator[Problem]:
+    name, _, config = data.partition(":") if not Path(data).is_dir() else (data, "", "")
+    rows = _hub_rows(name, config, split)
+    for number, row in enumerate(rows):
+        where = f"{data}, row {number} of {split!r}"
+        question = row.get("question") or row.get("problem")
+        solution = str(row.get("solution") or "")
+        answer = str(row.get("answer") or "")
+        if "####" in answer:  # GSM8K
+            solution, _, answer = CALCULATOR_MARK.sub("", answer).rpartition("####")
+            answer = answer.replace(",", "")
+        elif not answer:  # MATH
+            answer = _last_boxed(solution) or ""
+        if not question or not answer.strip():
+            raise ValueError(
+                f"{where} has the columns {sorted(row)}, in which no question or no "
+                "answer was found; write the rows to a JSONL file and pass that."
+            )
+        fields = {"question": question, "answer": answer.strip(), "source": name}
+        fields |= {"id": f"{name}/{split}/{number}", "split": split}
+        yield _problem(fields | {"solution": solution.strip()}, where)
+
+
+def _hub_rows(name: str, config: str, split: str) -> Any:
+    remedy = "pass the path of a JSONL file instead"
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"{name!r} is on the hub, and reading it needs the library `datasets` "
+            f"({error}): pip install 'ovd_jax[hub]', or {remedy}."
+        ) from None
+    try:
+        configs = datasets.get_dataset_config_names(name)
+        usual = [c for c in ("default", "main", *configs[:1]) if c in configs]
+        if not config and len(configs) > 1 and usual[0] == configs[0]:
+            raise ValueError(f"name one of its configs {configs}, as '{name}:CONFIG'")
+        config = config or usual[0]
+        splits = datasets.get_dataset_split_names(name, config)
+        found = next((s for s in HUB_SPLITS[split] if s in splits), None)
+        if found is None:
+            raise ValueError(f"of {HUB_SPLITS[split]} it has none, only {splits}")
+        return datasets.load_dataset(name, config, split=found)
+    except Exception as error:  # `datasets` raises a dozen unrelated types
+        raise ValueError(
+            f"The hub data set {name!r} could not be read: {error}. Check its name and "
+            f"the connection, or {remedy}."
+        ) from error
+
+
+def extract_answer(text: str) -> str | None:
+    r"""The final answer of a solution, or None if it gives none; linear in its length.
+
+    That is the last closed `\boxed{...}`, else what follows the last `####`, else what
+    follows the last "answer is", else the last number.
+    """
+    for find in (_last_boxed, _after_hashes, _after_phrase):
+        if answer := find(text):
+            return answer
+    number = _last(LAST_NUMBER, text)
+    return number[0] if number else None
+
+
+def _last_boxed(text: str) -> str | None:
+    open_braces: list[int | None] = []  # where the content of a box starts, else None
+    best = (-1, "")
+    for token in BOX_TOKEN.finditer(text):
+        if token[0] == "{":
+            open_braces.append(None)
+        elif token[0] == "}" and open_braces:
+            start = open_braces.pop()
+            if start is not None and start > best[0]:
+                best = (start, text[start : token.start()].strip())
+        elif token[0].endswith("{") and len(token[0]) > 2:
+            open_braces.append(token.end())
+    return best[1] or None
+
+
+def _after_hashes(text: str) -> str | None:
+    _, mark, tail = text.rpartition("####")
+    return tail.strip().partition("\n")[0].strip() or None if mark else None
+
+
+def _after_phrase(text: str) -> str | None:
+    phrase = _last(ANSWER_PHRASE, text)
+    tail = text[phrase.end() :] if phrase else ""
+    return ANSWER_END.split(tail, maxsplit=1)[0].strip(" *") or None
+
+
+def _last(pattern: re.Pattern, text: str) -> re.Match | None:
+    return next(iter(collections.deque(pattern.finditer(text), maxlen=1)), None)

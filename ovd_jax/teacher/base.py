@@ -1,0 +1,82 @@
+"""What a teacher is asked and what it answers; nothing here knows how it is reached."""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class TeacherError(RuntimeError):
+    """The teacher gave no usable answer; the message says which and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreRequest:
+    """Judge `text`: one step after `previous`, or, if `whole`, a complete solution."""
+
+    question: str
+    previous: str  # the steps before, as written; empty if `whole`
+    text: str
+    whole: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationRequest:
+    """Go on from `prefix`, a beginning of a solution, to its end."""
+
+    question: str
+    prefix: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A verbal score and the distribution that it was read from."""
+
+    value: float  # 0..levels-1; whole unless read as `expected`
+    probs: tuple[float, ...]  # over the levels, summing to 1
+    outside: float  # the probability that the teacher gave to no label at all
+
+
+class Teacher(Protocol):
+    """A judge and demonstrator that is reached through text alone.
+
+    To add one, write a class with these members and build it in `teacher/__init__.py`.
+    It never sees the gold answer.
+    """
+
+    levels: int  # v: scores are 0..v-1
+
+    def score(self, requests: Sequence[ScoreRequest], *, seed: int) -> list[Score]:
+        """One score a request. Raises TeacherError."""
+
+    def demonstrate(
+        self, requests: Sequence[DemonstrationRequest], *, seed: int
+    ) -> list[str | None]:
+        """What follows each prefix; None where no complete solution came."""
+
+
+def read_score(
+    masses: Sequence[float], *, rule: str, temperature: float, rng: random.Random
+) -> Score:
+    """Reads a score off the label probabilities `masses` (they may sum to less than 1).
+
+    `sample` draws from p^(1/temperature), `argmax` takes the likeliest (the lower of
+    two equals), `expected` the mean. Raises TeacherError where no label has any mass.
+    """
+    total = sum(masses)
+    if not total > 0:
+        raise TeacherError(
+            "The teacher gave no probability to any score label; its prompt must ask "
+            "for a bare number."
+        )
+    probs = tuple(mass / total for mass in masses)
+    outside = max(0.0, 1.0 - total)
+    if rule == "argmax":
+        return Score(float(probs.index(max(probs))), probs, outside)
+    if rule == "expected":
+        return Score(sum(i * p for i, p in enumerate(probs)), probs, outside)
+    if rule != "sample":
+        raise ValueError(f"score rule {rule!r} is not one of sample, argmax, expected.")
+    peak = max(probs)
+    tempered = [(p / peak) ** (1 / temperature) for p in probs]
+    return Score(float(rng.choices(range(len(probs)), tempered)[0]), probs, outside)

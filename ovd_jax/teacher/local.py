@@ -1,0 +1,103 @@
+"""A teacher that is a model in this process, handed over as two functions."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest, read_score
+from ovd_jax.teacher.prompts import TeacherPrompt, fill
+
+
+class LocalTeacher:
+    """Scores by the exact label distribution, demonstrates by sampling.
+
+    `label_probabilities(prompts, labels)` and `generate(prompts, seed=)` take token
+    ids; this class, like all host code, never sees an array of the device's.
+    """
+
+    def __init__(
+        self,
+        *,
+        generate: Callable,
+        label_probabilities: Callable,
+        tokenizer,
+        prompt: TeacherPrompt,
+        score_rule: str,
+        score_temperature: float,
+    ):
+        self.levels = len(prompt.labels)
+        self._generate = generate
+        self._label_probabilities = label_probabilities
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._rule = score_rule
+        self._temperature = score_temperature
+        self._special = tuple(tokenizer.all_special_tokens)
+        self._labels = [self._encode(label) for label in prompt.labels]
+
+    def score(self, requests: Sequence[ScoreRequest], *, seed: int) -> list[Score]:
+        """Equal questions are asked once; each request still gets a draw of its own."""
+        prompts = [self._score_prompt(request) for request in requests]
+        distinct = list(dict.fromkeys(prompts))
+        if not distinct:
+            return []
+        rows = self._label_probabilities(
+            [self._encode(prompt) for prompt in distinct], self._labels
+        )
+        masses = dict(zip(distinct, rows.tolist(), strict=True))
+        return [
+            read_score(
+                masses[prompt],
+                rule=self._rule,
+                temperature=self._temperature,
+                rng=random.Random(derive(seed, index)),
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+
+    def demonstrate(
+        self, requests: Sequence[DemonstrationRequest], *, seed: int
+    ) -> list[str | None]:
+        """Samples on from each prefix; None where the budget ran out first."""
+        if not requests:
+            return []
+        prompts = [
+            self._encode(
+                self._render(self._prompt.demonstrate, question=request.question)
+                + fill("{prefix}", self._special, prefix=request.prefix)
+            )
+            for request in requests
+        ]
+        return [
+            self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
+            if completion.stopped
+            else None
+            for (completion,) in self._generate(prompts, seed=seed)
+        ]
+
+    def _score_prompt(self, request: ScoreRequest) -> str:
+        if request.whole:
+            return self._render(
+                self._prompt.score_trajectory,
+                question=request.question,
+                solution=request.text,
+            )
+        return self._render(
+            self._prompt.score_step,
+            question=request.question,
+            previous=request.previous,
+            step=request.text,
+        )
+
+    def _render(self, template: str, **slots: str) -> str:
+        text = fill(template, self._special, **slots)
+        if not self._prompt.chat:
+            return text
+        return self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]

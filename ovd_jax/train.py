@@ -1,0 +1,206 @@
+"""On-policy Verbal Distillation: the training driver. Read it from `main` down."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from ovd_jax import build, flags
+from ovd_jax.curves import plot_run
+from ovd_jax.evaluate import accuracy, evaluate
+from ovd_jax.learning.checkpoint import Checkpoints
+from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.models import hf
+from ovd_jax.monitor import Monitor, enable_compilation_cache
+from ovd_jax.progress import Progress, results_table
+from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.credit import group_advantages
+from ovd_jax.rollout.pack import pack
+from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.seeds import derive
+from ovd_jax.tasks import make_task
+
+
+def main(config):
+    """Trains as `config` says; run again, it goes on from its last checkpoint."""
+    started = time.time()
+    enable_compilation_cache()
+    folder = build.find_model(config.model, "student")
+    tokenizer = build.load_tokenizer(folder)
+    task = make_task(config, tokenizer)
+    teacher = build.local_teacher(config)
+    sampler = build.student_sampler(config, folder, tokenizer, task)
+    collector = Collector(
+        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
+    )
+    learner, tx = make_learner(config, folder)
+    checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
+    state = TrainState.create(build.load_model(folder, config), tx)
+    state = checkpoints.restore_latest(state)
+    start = int(state.step) // learner.steps_a_batch
+    run = RunDir(config.run_dir, start, config.loggers, config.to_dict())
+    flags.save(config, run.path)
+
+    def held_out_accuracy(model):
+        return measure(config, folder, tokenizer, task, model)
+
+    monitor = Monitor()
+    with run, Progress(config.num_steps, start) as bar:
+        for step in range(start, config.num_steps):
+            row = {}
+            if step == 0 or (config.eval_every and step % config.eval_every == 0):
+                with monitor.time("evaluate"):
+                    row["eval_accuracy"] = held_out_accuracy(state.model)
+            if step == 0:
+                row["teacher_accuracy"] = teacher_accuracy(config, teacher, task)
+            with monitor.time("collect"):
+                buffer = collect(config, collector, sampler, state.model, step)
+            with monitor.time("update"):
+                batch = to_batch(config, buffer)
+                seed = derive(config.seed, "minibatches", step)
+                state, metrics = learner.learn(state, batch, seed=seed)
+            row |= buffer.metrics() | metrics | monitor.take()
+            row |= rates(row)
+            run.log(step, row)
+            run.log_samples(step, buffer.rows())
+            bar.update(step, row)
+            checkpoints.save(state, unit=learner.steps_a_batch)
+        final = held_out_accuracy(state.model)
+        run.log(config.num_steps, {"eval_accuracy": final})
+    checkpoints.save(state, force=True)
+    checkpoints.close()
+    export = Path(config.run_dir) / "export"
+    hf.save(state.model, export, tokenizer, jnp.dtype(config.export_dtype))
+    report(config, time.time() - started)
+
+
+def rules(config) -> Rules:
+    """The part of the config that is verbal rejection sampling's."""
+    names = [field.name for field in dataclasses.fields(Rules)]
+    return Rules(**{name: config[name] for name in names})
+
+
+def make_learner(config, folder):
+    """The learner and the optimizer of `config`; the reference is the starting
+    model."""
+    batches = config.minibatches * config.epochs
+    tx = optimizer(**config.optimizer, total_steps=config.num_steps * batches)
+    rows = config.problems_per_step * config.samples
+    if rows % (config.minibatches * config.micro_batches):
+        raise ValueError(
+            f"problems_per_step * samples = {rows} trajectories cannot be cut into "
+            f"minibatches * micro_batches = {config.minibatches} * "
+            f"{config.micro_batches} equal parts; change one of the four."
+        )
+    learner = Learner(
+        tx=tx,
+        reference=build.load_model(folder, config) if config.kl_coef else None,
+        minibatches=config.minibatches,
+        epochs=config.epochs,
+        micro_batches=config.micro_batches,
+        aggregation=config.aggregation,
+        max_tokens=config.max_new_tokens,
+        temperature=config.temperature or 1.0,
+        chunk=config.chunk,
+        logprob_rows=config.logprob_rows,
+        remat=config.remat,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+        kl_coef=config.kl_coef,
+        importance_cap=config.importance_cap or None,
+    )
+    return learner, tx
+
+
+def collect(config, collector, sampler, model, step) -> RolloutBuffer:
+    """The rollouts of one step, with their advantages."""
+    problems = collector.task.problems(step, config.problems_per_step)
+    generate = functools.partial(sampler, model)
+    seed = derive(config.seed, "collect", step)
+    groups = collector.collect(problems, generate, seed=seed)
+    levels = collector.teacher.levels
+    advantages = [
+        group_advantages(
+            group,
+            credit=config.credit,
+            credit_weight=config.credit_weight,
+            levels=levels,
+            baseline=config.baseline,
+            scale_by_std=config.scale_by_std,
+        )
+        for group in groups
+    ]
+    return RolloutBuffer(tuple(groups), advantages, levels)
+
+
+def to_batch(config, buffer: RolloutBuffer):
+    """The device batch of a rollout buffer."""
+    return pack(
+        buffer.groups,
+        buffer.advantages,
+        length_multiple=config.length_multiple,
+        max_tokens=config.max_prompt_tokens + config.max_new_tokens,
+    )
+
+
+def measure(config, folder, tokenizer, task, model) -> float:
+    """Held-out accuracy of the student."""
+    sampler = build.student_sampler(
+        config, folder, tokenizer, task, temperature=config.eval_temperature
+    )
+    results = evaluate(
+        task.held_out(config.eval_problems),
+        task=task,
+        generate=functools.partial(sampler, model),
+        tokenizer=tokenizer,
+        samples=config.eval_samples,
+        rows=config.eval_rows,
+        seed=config.seed,
+    )
+    return accuracy(results)
+
+
+def teacher_accuracy(config, teacher, task) -> float:
+    """Held-out accuracy of the teacher's demonstrations, as the student gets them."""
+    from ovd_jax.teacher.base import DemonstrationRequest
+
+    problems = task.held_out(config.eval_problems)
+    requests = [DemonstrationRequest(problem.question, "") for problem in problems]
+    texts = teacher.demonstrate(requests, seed=derive(config.seed, "teacher accuracy"))
+    return float(np.mean(task.rewards(list(problems), [text or "" for text in texts])))
+
+
+def rates(row) -> dict[str, float]:
+    """Tokens sampled from the student a second of the whole step."""
+    seconds = row["seconds_collect"] + row["seconds_update"]
+    sampled = row["completion_tokens"] * sum(row["score_histogram"])
+    return {"tokens_per_s": sampled / seconds}
+
+
+def report(config, seconds: float) -> None:
+    """Curves, the table of accuracies, and the summary line."""
+    rows = read_metrics(config.run_dir)
+    evaluations = [row["eval_accuracy"] for row in rows if "eval_accuracy" in row]
+    teacher = rows[0]["teacher_accuracy"]
+    plot_run(rows, Path(config.run_dir) / "curves.png", teacher_accuracy=teacher)
+    results_table(
+        f"Held-out accuracy, {config.eval_problems} problems",
+        ("model", "accuracy"),
+        [
+            ("student before", f"{evaluations[0]:.1%}"),
+            ("student after", f"{evaluations[-1]:.1%}"),
+            ("teacher", f"{teacher:.1%}"),
+        ],
+    )
+    flags.summary(
+        accuracy_before=evaluations[0],
+        accuracy_after=evaluations[-1],
+        accuracy_teacher=teacher,
+        seconds=round(seconds, 1),
+        run_dir=str(config.run_dir),
+    )

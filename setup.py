@@ -1,0 +1,41 @@
+"""Install with `pip install -e .`; `pip install -e .[test]` adds what the tests
+need."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="ovd_jax",
+    version="0.1.0",
+    description="On-policy Verbal Distillation in JAX: a black-box teacher scores, "
+    "rejects and replaces what a student samples",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ovd_jax", "ovd_jax.*"]),
+    package_data={"ovd_jax": ["embedded/*/*"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12",
+        "gguf>=0.17",
+        "jax>=0.8",
+        "jinja2>=3.1",
+        "math-verify[antlr4_13_2]>=0.8",
+        "matplotlib>=3.8",
+        "ml_collections>=1.0",
+        "numpy>=1.26",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11",
+        "rich>=13",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6",
+        "tokenizers>=0.21",
+        "transformers>=4.50",
+    ],
+    extras_require={
+        "hub": ["datasets>=3.0", "huggingface_hub>=0.30"],
+        "test": ["datasets>=3.0", "psutil>=6", "pytest>=8", "ruff>=0.9", "torch>=2.4"],
+    },
+)
