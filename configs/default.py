@@ -72,6 +72,7 @@ def get_config():
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28
     config.kl_coef = 0.001  # k3 KL to the starting model
+    config.entropy_coef = 0.0  # bonus for entropy, in nats a token
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
     config.optimizer = ConfigDict(
         dict(

@@ -1,8 +1,7 @@
 """Accuracy, avg@k and pass@k of a model on a task's held-out problems.
 
-    python launch/evaluate.py --config=configs/quickstart.py
-    --config.model=runs/quickstart python launch/evaluate.py --config.eval_samples=8
-    --config.eval_temperature=1.0
+    python launch/evaluate.py --config.model=runs/quickstart
+    python launch/evaluate.py --config.eval_samples=8 --config.eval_temperature=1.0
 
 `--config.model` is `quickstart`, a run directory, a Hugging Face folder or a hub name.
 The last line on stdout is a summary in JSON.

@@ -71,7 +71,7 @@ def plot_run(
         draw_accuracy(accuracy, metrics, teacher_accuracy)
         if title:
             figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, weight="bold")
-        write(figure, path)
+        FigureCanvasAgg(figure).print_png(path)
 
 
 def plot_comparison(
@@ -87,7 +87,9 @@ def plot_comparison(
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         axes = figure.subplots()
+        label_axes(axes, title, ylabel)
         ends = []
         for index, (label, seeds) in enumerate(series.items()):
             color = PALETTE[index % len(PALETTE)]
@@ -99,16 +101,13 @@ def plot_comparison(
                 draw_line(axes, steps, mean, color)
                 ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
         label_ends(axes, ends)
-        axes.set(title=title, xlabel="training step", ylabel=ylabel)
-        write(figure, path)
+        FigureCanvasAgg(figure).print_png(path)
 
 
 def draw_reward(axes: Axes, metrics: Sequence[Mapping]) -> None:
     """Mean reward of the student's own trajectories, and with the teacher's put in."""
-    axes.set(
-        title="Reward before and after replacement",
-        xlabel="training step",
-        ylabel="mean reward of a trajectory",
+    label_axes(
+        axes, "Reward before and after replacement", "mean reward of a trajectory"
     )
     steps, before, after = columns(metrics, "reward_before", "reward_after")
     axes.fill_between(
@@ -123,11 +122,8 @@ def draw_reward(axes: Axes, metrics: Sequence[Mapping]) -> None:
 
 def draw_acceptance(axes: Axes, metrics: Sequence[Mapping]) -> None:
     """Acceptance rate, and how much of the batch came from the teacher."""
-    axes.set(
-        title=r"Acceptance rate $\boldsymbol{\alpha_t}$ and the teacher's share",
-        xlabel="training step",
-        ylabel="share of trajectories",
-    )
+    title = r"Acceptance rate $\boldsymbol{\alpha_t}$ and the teacher's share"
+    label_axes(axes, title, "share of trajectories")
     steps, accepted, teacher = columns(metrics, "acceptance_rate", "teacher_share")
     percent_axis(axes)
     ends = [
@@ -139,8 +135,8 @@ def draw_acceptance(axes: Axes, metrics: Sequence[Mapping]) -> None:
 
 def draw_scores(axes: Axes, metrics: Sequence[Mapping]) -> None:
     """How the teacher's scores are spread, step by step, and their mean."""
-    axes.set(title="Scores of the teacher", xlabel="training step", ylabel="score")
-    rows = [row for row in metrics if row.get("score_histogram")]
+    label_axes(axes, "Scores of the teacher", "score")
+    rows = [row for row in metrics if any(row.get("score_histogram") or ())]
     if not rows:
         say_missing(axes)
         return
@@ -169,7 +165,7 @@ def draw_accuracy(
     axes: Axes, metrics: Sequence[Mapping], teacher_accuracy: float | None
 ) -> None:
     """Accuracy on the training problems as sampled, and on held-out ones."""
-    axes.set(title="Accuracy", xlabel="training step", ylabel="correct answers")
+    label_axes(axes, "Accuracy", "correct answers")
     steps, train, held_out = columns(metrics, "accuracy", "eval_accuracy")
     percent_axis(axes)
     ends = [draw_smoothed(axes, steps, train, GREY, "training  {:.0%}")]
@@ -182,6 +178,13 @@ def draw_accuracy(
         axes.axhline(teacher_accuracy, color=ORANGE, linewidth=1.2, dashes=(5, 3))
         ends.append((teacher_accuracy, f"teacher  {teacher_accuracy:.0%}", ORANGE))
     label_ends(axes, ends)
+
+
+def label_axes(axes: Axes, title: str, ylabel: str) -> None:
+    """Title and labels of a panel against training steps, ticked at whole steps."""
+    axes.set(title=title, xlabel="training step", ylabel=ylabel)
+    ticks = MaxNLocator(7, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
+    axes.xaxis.set_major_locator(ticks)
 
 
 def columns(metrics: Sequence[Mapping], *names: str) -> list[np.ndarray]:
@@ -290,13 +293,3 @@ def say_missing(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     place = dict(transform=axes.transAxes, ha="center")
     axes.text(0.5, 0.5, "not recorded", color=GREY, **place)
-
-
-def write(figure: Figure, path: str | Path) -> None:
-    """Saves the figure as a PNG, on whole steps only."""
-    for axes in figure.axes:
-        if axes.get_xlabel() and len(axes.get_xticks()):
-            axes.xaxis.set_major_locator(
-                MaxNLocator(7, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
-            )
-    FigureCanvasAgg(figure).print_png(path)

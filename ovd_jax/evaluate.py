@@ -7,10 +7,10 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ovd_jax import build, flags, monitor
 from ovd_jax.progress import results_table
-from ovd_jax.run_dir import RunDir
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import Problem, Task, make_task
 
@@ -94,7 +94,8 @@ def main(config):
         rows=config.eval_rows,
         seed=config.seed,
     )
-    path = RunDir(config.run_dir, 0, loggers=()).path
+    path = Path(config.run_dir)
+    path.mkdir(parents=True, exist_ok=True)
     with open(path / "items.jsonl", "w", encoding="utf-8") as file:
         for result in results:
             row = dataclasses.asdict(result)

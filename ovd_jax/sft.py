@@ -29,14 +29,16 @@ def main(config):
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     state = checkpoints.restore_latest(state)
     start = int(state.step)
-    run = RunDir(config.run_dir, start)
-    flags.save(config, run.path)
+    flags.save(config, config.run_dir)
     step_fn = jax.jit(
         functools.partial(imitate, tx=tx, chunk=config.chunk, remat=config.remat),
         donate_argnums=0,
     )
     metrics, tokens = {}, 0
-    with Progress(config.num_steps, start) as bar:
+    with (
+        RunDir(config.run_dir, start) as run,
+        Progress(config.num_steps, start) as bar,
+    ):
         for step in range(start, config.num_steps):
             batch = make_batch(config, tokenizer, examples, step)
             state, metrics = step_fn(state, *batch)

@@ -112,6 +112,7 @@ def make_learner(config, folder):
         clip_low=config.clip_low,
         clip_high=config.clip_high,
         kl_coef=config.kl_coef,
+        entropy_coef=config.entropy_coef,
         importance_cap=config.importance_cap or None,
     )
     return learner, tx

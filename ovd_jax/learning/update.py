@@ -109,6 +109,7 @@ def update(
     temperature: float,
     chunk: int,
     remat: bool,
+    entropy_coef: float = 0.0,
     **loss_options,
 ):
     """One GRPO step on a minibatch: (state, batch) -> (state, metrics).
@@ -126,6 +127,7 @@ def update(
             model, part.tokens_BT, temperature=temperature, chunk=chunk, remat=remat
         )
         loss, metrics = policy_loss(logprobs, part, weights, **loss_options)
+        loss -= entropy_coef * jnp.sum(entropies * weights)
         entropy = jnp.sum(entropies, where=part.completion_mask_BT)
         return loss, metrics | {"entropy_sum": jax.lax.stop_gradient(entropy)}
 
@@ -177,4 +179,8 @@ def batch_logprobs(model, tokens_BT, *, temperature: float, chunk: int, rows: in
     def part(tokens):
         return token_logprobs(model, tokens, temperature=temperature, chunk=chunk)[0]
 
-    return jax.lax.map(part, tokens_BT, batch_size=rows)
+    count, length = tokens_BT.shape
+    rows = min(rows, count)
+    tokens_BT = jnp.pad(tokens_BT, ((0, -count % rows), (0, 0)))
+    logprobs = jax.lax.map(part, tokens_BT.reshape(-1, rows, length))
+    return logprobs.reshape(-1, length)[:count]

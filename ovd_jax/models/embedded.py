@@ -10,14 +10,14 @@ from ovd_jax.teacher.prompts import JUDGE_STEP, JUDGE_TRAJECTORY
 
 FOLDER = Path(__file__).parent.parent / "embedded"
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", JUDGE_STEP, JUDGE_TRAJECTORY)
-_PIECES = (*"0123456789+-*()=\n", "#### ")
+_PIECES = (*map(str, range(100)), *"+-*()=\n", "#### ")
 
 
 def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, and one for the answer mark."""
+    """One token a number up to 99, a sign, a bracket, or the answer mark."""
     vocabulary = {piece: index for index, piece in enumerate((*_SPECIAL, *_PIECES))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"#### |[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"#### |[1-9]\d|[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -64,8 +64,16 @@ def parse_config(raw: dict) -> TransformerConfig:
     family = raw.get("model_type")
     if family not in _FAMILIES:
         raise ValueError(f"model_type {family!r} is not one of {', '.join(_FAMILIES)}.")
-    if raw.get("mlp_bias") or raw.get("use_sliding_window"):
-        raise ValueError("mlp_bias and use_sliding_window are not supported.")
+    unsupported = ["mlp_bias", "use_sliding_window"]
+    if family == "llama":
+        unsupported.append("attention_bias")  # there, o_proj has a bias as well
+    for name in unsupported:
+        if raw.get(name):
+            raise ValueError(f"{name} in config.json is not supported.")
+    if raw.get("hidden_act", "silu") != "silu":
+        raise ValueError(
+            f"hidden_act {raw['hidden_act']!r} is not supported (silu is)."
+        )
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     heads = raw["num_attention_heads"]
     return TransformerConfig(
@@ -80,7 +88,7 @@ def parse_config(raw: dict) -> TransformerConfig:
         rope_scaling=_parse_scaling(rope),
         norm_eps=raw.get("rms_norm_eps", 1e-6),
         tied_head=raw.get("tie_word_embeddings", False),
-        qkv_bias=family == "qwen2" or raw.get("attention_bias", False),
+        qkv_bias=family == "qwen2",
         max_positions=raw.get("max_position_embeddings", 2048),
     )
 

@@ -78,7 +78,8 @@ def rope_frequencies(config: TransformerConfig) -> jax.Array:
 
 def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array:
     """Applies rotary position embeddings, pairing channel i with i + E/2 as HF does."""
-    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies
+    positions_BT11 = positions_BT[:, :, None, None].astype(jnp.float32)
+    angles = positions_BT11 * frequencies[None, None, None]
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     first, second = jnp.split(x_BTHE.astype(jnp.float32), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]
@@ -198,8 +199,8 @@ class Transformer(nnx.Module):
             cache.valid_BS, valid_BT, (0, cache.length)
         )
         slots = jnp.arange(valid_BS.shape[1])
-        causal_TS = slots <= (cache.length + jnp.arange(length))[:, None]
-        mask_BTS = causal_TS & valid_BS[:, None]
+        causal_TS = slots[None] <= (cache.length + jnp.arange(length))[:, None]
+        mask_BTS = causal_TS[None] & valid_BS[:, None]
         frequencies = rope_frequencies(self.config)
 
         def block(carry, inputs):

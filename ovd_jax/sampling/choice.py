@@ -27,8 +27,10 @@ def label_probabilities(
     `rows` prompts are read at a time.
     """
     labels = [tuple(label) for label in labels]
-    if len(set(labels)) != len(labels) or not all(labels):
+    if not labels or len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"Labels must be distinct and not empty, got {labels}.")
+    if not all(map(len, prompts)):
+        raise ValueError("A prompt is empty; give it at least a start token.")
     mass = {(): np.ones(len(prompts))}
     for prefix in sorted(inner_prefixes(labels), key=len):
         nexts = sorted(
@@ -38,7 +40,7 @@ def label_probabilities(
         probs = next_probabilities(model, extended, nexts, rows=rows)
         for column, token in enumerate(nexts):
             mass[*prefix, token] = mass[prefix] * probs[:, column]
-        mass[prefix] = mass[prefix] * (1 - probs.sum(1))
+        mass[prefix] = mass[prefix] * np.maximum(1 - probs.sum(1), 0)
     return np.stack([mass[label] for label in labels], axis=1)
 
 

@@ -94,7 +94,7 @@ def decode(
         )
         going_B = ~state.done_B
         tokens_B = jnp.where(going_B, tokens_B, 0)
-        stopped_B = (tokens_B[:, None] == stop_ids).any(1)
+        stopped_B = (tokens_B[:, None] == stop_ids[None]).any(1)
         stopped_B |= state.count + 1 >= limits_B
         hidden_B1D, cache = model.extend(
             tokens_B[:, None], going_B[:, None], state.cache

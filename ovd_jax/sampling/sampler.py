@@ -12,6 +12,7 @@ from ovd_jax.sampling.decode import decode, prefill
 from ovd_jax.sampling.shapes import bucket, left_pad
 
 _STOP_CHECK_EVERY = 16  # tokens decoded between two looks for stop strings
+_NEVER = np.iinfo(np.int32).max  # more tokens than any completion has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Sampler:
         """Decodes to the end, stopping now and then to look for stop strings."""
         stop_ids = np.asarray(self.stop_ids or (-1,), np.int32)
         stride = _STOP_CHECK_EVERY if self.stop_strings else self.max_new_tokens
-        cuts = np.array(limits_B)
+        found = np.full(len(limits_B), _NEVER)
         until = 0
         while until < self.max_new_tokens and not bool(state.done_B.all()):
             until = min(until + stride, self.max_new_tokens)
@@ -87,21 +88,19 @@ class Sampler:
                 temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
             )  # fmt: skip
             if self.stop_strings:
-                found = self._stop_string_cuts(np.asarray(state.tokens_BO), until)
-                cuts = np.minimum(cuts, found)
+                found = self._stop_string_ends(np.asarray(state.tokens_BO), until)
                 state = state.replace(done_B=state.done_B | (found <= until))
         tokens_BO, logprobs_BO = jax.device_get((state.tokens_BO, state.logprobs_BO))
         return [
-            completion(tokens, logprobs, cut, limit, self.stop_ids)
-            for tokens, logprobs, cut, limit in zip(
-                tokens_BO, logprobs_BO, cuts.tolist(), limits_B.tolist(), strict=True
+            completion(tokens, logprobs, end, limit, self.stop_ids)
+            for tokens, logprobs, end, limit in zip(
+                tokens_BO, logprobs_BO, found.tolist(), limits_B.tolist(), strict=True
             )
         ]
 
-    def _stop_string_cuts(self, tokens_BO, until: int) -> np.ndarray:
-        """For each row how many tokens complete the first stop string; a large number
-        where none has appeared."""
-        cuts = np.full(len(tokens_BO), np.iinfo(np.int32).max)
+    def _stop_string_ends(self, tokens_BO, until: int) -> np.ndarray:
+        """For each row how many tokens complete the first stop string, or `_NEVER`."""
+        ends = np.full(len(tokens_BO), _NEVER)
         for row, tokens in enumerate(tokens_BO[:, :until]):
             if self._has_stop(tokens):
                 low, high = 0, until  # the text of `low` tokens has none, of `high` one
@@ -109,20 +108,23 @@ class Sampler:
                     middle = (low + high) // 2
                     has = self._has_stop(tokens[:middle])
                     low, high = (low, middle) if has else (middle, high)
-                cuts[row] = high
-        return cuts
+                ends[row] = high
+        return ends
 
     def _has_stop(self, tokens) -> bool:
         text = self.tokenizer.decode(tokens)
         return any(stop in text for stop in self.stop_strings)
 
 
-def completion(tokens, logprobs, cut: int, limit: int, stop_ids) -> Completion:
-    """One row's completion: up to its stop token, its stop string or its limit."""
-    hits = np.flatnonzero(np.isin(tokens[:cut], stop_ids))
-    length = int(hits[0]) + 1 if hits.size else cut
+def completion(tokens, logprobs, found: int, limit: int, stop_ids) -> Completion:
+    """One row's completion: up to its stop token, its limit, or the `found` tokens
+    that complete a stop string."""
+    length = min(found, limit)
+    hits = np.flatnonzero(np.isin(tokens[:length], stop_ids))
+    if hits.size:
+        length = int(hits[0]) + 1
     return Completion(
         tokens=tuple(tokens[:length].tolist()),
         logprobs=tuple(logprobs[:length].tolist()),
-        stopped=bool(hits.size) or cut < limit,
+        stopped=bool(hits.size) or found <= limit,
     )

@@ -12,7 +12,7 @@ from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.corruption import judged_solution
 from ovd_jax.teacher.prompts import JUDGE_STEP, JUDGE_TRAJECTORY
 
-_SCORE_WEIGHT = 6.0  # one token among dozens; unweighted it is learned late
+_SCORE_WEIGHT = 3.0  # one token among dozens; unweighted it is learned late
 _INCOMPLETE = 4  # the best score of a solution that never gives its answer
 
 

@@ -2,7 +2,6 @@ r"""Mathematics with a final answer: GSM8K, MATH and everything in their form.""
 
 import dataclasses
 import functools
-import itertools
 import re
 import warnings
 from collections.abc import Collection
@@ -81,9 +80,8 @@ class MathTask:
         self._data = data
         problems = _checked(load_problems(data, "train"), data)
         if held_out_data:
-            self._held_out = _checked(
-                load_problems(held_out_data, "eval"), held_out_data
-            )
+            held_out = load_problems(held_out_data, "eval")
+            self._held_out = _checked(held_out, held_out_data)
             self._train = _without(problems, self._held_out, held_out_data)
         else:
             self._train, self._held_out = _split(problems, seed)
@@ -99,11 +97,11 @@ class MathTask:
         return tuple(picked)
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
-        """`count` problems spread evenly over those held out, or all where fewer are."""
+        """`count` problems spread evenly over those held out, or all if fewer are."""
         if not self._held_out:
             raise ValueError(
-                f"{self._data!r} has {len(self._train)} problem(s), too few to hold some "
-                "out; set held_out_data."
+                f"{self._data!r} has {len(self._train)} problem(s), too few to hold "
+                "some out; set held_out_data."
             )
         size = len(self._held_out)
         count = min(count, size)
@@ -157,8 +155,8 @@ def _checked(problems: tuple[Problem, ...], data: str) -> tuple[Problem, ...]:
     for problem in problems:
         if problem.choices and not choice_letter(problem.answer, problem.choices):
             raise ValueError(
-                f"{data}: the answer {problem.answer!r} of {problem.id!r} is none of its "
-                f"choices {problem.choices}; write a choice or its letter."
+                f"{data}: the answer {problem.answer!r} of {problem.id!r} is none of "
+                f"its choices {problem.choices}; write a choice or its letter."
             )
     return problems
 
@@ -170,8 +168,8 @@ def _without(
     kept = tuple(problem for problem in problems if problem.question not in questions)
     if not kept:
         raise ValueError(
-            f"All {len(problems)} training problems are also in {held_out_data!r}; pass "
-            "other data for one of the two."
+            f"All {len(problems)} training problems are also in {held_out_data!r}; "
+            "pass other data for one of the two."
         )
     if len(kept) < len(problems):
         warnings.warn(
@@ -247,9 +245,7 @@ def _closing_tokens(tokens: list[str]) -> dict[int, int]:
     following: dict[str, int] = {}
     unmatched_ends: list[int] = []
     closing = {}
-    for index in itertools.count(len(tokens) - 1, -1):
-        if index < 0:
-            return closing
+    for index in reversed(range(len(tokens))):
         token = tokens[index]
         if token == r"\end{":
             unmatched_ends.append(index)
@@ -258,3 +254,4 @@ def _closing_tokens(tokens: list[str]) -> dict[int, int]:
         elif CLOSERS.get(token) in following:
             closing[index] = following[CLOSERS[token]]
         following[token] = index
+    return closing

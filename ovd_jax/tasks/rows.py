@@ -42,7 +42,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)
-    if Path(data).is_dir() or (
+    if (data and Path(data).is_dir()) or (
         HUB_NAME.fullmatch(data) and not data.endswith((".json", ".jsonl"))
     ):
         return tuple(_hub_problems(data, split))
@@ -56,6 +56,8 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
 def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
     problems, splits, lines = [], collections.Counter(), {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
         where = f"{path}:{number}"
         row = _parse(line, where)
         problem = _problem(row, where)
@@ -69,9 +71,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         if row["split"] == split:
             problems.append(problem)
     if not lines:
-        raise ValueError(
-            f"{path} is empty; write one JSON object with {REQUIRED} a line."
-        )
+        raise ValueError(f"{path} is empty; write an object with {REQUIRED} a line.")
     if not problems:
         raise ValueError(
             f"{path} has no row whose split is {split!r}, only {dict(splits)}; pass a "
@@ -82,7 +82,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{where} is not a JSON object in UTF-8 ({error}); write one object a line."
@@ -95,13 +95,11 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 def _problem(row: dict[str, Any], where: str) -> Problem:
     for key in REQUIRED:
         if key not in row:
-            raise ValueError(
-                f"{where} lacks {key!r}; a row needs {', '.join(REQUIRED)}."
-            )
+            raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
     texts = {key: _text(row, key, where) for key in REQUIRED}
     if texts["split"] not in HUB_SPLITS:
         raise ValueError(
-            f"{where}: split is {row['split']!r}; write 'train' or 'eval'."
+            f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
     choices = row.get("choices", [])
     if not isinstance(choices, list):
@@ -119,9 +117,7 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
 def _text(row: dict[str, Any], key: str, where: str) -> str:
     value = row[key]
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(
-            f"{where}: {key} is {value!r}; write a text that is not empty."
-        )
+        raise ValueError(f"{where}: {key} is {value!r}; write a non-empty text.")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -139,7 +135,7 @@ def _hub_problems(data: str, split: str) -> Iterator[Problem]:
         where = f"{data}, row {number} of {split!r}"
         question = row.get("question") or row.get("problem")
         solution = str(row.get("solution") or "")
-        answer = str(row.get("answer") or "")
+        answer = "" if row.get("answer") is None else str(row["answer"])
         if "####" in answer:  # GSM8K
             solution, _, answer = CALCULATOR_MARK.sub("", answer).rpartition("####")
             answer = answer.replace(",", "")
@@ -166,8 +162,8 @@ def _hub_rows(name: str, config: str, split: str) -> Any:
         ) from None
     try:
         configs = datasets.get_dataset_config_names(name)
-        usual = [c for c in ("default", "main", *configs[:1]) if c in configs]
-        if not config and len(configs) > 1 and usual[0] == configs[0]:
+        usual = [c for c in ("default", "main") if c in configs] or configs
+        if not config and len(usual) > 1 and usual == configs:
             raise ValueError(f"name one of its configs {configs}, as '{name}:CONFIG'")
         config = config or usual[0]
         splits = datasets.get_dataset_split_names(name, config)

@@ -1,0 +1,150 @@
+"""A run directory survives kill -9, resumes exactly and never chokes on a value."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovd_jax.run_dir import RunDir, read_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def filled(path, steps):
+    """A closed run directory with a row and two samples for each of `steps`."""
+    with RunDir(path, 0, loggers=()) as run:
+        for step in range(steps):
+            run.log(step, {"reward_before": step / 10})
+            run.log_samples(step, [{"text": "a"}, {"text": "b"}])
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_resuming_drops_the_rows_of_its_first_step_and_later_ones(tmp_path):
+    filled(tmp_path, 6)
+    with RunDir(tmp_path, 4, loggers=()) as run:
+        run.log(4, {"reward_before": 1.0})
+    assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
+    assert read_metrics(tmp_path)[-1]["reward_before"] == 1.0
+    samples = lines(tmp_path / "samples.jsonl")
+    assert [row["step"] for row in samples] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_starting_again_from_zero_leaves_no_old_row(tmp_path):
+    filled(tmp_path, 3)
+    RunDir(tmp_path, 0, loggers=()).close()
+    assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 2, "rew', b"\x00\x00\x00", b'{"a": "\xe2'])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+    filled(tmp_path, 2)
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(torn)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1]
+    with RunDir(tmp_path, 2, loggers=()) as run:
+        run.log(2, {})
+    assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == [0, 1, 2]
+
+
+def test_a_broken_line_in_the_middle_is_an_error_that_loses_nothing(tmp_path):
+    path = filled(tmp_path, 2) / "metrics.jsonl"
+    path.write_text("<<<<\n" + path.read_text())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        RunDir(tmp_path, 1, loggers=())
+    assert path.read_bytes() == before
+
+
+def test_rows_of_finished_steps_outlive_kill_9(tmp_path):
+    program = f"""
+import os, signal
+from ovd_jax.run_dir import RunDir
+run = RunDir({str(tmp_path)!r}, 0, loggers=())
+for step in range(3):
+    run.log(step, {{"accuracy": 0.5}})
+    run.log_samples(step, [{{"text": "x" * 100_000}}])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1, 2]
+    assert len(lines(tmp_path / "samples.jsonl")) == 3
+
+
+def test_values_of_every_kind_become_plain_json(tmp_path):
+    with RunDir(tmp_path, 0, loggers=()) as run:
+        run.log(
+            0,
+            {
+                "loss": np.float32(0.5),
+                "grad_norm": float("nan"),
+                "ratio": np.array(np.inf),
+                "score_histogram": np.arange(3),
+                "tokens": np.int64(7),
+            },
+        )
+    assert read_metrics(tmp_path) == [
+        {
+            "step": 0,
+            "loss": 0.5,
+            "grad_norm": None,
+            "ratio": None,
+            "score_histogram": [0, 1, 2],
+            "tokens": 7,
+        }
+    ]
+
+
+def test_samples_hold_any_text_and_always_the_step_of_the_run(tmp_path):
+    text = "half a pair \ud83d, two\nlines\u2028"
+    with RunDir(tmp_path, 0, loggers=()) as run:
+        run.log_samples(3, [{"text": text, "step": "its own"}])
+    assert lines(tmp_path / "samples.jsonl") == [{"step": 3, "text": text}]
+
+
+def test_tensorboard_gets_the_scalars_and_forgets_the_steps_done_again(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    with RunDir(tmp_path, 5) as run:
+        run.log(5, {"accuracy": 0.25, "score_histogram": [1, 2], "loss": float("nan")})
+    (path,) = tmp_path.glob("events.*")
+    data, events = path.read_bytes(), []
+    while data:  # a record: length (8 bytes), its checksum (4), the event, checksum (4)
+        size = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    assert [(v.tag, v.simple_value) for e in events for v in e.summary.value] == [
+        ("accuracy", 0.25)
+    ]
+    assert any(e.HasField("session_log") and e.step == 5 for e in events)
+
+
+def test_an_unknown_logger_is_named_before_any_row_is_touched(tmp_path):
+    filled(tmp_path, 2)
+    with pytest.raises(ValueError, match="'tensorbord'; choose from tensorboard"):
+        RunDir(tmp_path, 0, loggers=("tensorbord",))
+    assert len(read_metrics(tmp_path)) == 2
+
+
+def test_a_logger_that_is_not_installed_comes_with_its_remedy(tmp_path):
+    code = f"""
+import sys
+sys.modules["wandb"] = None  # as if it were not installed
+from ovd_jax.run_dir import RunDir
+try:
+    RunDir({str(tmp_path)!r}, 0, loggers=("wandb",))
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "pip install wandb" in done.stdout
