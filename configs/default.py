@@ -42,8 +42,7 @@ def get_config():
             score_rule="sample",  # sample | argmax | expected
             score_temperature=0.7,  # of `sample`
             temperature=0.7,  # of demonstrations
-            max_prompt_tokens=1024,
-            max_new_tokens=64,
+            max_new_tokens=64,  # of a demonstration
             rows=64,  # prompts scored at a time
         )
     )

@@ -26,7 +26,6 @@ def get_config():
     config.max_new_tokens = 3072
     config.teacher.model = "Qwen/QwQ-32B"
     config.teacher.prompt = "digits"
-    config.teacher.max_prompt_tokens = 8192
     config.teacher.max_new_tokens = 3072
     config.granularity = "step"
     config.threshold = 7

@@ -3,8 +3,8 @@
     python launch/fetch_smollm2.py
     python launch/train.py --config=configs/smollm2.py --config.num_steps=3
 
-`--config.data=PATH` takes a JSONL file; the default is the hub's GSM8K. On 2 CPU cores a
-step takes a minute or two.
+`--config.data=PATH` takes a JSONL file; the default is the hub's GSM8K. On 2 CPU cores
+a step takes a minute or two.
 """
 
 from configs import default

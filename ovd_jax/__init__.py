@@ -1,0 +1,1 @@
+"""On-policy Verbal Distillation in JAX."""

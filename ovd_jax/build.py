@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.paths import smollm2_dir
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.teacher.local import LocalTeacher
@@ -16,10 +17,19 @@ from ovd_jax.teacher.prompts import PROMPTS
 
 
 def find_model(name: str, role: str) -> Path:
-    """The Hugging Face folder of `name`: `quickstart`, a run directory, a folder or a
-    hub name. `role` is `student` or `teacher`."""
+    """The Hugging Face folder of `name`.
+
+    That is `quickstart` (the embedded `role`, student or teacher), `smollm2` (what
+    launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
+    """
     if name == "quickstart":
         return embedded.FOLDER / role
+    if name == "smollm2":
+        if not smollm2_dir().is_dir():
+            raise ValueError(
+                f"SmolLM2 is not at {smollm2_dir()}: run launch/fetch_smollm2.py first."
+            )
+        return smollm2_dir()
     if (Path(name) / "export").is_dir():
         return Path(name) / "export"
     return hf.resolve(name)

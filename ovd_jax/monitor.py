@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import jax
 
+from ovd_jax.paths import cache_dir
+
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -51,8 +53,5 @@ def resident_mib() -> float:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache, unless JAX is told another place."""
     if jax.config.jax_compilation_cache_dir is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update(
-            "jax_compilation_cache_dir", os.path.join(base, "ovd_jax/jax")
-        )
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -13,6 +13,7 @@ from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, imitate, optimizer
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.monitor import enable_compilation_cache
 from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir
 from ovd_jax.tasks import make_task
@@ -22,6 +23,7 @@ from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
 def main(config):
     """Trains as `config` says and writes a Hugging Face folder to `run_dir/export`."""
     started = time.time()
+    enable_compilation_cache()
     model, tokenizer = starting_model(config)
     examples = example_source(config)
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)

@@ -12,6 +12,7 @@ import pytest
 from ovd_jax.models.transformer import Transformer, TransformerConfig
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # compiles twice as fast
 
 
 @pytest.fixture(scope="session")

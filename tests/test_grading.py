@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax.tasks.grading import Grader, choice_letter, extract_answer
+from ovd_jax.tasks.answers import extract_answer
+from ovd_jax.tasks.grading import Grader, choice_letter
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "math"
 FOUND = [
@@ -32,6 +33,7 @@ FOUND = [
     ("The answer is: $x = 5$ because 6 > 5.", "x = 5"),
     ("The final answer is\n\\[ \\frac{3}{4} \\]\nas 9 said", r"\frac{3}{4}"),
     (r"The answer is \$18.", r"\$18"),
+    (r"The answer is all \(n\) over 5. So", r"all \(n\) over 5"),
     ("The answer is (B).", "(B)"),
     ("First 3, then -1,234.5 apples", "-1,234.5"),
     ("16-3 = 13, and 5-7", "7"),
@@ -61,6 +63,10 @@ SAME = [
     ("5 dollars a week", "5"),
     (r"10\text{ cm}^2", "10"),
     ("0.4", r"0.4\mbox{ miles}"),
+    (r"8\sqrt{3}", r"8\sqrt{3} \text { square inches}"),
+    (r"1+2\mathrm{i}", "2i+1"),
+    ("c + b + a", "a + b + c"),
+    (r"\dfrac{1}{29,\!322}", "1/29322"),
     ("7th", "7"),
     (r"90^\circ", "90"),
     ("x = 5", "5"),
@@ -97,9 +103,12 @@ DIFFERENT = [
     ("0", r"\frac{1}{2^{98}}"),
     ("5 million", "5"),
     ("6", "5,6"),
+    ("100100", "100, 100, 1"),
     ("(2,1)", "(1,2)"),
     ("(1,2)", "[1,2]"),
     ("5", "5x"),
+    ("5", r"5\mathrm{i}"),
+    (r"2\mathrm{e}", r"2"),
     (r"1 \text{ or } 2", "1"),
     ("on", "no"),
     ("neve", r"\text{even}"),
@@ -147,9 +156,9 @@ def test_the_final_answer_is_found(text, answer):
 
 @pytest.mark.parametrize("piece", ["\\boxed{", "{", "answer is ", "1,", "\\", " ", "$"])
 def test_finding_an_answer_takes_linear_time(piece):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_answer(piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(("answer", "gold"), SAME)
@@ -183,9 +192,9 @@ def test_hostile_answers_cost_seconds_and_score_zero():
 )
 def test_comparing_without_the_worker_takes_milliseconds(piece):
     grader = Grader()
-    start = time.perf_counter()
+    start = time.process_time()
     assert grader.grade([(piece * (999 // len(piece)), "Tuesday")]) == [0.0]
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert grader._process is None
 
 

@@ -92,21 +92,6 @@ def test_an_invalid_slot_in_the_middle_is_never_attended(model):
     assert_close(hidden_BTD, hidden(model, TOKENS_BT)[:, 6:])
 
 
-def test_remat_recomputes_and_changes_no_gradient(model):
-    def gradients(model, remat):
-        def loss(model):
-            return jnp.sum(model.hidden(TOKENS_BT, remat=remat)[:, -1] ** 2)
-
-        return jax.grad(loss)(model)
-
-    gradients = jax.jit(gradients, static_argnames="remat")
-    traced = [gradients.trace(model, remat=remat) for remat in (False, True)]
-    plain, recomputed = (trace.lower().compile()(model) for trace in traced)
-    jax.tree.map(assert_close, recomputed, plain)
-    assert all(np.abs(leaf).max() > 0.01 for leaf in jax.tree.leaves(plain.layers))
-    assert ["remat" in str(trace.jaxpr) for trace in traced] == [False, True]
-
-
 @pytest.mark.parametrize(
     "change", [{"rope_theta": 500_000.0}, {"rope_scaling": SCALING}]
 )
@@ -188,19 +173,25 @@ def test_token_logprobs_are_of_each_token_given_those_before(model):
     np.testing.assert_array_equal(entropies_BT[:, 0], 0.0)
 
 
-def test_the_gradient_of_token_logprobs_equals_the_dense_one(model):
-    """Through the head and the layers, with remat and a chunk that does not divide."""
+def test_gradients_through_remat_and_chunks_equal_those_of_the_plain_model(model):
     weights_BT = np.random.default_rng(3).standard_normal((3, 8)).astype(np.float32)
 
     def chunked(model):
         logprobs_BT, _ = token_logprobs(model, TOKENS_BT, chunk=7, remat=True)
-        return jnp.sum(logprobs_BT[:, 1:] * weights_BT)
+        return jnp.mean(logprobs_BT[:, 1:] * weights_BT)
 
     def whole(model):
         logprobs_BTV = jax.nn.log_softmax(model(TOKENS_BT)[:, :-1])
         targets_BT1 = TOKENS_BT[:, 1:, None]
         picked_BT1 = jnp.take_along_axis(logprobs_BTV, targets_BT1, axis=-1)
-        return jnp.sum(picked_BT1[..., 0] * weights_BT)
+        return jnp.mean(picked_BT1[..., 0] * weights_BT)
 
-    grads = jax.jit(jax.grad(chunked))(model), jax.jit(jax.grad(whole))(model)
-    jax.tree.map(functools.partial(assert_close, tolerance=2e-5), *grads)
+    grads, expected = (jax.jit(jax.grad(loss))(model) for loss in (chunked, whole))
+    jax.tree.map(assert_close, grads, expected)
+    assert all(np.abs(leaf).max() > 1e-2 for leaf in jax.tree.leaves(expected))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_layers_are_recomputed_only_on_request(remat, model):
+    traced = hidden.trace(model, TOKENS_BT, remat=remat)
+    assert ("remat" in str(traced.jaxpr)) == remat

@@ -17,7 +17,8 @@ def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
     """One token a number up to 99, a sign, a bracket, or the answer mark."""
     vocabulary = {piece: index for index, piece in enumerate((*_SPECIAL, *_PIECES))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"#### |[1-9]\d|[\s\S]"), "isolated")
+    piece = Regex(r"#### |[1-9]\d|[\s\S]")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(piece, "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

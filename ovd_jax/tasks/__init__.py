@@ -3,7 +3,7 @@
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Problem, Task, steps
 
-__all__ = ["Problem", "Task", "make_task", "steps"]
+__all__ = ["ArithmeticTask", "Problem", "Task", "make_task", "steps"]
 
 
 def make_task(config, tokenizer=None) -> Task:
@@ -23,5 +23,6 @@ def make_task(config, tokenizer=None) -> Task:
             seed=config.seed,
             template=config.prompt_template,
             tokenizer=tokenizer,
+            max_prompt_tokens=config.max_prompt_tokens,
         )
     raise ValueError(f"task {config.task!r} is not one of arithmetic, math.")

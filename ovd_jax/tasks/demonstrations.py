@@ -42,18 +42,22 @@ def judgement(task: ArithmeticTask, problem: Problem, rng: random.Random) -> Exa
     if slips and not whole and rng.random() < 0.5:
         count = rng.choice(slips) + 1
     right = min([*slips, count])  # lines before the first slip
-    texts = [line if line.startswith(ANSWER) else line + "\n" for line in lines[:count]]
     score = trajectory_score(lines, scores) if whole else scores[count - 1]
     return Example(
         (
             (task.prompt(problem), 0.0),
-            ("".join(texts[:right]), 1.0),
-            ("".join(texts[right:]), 0.0),
+            (joined(lines[:right]), 1.0),
+            (joined(lines[right:count]), 0.0),
             (JUDGE_TRAJECTORY if whole else JUDGE_STEP, 0.0),
             (str(score), _SCORE_WEIGHT),
         ),
         ends=False,
     )
+
+
+def joined(lines: list[str]) -> str:
+    """Lines as a student writes them: nothing follows the answer."""
+    return "".join(x if x.startswith(ANSWER) else x + "\n" for x in lines)
 
 
 def trajectory_score(lines: list[str], scores: list[int]) -> int:

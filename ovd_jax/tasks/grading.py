@@ -22,8 +22,6 @@ from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ovd_jax.tasks.rows import extract_answer as extract_answer
-
 MAX_CHARS = 1000  # of an answer or a gold; none of the 99% shortest golds comes near
 MEMORY_BYTES = 4 << 30  # that one item may take on top of what the worker starts with
 STARTUP_S = 120.0  # importing sympy takes 1 s, far more on a busy machine
@@ -39,6 +37,8 @@ TEXT_COMMAND = r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s?"
 TEXT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
 DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°")
 LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # "1 1/2" is not "11/2"
+# math-verify cannot read "a + c" (a unit?) or "2 i", and takes "1,100" for 1100.
+MISREAD_SPACE = re.compile(r"(?<![A-Za-z\d,]) | (?![A-Za-z\d])|(?<=\d) (?=[ei]\b)")
 ASSIGNED = re.compile(r"^[a-z]{1,3}(?:\([a-z]\))?\s?=\s?(?=[^=]*$)", re.IGNORECASE)
 FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|mod|inf|ln)\b")
 NO_BRACES = str.maketrans("", "", "{}")
@@ -48,7 +48,9 @@ PROSE = re.compile(
     r"(?<![a-z\\])(?!arc|sqrt|sinh|cosh|tanh)(?:[a-z]{4,}|all|any|for|if)\b"
 )
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]*matrix\}|\\[A-Za-z]+")
-TRAILING_UNIT = re.compile(TEXT_COMMAND + r"\{[^{}]*\}(?:\^\{?-?\d\}?)?$")
+CONSTANT = re.compile(TEXT_COMMAND + r"\{\s?([ei])\s?\}")
+UNIT_TEXT = TEXT_COMMAND + r"\{(?:[^{}\d]|\^\d)*\}"
+TRAILING_UNIT = re.compile(rf"(?<=.){UNIT_TEXT}(?:\^\{{?-?\d\}}?)?$")
 BASED = re.compile(r"-?\w+_\{?\d+\}?")
 LETTERS = re.compile(r"\(?([A-H](?:[\s,;、]*(?:and\s*)?[A-H])*)\)?")
 LABELLED = re.compile(r"\(?([A-Z])(?:\)[.:]?|[.:、])\s*\S")
@@ -57,6 +59,7 @@ LABELLED = re.compile(r"\(?([A-Z])(?:\)[.:]?|[.:、])\s*\S")
 def _clean(text: str) -> str:
     """Drops delimiters, currency and spacing commands: the same answer to a reader."""
     text = LATEX_NOISE.sub(lambda noise: KEPT_NOISE.get(noise[0], ""), text)
+    text = CONSTANT.sub(r" \1", text)  # math-verify takes them for units
     return " ".join(text.split()).strip("* ").rstrip(". ")
 
 
@@ -78,7 +81,7 @@ def choice_letter(answer: str, choices: Sequence[str]) -> str | None:
 
 
 UNIT = (
-    rf"\s?{TEXT_COMMAND}\{{[^{{}}]*\}}|st|nd|rd|th"
+    rf"\s?{UNIT_TEXT}|st|nd|rd|th"
     rf"|\s(?!{FUNCTION.pattern}|(?:and|plus|minus|hundred|thousand|\w*illion|dozen)\b)"
     r"(?:[a-z]{3,}|[ckm]m|[km]g|ml|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
 )
@@ -88,7 +91,7 @@ NUMBER = re.compile(
     rf"(?:/(?P<bottom>{DIGITS}))?(?P<percent>\s?(?:\\?%|percent))?"
     rf"(?:(?:{UNIT})(?:\^\{{?-?\d\}}?)?)?"
 )
-FRACTION = re.compile(r"\\frac\s?(?:\{(-?\d+)\}|(\d))\s?(?:\{(\d+)\}|(\d))")
+FRACTION = re.compile(r"\\frac\s?(?:\{(-?\d+)\}|(\d))\s?(?:\{(\d[\d,]*)\}|(\d))")
 POWER_OF_TEN = re.compile(
     r"\s?(?:\\times|\\cdot|\*|\u00d7)\s?10\s?\^\s?(?:\{\s?([-+]?\d{1,3})\s?\}|(\d))"
 )
@@ -119,7 +122,8 @@ def _same_number(answer: tuple, gold: tuple) -> bool:
 
 def _compare(answer: str, gold: str) -> bool | None:
     """Judges two cleaned answers without algebra; None where only algebra can tell."""
-    if not (ASSIGNED.match(answer) and ASSIGNED.match(gold)):  # `x = 5` beside `5`
+    names = [match[0] for text in (answer, gold) if (match := ASSIGNED.match(text))]
+    if len({_key(name) for name in names}) < 2:  # not `x = 5` beside `y = 5`
         answer, gold = ASSIGNED.sub("", answer), ASSIGNED.sub("", gold)
     if _key(answer) == _key(gold):
         return True
@@ -258,7 +262,7 @@ def _algebraically_equal(answer: str, gold: str) -> bool:
     # Its fallbacks take any number in the text, or its first words, for the whole.
     answers, golds = (
         parse(
-            rf"\boxed{{{text}}}",
+            rf"\boxed{{{MISREAD_SPACE.sub('', TRAILING_UNIT.sub('', text))}}}",
             [LatexExtractionConfig(boxed_match_priority=0)],
             fallback_mode="no_fallback",
             parsing_timeout=None,
@@ -266,7 +270,7 @@ def _algebraically_equal(answer: str, gold: str) -> bool:
         for text in (answer, gold)
     )
     options = {"allow_set_relation_comp": True, "timeout_seconds": None}
-    return verify(golds, answers, **options) and not _far_apart(answers[0], golds[0])
+    return not _far_apart(answers[0], golds[0]) and verify(golds, answers, **options)
 
 
 def _far_apart(answer, gold) -> bool:

@@ -1,17 +1,18 @@
-r"""Mathematics with a final answer: GSM8K, MATH and everything in their form."""
+"""Mathematics with a final answer: GSM8K, MATH and everything in their form."""
 
 import dataclasses
 import functools
 import re
 import warnings
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from ovd_jax.tasks.answers import extract_answer
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.grading import Grader, choice_letter, extract_answer
+from ovd_jax.tasks.grading import Grader, choice_letter
 from ovd_jax.tasks.rows import load_problems
+from ovd_jax.text import neutralize, special_tokens
 
 HELD_OUT_SHARE = 0.1
 MAX_HELD_OUT = 500
@@ -51,6 +52,8 @@ class MathTask:
         tokenizer: a transformers tokenizer; its special tokens are broken up where a
             question contains them. A chat template is taken from it.
         system: the system message of a chat; "" for templates that know no such role.
+        max_prompt_tokens: training problems with a longer prompt are left out, with a
+            warning; 0 keeps all. Needs the tokenizer.
     """
 
     stop_strings: tuple[str, ...] = ()
@@ -64,6 +67,7 @@ class MathTask:
         template: str = "chat",
         tokenizer: Any = None,
         system: str = SYSTEM,
+        max_prompt_tokens: int = 0,
     ):
         if template not in TEMPLATES:
             raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
@@ -71,11 +75,13 @@ class MathTask:
         self._template = TEMPLATES[template]
         self._tokenizer = tokenizer
         self._system = system
-        self._special_tokens = _special_tokens(tokenizer) if tokenizer else ()
+        self._special_tokens = (
+            special_tokens(tokenizer) if tokenizer is not None else ()
+        )
         if self._template.chat and not getattr(tokenizer, "chat_template", None):
             raise ValueError(
-                f"Template {template!r} needs a tokenizer with a chat template, and "
-                f"{tokenizer!r} has none; use template 'plain' or another tokenizer."
+                f"Template {template!r} needs a tokenizer with a chat template; this "
+                f"{type(tokenizer).__name__} has none; use template 'plain'."
             )
         self._data = data
         problems = _checked(load_problems(data, "train"), data)
@@ -85,7 +91,30 @@ class MathTask:
             self._train = _without(problems, self._held_out, held_out_data)
         else:
             self._train, self._held_out = _split(problems, seed)
+        if max_prompt_tokens:
+            self._train = self._short_enough(max_prompt_tokens)
         self._grader = Grader()
+
+    def _short_enough(self, limit: int) -> tuple[Problem, ...]:
+        prompts = [self.prompt(problem) for problem in self._train]
+        encoded = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        kept = tuple(
+            problem
+            for problem, tokens in zip(self._train, encoded, strict=True)
+            if len(tokens) <= limit
+        )
+        dropped = len(self._train) - len(kept)
+        if not kept:
+            raise ValueError(
+                f"All {dropped} prompts are over max_prompt_tokens={limit}; raise it."
+            )
+        if dropped:
+            warnings.warn(
+                f"{dropped} training problems are left out: their prompts are over "
+                f"max_prompt_tokens={limit}.",
+                stacklevel=3,
+            )
+        return kept
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
@@ -181,35 +210,19 @@ def _without(
 
 
 def _split(problems: tuple[Problem, ...], seed: int):
-    """(train, held out): the last tenth of a shuffle is held out."""
+    """(train, held out): the last tenth of a shuffle, and no question in both."""
     size = len(problems)
     held = min(max(1, int(size * HELD_OUT_SHARE)), MAX_HELD_OUT) if size > 2 else 0
     shuffled = [problems[index] for index in _order(seed, 0, size)]
-    return tuple(shuffled[: size - held]), tuple(shuffled[size - held :])
+    held_out = tuple(shuffled[size - held :])
+    questions = {problem.question for problem in held_out}
+    train = tuple(p for p in shuffled[: size - held] if p.question not in questions)
+    return (train, held_out) if train else (problems, ())
 
 
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
-
-
-def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """All that a tokenizer makes one control token of, be it flagged special or not."""
-    tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    return tuple(token for token in tokens if len(token) > 1 and not token.isspace())
-
-
-def neutralize(text: str, special_tokens: Collection[str]) -> str:
-    """Breaks up every special token in a text with a space after its first character.
-
-    Without it a question could close its own message and speak as the system.
-    """
-    if not special_tokens:
-        return text
-    tokens = re.compile("|".join(map(re.escape, sorted(special_tokens, reverse=True))))
-    while tokens.search(text):  # a second pass only where special tokens overlapped
-        text = tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
-    return text
 
 
 # A newline takes the blank lines after it; the others open or close what stays whole.

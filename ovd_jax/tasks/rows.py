@@ -1,4 +1,4 @@
-"""Problems out of JSONL files and hub data sets, and answers out of solutions.
+"""Problems out of JSONL files and hub data sets.
 
 A JSONL row is an object with the texts `id`, `question`, `answer`, `source` and `split`
 ("train" or "eval"), and where it has them the text `solution` and the texts `choices`.
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ovd_jax.tasks.answers import last_boxed
 from ovd_jax.tasks.base import Problem
 
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
@@ -18,16 +19,6 @@ REQUIRED = ("id", "question", "answer", "source", "split")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation")}
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
-
-BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-ANSWER_PHRASE = re.compile(
-    r"answer(?:\s+is|\s*:)[\s:*$]*(?:\\[\[(]\s*)?", re.IGNORECASE
-)
-ANSWER_END = re.compile(r"(?<!\\)\$|\\[\])]|\.(?=\s|$)|\n")
-LAST_NUMBER = re.compile(
-    r"(?:(?<![\w.])-)?"
-    r"(?:\\[dt]?frac\{-?\d+\}\{\d+\}|(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?)"
-)
 
 
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
@@ -140,7 +131,7 @@ def _hub_problems(data: str, split: str) -> Iterator[Problem]:
             solution, _, answer = CALCULATOR_MARK.sub("", answer).rpartition("####")
             answer = answer.replace(",", "")
         elif not answer:  # MATH
-            answer = _last_boxed(solution) or ""
+            answer = last_boxed(solution) or ""
         if not question or not answer.strip():
             raise ValueError(
                 f"{where} has the columns {sorted(row)}, in which no question or no "
@@ -162,10 +153,10 @@ def _hub_rows(name: str, config: str, split: str) -> Any:
         ) from None
     try:
         configs = datasets.get_dataset_config_names(name)
-        usual = [c for c in ("default", "main") if c in configs] or configs
-        if not config and len(usual) > 1 and usual == configs:
+        usual = [c for c in ("default", "main") if c in configs]
+        if not config and not usual and len(configs) > 1:
             raise ValueError(f"name one of its configs {configs}, as '{name}:CONFIG'")
-        config = config or usual[0]
+        config = config or (usual or configs)[0]
         splits = datasets.get_dataset_split_names(name, config)
         found = next((s for s in HUB_SPLITS[split] if s in splits), None)
         if found is None:
@@ -176,46 +167,3 @@ def _hub_rows(name: str, config: str, split: str) -> Any:
             f"The hub data set {name!r} could not be read: {error}. Check its name and "
             f"the connection, or {remedy}."
         ) from error
-
-
-def extract_answer(text: str) -> str | None:
-    r"""The final answer of a solution, or None if it gives none; linear in its length.
-
-    That is the last closed `\boxed{...}`, else what follows the last `####`, else what
-    follows the last "answer is", else the last number.
-    """
-    for find in (_last_boxed, _after_hashes, _after_phrase):
-        if answer := find(text):
-            return answer
-    number = _last(LAST_NUMBER, text)
-    return number[0] if number else None
-
-
-def _last_boxed(text: str) -> str | None:
-    open_braces: list[int | None] = []  # where the content of a box starts, else None
-    best = (-1, "")
-    for token in BOX_TOKEN.finditer(text):
-        if token[0] == "{":
-            open_braces.append(None)
-        elif token[0] == "}" and open_braces:
-            start = open_braces.pop()
-            if start is not None and start > best[0]:
-                best = (start, text[start : token.start()].strip())
-        elif token[0].endswith("{") and len(token[0]) > 2:
-            open_braces.append(token.end())
-    return best[1] or None
-
-
-def _after_hashes(text: str) -> str | None:
-    _, mark, tail = text.rpartition("####")
-    return tail.strip().partition("\n")[0].strip() or None if mark else None
-
-
-def _after_phrase(text: str) -> str | None:
-    phrase = _last(ANSWER_PHRASE, text)
-    tail = text[phrase.end() :] if phrase else ""
-    return ANSWER_END.split(tail, maxsplit=1)[0].strip(" *") or None
-
-
-def _last(pattern: re.Pattern, text: str) -> re.Match | None:
-    return next(iter(collections.deque(pattern.finditer(text), maxlen=1)), None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest, read_score
 from ovd_jax.teacher.prompts import TeacherPrompt, fill
+from ovd_jax.text import special_tokens
 
 
 class LocalTeacher:
@@ -32,7 +33,7 @@ class LocalTeacher:
         self._prompt = prompt
         self._rule = score_rule
         self._temperature = score_temperature
-        self._special = tuple(tokenizer.all_special_tokens)
+        self._special = special_tokens(tokenizer)
         self._labels = [self._encode(label) for label in prompt.labels]
 
     def score(self, requests: Sequence[ScoreRequest], *, seed: int) -> list[Score]:

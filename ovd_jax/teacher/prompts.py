@@ -7,6 +7,8 @@ of it). `labels` are the words that it may answer with, the worst first.
 import dataclasses
 import string
 
+from ovd_jax.text import neutralize
+
 # Tokens of the embedded tokenizer that ask for a score of what stands before them.
 JUDGE_STEP, JUDGE_TRAJECTORY = "<judge>", "<grade>"
 
@@ -48,14 +50,12 @@ def fill(template: str, special_tokens: tuple[str, ...], **slots: str) -> str:
 
 
 def harmless(text: str, special_tokens: tuple[str, ...]) -> str:
-    """`text` bounded in length, with every special token's spelling broken by a
-    space."""
+    """`text` of bounded length, of characters that encode, without special tokens."""
     if len(text) > _MAX_SLOT:
         half = _MAX_SLOT // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"
-    for token in special_tokens:
-        text = text.replace(token, f"{token[:1]} {token[1:]}")
-    return text
+    text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    return neutralize(text, special_tokens)
 
 
 _DIGITS = tuple("0123456789")

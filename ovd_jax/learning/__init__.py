@@ -1,0 +1,1 @@
+"""Losses, the update, checkpoints: pure and jitted."""

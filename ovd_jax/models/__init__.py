@@ -1,0 +1,1 @@
+"""The transformer and the files it is read from."""

@@ -1,0 +1,1 @@
+"""Verbal rejection sampling on the host, and packing for the devices."""

@@ -1,0 +1,1 @@
+"""Sampling from a model; the border from device to host."""

@@ -1,0 +1,1 @@
+"""Teachers: the protocol, the prompts, and a model in this process."""

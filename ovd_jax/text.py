@@ -1,0 +1,24 @@
+"""Text that a model or a stranger wrote, made safe to put into a prompt."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+
+def special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """All that a tokenizer makes one control token of, be it flagged special or not."""
+    tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    return tuple(token for token in tokens if len(token) > 1 and not token.isspace())
+
+
+def neutralize(text: str, special_tokens: Collection[str]) -> str:
+    """Breaks up every special token in a text with a space after its first character.
+
+    Without it a question could close its own message and speak as the system.
+    """
+    if not special_tokens:
+        return text
+    tokens = re.compile("|".join(map(re.escape, sorted(special_tokens, reverse=True))))
+    while tokens.search(text):  # a second pass only where special tokens overlapped
+        text = tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+    return text

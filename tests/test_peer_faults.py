@@ -1,0 +1,254 @@
+"""Faults found in other RL trainers (Tunix 0.1.7 and 0.1.8), held off one by one.
+
+fault there                              where it would be caught here
+-----------                              -----------------------------
+`rope_theta` is ignored                  below, on a folder; test_hf_logits.py
+no Llama 3.1 rope scaling                test_hf_logits.py, test_transformer.py
+EOS is cut off, so never trained         below
+`seed=None` is key 0, never advances     below
+temperature 1 is greedy                  test_sampler.py
+stop ids baked in at the first trace     test_sampler.py
+pad = EOS and masks are `ids != pad`     below
+KL averaged over padding                 below
+float32 [B, T, V] log-probabilities      below, of the policy and the reference
+a group prefills its prompt G times      below
+the model is not donated                 below
+resume skips data; shuffle not restored  below
+"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.losses import policy_loss, token_weights
+from ovd_jax.learning.update import TrainState, batch_logprobs, optimizer
+from ovd_jax.models import hf
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.rollout.pack import pack
+from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
+from ovd_jax.sampling.decode import prefill
+from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.seeds import derive
+from ovd_jax.tasks.arithmetic import ArithmeticTask
+from ovd_jax.tasks.base import Problem
+
+EOS = 2
+BIG_VOCAB = 2003
+OPTIMIZER = dict(
+    learning_rate=0.05, schedule="constant", warmup_steps=0, total_steps=9,
+    weight_decay=0.0, b1=0.9, b2=0.99, grad_clip=1.0,
+)  # fmt: skip
+LEARNER = dict(
+    reference=None, minibatches=2, epochs=1, temperature=1.0, chunk=4, logprob_rows=2,
+    micro_batches=1, aggregation="grpo", max_tokens=16, remat=False, clip_low=0.2,
+    clip_high=0.2, kl_coef=0.0,
+)  # fmt: skip
+
+
+def make_learner(model, **changes):
+    """A learner and the state before its first step."""
+    tx = optimizer(**OPTIMIZER)
+    return Learner(tx=tx, **LEARNER | changes), TrainState.create(model, tx)
+
+
+def make_group(prompt, *completions):
+    """A group of finished one-step trajectories; no teacher had a say."""
+    verdict = Verdict(steps=(), whole=None, value=0.0)
+
+    def rollout(tokens):
+        count = len(tokens)
+        trajectory = Trajectory(
+            tokens=tuple(tokens), logprobs=(-1.0,) * count,
+            from_teacher=(False,) * count, text="", step_texts=("",),
+            step_ends=(count,), stopped=True,
+        )  # fmt: skip
+        return Rollout(trajectory, verdict, True, trajectory, verdict, 0.0, 0.0)
+
+    problem = Problem(id="p", question="", answer="", source="test")
+    return Group(problem, tuple(prompt), tuple(map(rollout, completions)))
+
+
+def make_batch(*completions, prompt=(1, 5), advantages=(1.0, -0.5, 0.7, 0.3), width=8):
+    steps = [[[value] for value in advantages[: len(completions)]]]
+    group = make_group(prompt, *completions)
+    return pack([group], steps, length_multiple=width, max_tokens=64)
+
+
+BATCH = make_batch((7, 8, EOS), (9, EOS), (4, 4, 4, EOS), (EOS,))
+
+
+def shapes_in(jaxpr) -> set[tuple[int, ...]]:
+    """The shape of every intermediate, those inside scans and maps too."""
+    shapes = set()
+    for equation in jaxpr.eqns:
+        shapes |= {variable.aval.shape for variable in equation.outvars}
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                shapes |= shapes_in(inner)
+    return shapes
+
+
+def sizes_with(axis, jaxpr) -> set[int]:
+    """The sizes of all intermediates that have an axis this long."""
+    return {int(np.prod(shape)) for shape in shapes_in(jaxpr) if axis in shape}
+
+
+def test_the_rope_theta_of_a_folder_reaches_the_logits(model, tmp_path):
+    logits = []
+    for theta in (1e4, 5e5):
+        hf.save(model, tmp_path)
+        raw = json.loads((tmp_path / "config.json").read_text())
+        raw["rope_parameters"]["rope_theta"] = raw["rope_theta"] = theta
+        (tmp_path / "config.json").write_text(json.dumps(raw))
+        logits.append(jax.jit(Transformer.__call__)(hf.load(tmp_path), BATCH.tokens_BT))
+    assert np.abs(logits[0] - logits[1]).max() > 1e-2
+
+
+def test_a_sampled_end_token_is_returned_and_trained(model):
+    sampler = Sampler(tokenizer=None, stop_ids=tuple(range(0, 26, 2)), max_new_tokens=6)
+    (completion,) = sampler(model, [(1, 5)], seed=3)[0]
+    assert completion.stopped
+    assert completion.tokens[-1] in sampler.stop_ids
+    batch = make_batch(completion.tokens, prompt=(1, 5), advantages=[1.0])
+    end = 2 + len(completion.tokens) - 1
+    assert batch.tokens_BT[0, end] == completion.tokens[-1]
+    grads_BT = jax.grad(lambda x: loss_and_kl(x, batch)[0])(batch.behavior_logprobs_BT)
+    assert grads_BT[0, end] < 0  # descending makes it likelier
+    np.testing.assert_array_equal(grads_BT[0, end + 1 :], 0.0)
+
+
+def loss_and_kl(logprobs_BT, batch):
+    weights_BT = token_weights(
+        batch.completion_mask_BT, aggregation="grpo", max_tokens=16
+    )
+    loss, metrics = policy_loss(
+        logprobs_BT, batch, weights_BT, clip_low=0.2, clip_high=0.2, kl_coef=0.3
+    )
+    return loss, metrics["kl"]
+
+
+@pytest.mark.parametrize("pad", [0, EOS])
+def test_masks_come_from_lengths_and_not_from_ids(pad):
+    """Prompts and completions may hold the padding's id, and end tokens inside."""
+    batch = make_batch((7, pad, EOS), (EOS, pad), prompt=(pad, EOS, 5), width=8)
+    expected = [[0, 0, 0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0]]
+    np.testing.assert_array_equal(batch.completion_mask_BT, np.array(expected, bool))
+    np.testing.assert_array_equal(
+        batch.tokens_BT[:, 3:6], [[7, pad, EOS], [EOS, pad, 0]]
+    )
+
+
+def test_seeds_differ_by_step_and_by_purpose_and_come_back():
+    uses = [(seed, use, step) for seed in (0, 1) for use in "ab" for step in range(50)]
+    seeds = [derive(*use) for use in uses]
+    assert len(set(seeds)) == len(uses)
+    assert [derive(*use) for use in uses] == seeds
+    assert derive(0, "collect", 0) == 346015995  # and in every other process
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_the_sampler_has_no_seed_of_its_own(model):
+    sampler = Sampler(tokenizer=None, stop_ids=(EOS,), max_new_tokens=2)
+    with pytest.raises(TypeError, match="seed"):
+        sampler(model, [[1]])
+
+
+def test_padding_counts_neither_in_the_loss_nor_in_the_kl():
+    """The wide batch has six times the padding, and nothing sensible in it."""
+    noise_BT = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    policy_BT, ref_BT = noise_BT - 2, noise_BT[::-1] - 2
+    loss, kl = loss_and_kl(policy_BT, BATCH.replace(ref_logprobs_BT=ref_BT))
+    assert kl > 0.1
+
+    def widened(x_BT, fill):
+        return jnp.pad(x_BT, ((0, 0), (0, 24)), constant_values=fill)
+
+    wide = jax.tree.map(lambda x: widened(x, 0), BATCH)
+    wide = wide.replace(ref_logprobs_BT=widened(ref_BT, np.inf))
+    for fill in (5.0, np.inf):
+        actual = loss_and_kl(widened(policy_BT, fill), wide)
+        np.testing.assert_allclose(actual, (loss, kl), rtol=1e-6)
+
+
+def test_no_array_of_all_logits_is_made(config, make_model):
+    """Neither by the update and its gradient, nor for behavior and reference."""
+    big = dataclasses.replace(config, vocab_size=BIG_VOCAB)
+    batch = make_batch(*[(7, 8, EOS)] * 4, width=16)
+    rows, chunk = batch.tokens_BT.size, LEARNER["chunk"]
+    learner, state = make_learner(make_model(big), micro_batches=1)
+    update = jax.make_jaxpr(learner._update)(state, batch).jaxpr
+    score = jax.make_jaxpr(
+        lambda m, tokens: batch_logprobs(m, tokens, temperature=1.0, chunk=4, rows=4)
+    )(state.model, batch.tokens_BT).jaxpr
+    weights = BIG_VOCAB * big.width
+    for jaxpr in (update, score):
+        sizes = sizes_with(BIG_VOCAB, jaxpr)
+        assert chunk * BIG_VOCAB in sizes
+        assert max(sizes) <= weights < rows * BIG_VOCAB / 2
+    whole = jax.make_jaxpr(Transformer.__call__)(state.model, batch.tokens_BT).jaxpr
+    assert max(sizes_with(BIG_VOCAB, whole)) == rows * BIG_VOCAB
+
+
+def test_a_group_reads_its_prompt_once(model):
+    """The mlp works on [P, T, F], never on [P * G, T, F]."""
+    prompts, samples, length, width = 2, 5, 8, model.config.mlp_width
+    shapes = shapes_in(
+        jax.make_jaxpr(
+            lambda *arrays: prefill(model, *arrays, samples=samples, new_tokens=3)
+        )(
+            np.ones((prompts, length), np.int32),
+            np.ones((prompts, length), bool),
+            np.ones(prompts * samples, bool),
+        ).jaxpr
+    )
+    assert (prompts, length, width) in shapes
+    wide = {shape for shape in shapes if shape[-1:] == (width,) and len(shape) == 3}
+    assert {shape[0] for shape in wide if shape[1] == length} == {prompts}
+    assert (prompts * samples, model.config.vocab_size) in shapes  # G rows go on
+
+
+@pytest.fixture(scope="module")
+def taught(config, make_model):
+    """(learner, state before, state after) one rollout batch of 2 * 3 steps."""
+    learner, state = make_learner(make_model(config), minibatches=2, epochs=3)
+    return learner, state, learner.learn(state, BATCH, seed=0)[0]
+
+
+def test_the_old_state_is_donated(taught):
+    """A scalar that the step does not read is not donated, and costs nothing."""
+    _, before, after = taught
+    arrays = [leaf for leaf in jax.tree.leaves(before) if leaf.ndim]
+    assert len(arrays) == 3 * len(jax.tree.leaves(before.model))  # two moments each
+    assert all(array.is_deleted() for array in arrays)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_a_resumed_run_goes_on_with_the_next_batch(taught):
+    """The driver resumes at `state.step // steps_a_batch`; a batch is several steps."""
+    learner, _, after = taught
+    assert int(after.step) == learner.steps_a_batch == 6
+
+
+def test_data_and_its_order_are_functions_of_the_step_alone(model):
+    """What a fresh process gets for step 5 is what a running one gets."""
+    running, resumed = ArithmeticTask(seed=1), ArithmeticTask(seed=1)
+    seen = [running.problems(step, 4) for step in range(6)]
+    assert resumed.problems(5, 4) == seen[5]
+    assert len({problem.question for batch in seen for problem in batch}) > 12
+    learner, _ = make_learner(model, epochs=3)
+    orders = [
+        [part.tokens_BT.tolist() for part in learner.split(BATCH, seed=seed)]
+        for seed in (5, 6, 5)
+    ]
+    assert orders[0] == orders[2] != orders[1]
+    for epoch in range(3):
+        rows = [row for part in orders[0][2 * epoch : 2 * epoch + 2] for row in part]
+        assert sorted(rows) == sorted(BATCH.tokens_BT.tolist())

@@ -1,0 +1,300 @@
+"""The sampler: what it returns, what it may not depend on, and what it draws from."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovd_jax.learning.logprobs import token_logprobs
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.sampling.decode import choose
+from ovd_jax.sampling.sampler import Sampler
+
+PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
+NEW_TOKENS = 20  # more than the sampler decodes between two looks for stop strings
+
+
+class Letters:
+    """Token 0 says "aA", 1 says "bB": text can be cut inside a token."""
+
+    def decode(self, tokens) -> str:
+        return "".join(f"{chr(97 + t)}{chr(65 + t)}" for t in tokens)
+
+
+def sample(model, prompts=PROMPTS, *, seed=0, samples=2, limits=None, **changes):
+    sampler = Sampler(
+        tokenizer=Letters(), stop_ids=(), max_new_tokens=NEW_TOKENS, prompt_multiple=8
+    )
+    sampler = dataclasses.replace(sampler, **changes)
+    return sampler(model, prompts, seed=seed, samples=samples, limits=limits)
+
+
+def tokens_of(groups):
+    return [completion.tokens for group in groups for completion in group]
+
+
+@pytest.fixture(scope="module")
+def free(model):
+    """Completions that nothing stops, in temperature 1."""
+    return sample(model)
+
+
+def assert_same_samples(actual, expected):
+    for one, other in zip(actual, expected, strict=True):
+        assert [c.tokens for c in one] == [c.tokens for c in other]
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 1.5])
+def test_logprobs_are_those_of_a_forward_pass(temperature, model):
+    """Greedy completions carry log-probabilities at temperature 1."""
+    groups = sample(model, temperature=temperature)
+    rows = [
+        (*prompt, *completion.tokens)
+        for prompt, group in zip(PROMPTS, groups, strict=True)
+        for completion in group
+    ]
+    tokens_BT = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for row, tokens in enumerate(rows):
+        tokens_BT[row, : len(tokens)] = tokens
+    score = functools.partial(token_logprobs, temperature=temperature or 1.0)
+    logprobs_BT, _ = jax.jit(score)(model, tokens_BT)
+    for row, completion in enumerate(c for group in groups for c in group):
+        end = len(rows[row])
+        expected = logprobs_BT[row, end - NEW_TOKENS : end]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+        assert np.std(expected) > 0.3 or temperature == 0
+
+
+def test_greedy_takes_the_argmax_of_a_full_forward(model):
+    forward = jax.jit(Transformer.__call__)
+    for prompt, group in zip(PROMPTS, sample(model, temperature=0.0), strict=True):
+        tokens_1T = np.zeros((1, 32), np.int32)
+        tokens_1T[0, : len(prompt)] = prompt
+        for t in range(len(prompt), len(prompt) + NEW_TOKENS):
+            tokens_1T[0, t] = np.argmax(forward(model, tokens_1T)[0, t - 1])
+        expected = tuple(tokens_1T[0, len(prompt) : len(prompt) + NEW_TOKENS].tolist())
+        assert [completion.tokens for completion in group] == [expected] * 2
+
+
+def test_a_seed_fixes_the_samples_and_another_changes_them(model, free):
+    assert_same_samples(sample(model, seed=0), free)
+    assert not set(tokens_of(sample(model, seed=1))) & set(tokens_of(free))
+
+
+def test_the_samples_of_a_prompt_differ(model, free):
+    assert len(set(tokens_of(free))) == len(tokens_of(free))
+    repeated = sample(model, [PROMPTS[2]] * 3)
+    assert len(set(tokens_of(repeated))) == 6
+
+
+@pytest.mark.parametrize("prompt_multiple", [8, 64])
+def test_other_prompts_and_padding_change_no_sample(prompt_multiple, model, free):
+    """`free` had a longer prompt in the batch, and one row more to fill it up."""
+    alone = sample(model, PROMPTS[:1], prompt_multiple=prompt_multiple)
+    assert_same_samples(alone, free[:1])
+
+
+def test_a_smaller_budget_only_cuts(model, free):
+    limits = (5, 1, 100)
+    groups = sample(model, limits=limits)
+    for group, whole, limit in zip(groups, free, limits, strict=True):
+        assert [c.tokens for c in group] == [c.tokens[:limit] for c in whole]
+        assert not any(c.stopped for c in group)
+    assert {len(c.tokens) for c in groups[2]} == {NEW_TOKENS}
+    assert tokens_of(sample(model, limits=(0, 2, 0)))[:3] == [
+        (), (), free[1][0].tokens[:2]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("position", [6, NEW_TOKENS - 1])
+def test_a_stop_id_ends_its_row_and_stays_in_it(position, model, free):
+    """Other values of the same shape must not meet a program traced for the first."""
+    stop = free[1][0].tokens[position]
+    unused = next(t for t in range(26) if t not in free[1][0].tokens)
+    cut = tokens_of(sample(model, stop_ids=(stop, 25)))
+    kept = tokens_of(sample(model, stop_ids=(unused, unused)))
+    for row, whole in enumerate(tokens_of(free)):
+        assert cut[row] == until_first(whole, {stop, 25})
+        assert kept[row] == until_first(whole, {unused})
+    assert cut[2][-1] == stop
+    assert kept[2] == free[1][0].tokens
+
+
+def until_first(tokens, stops):
+    ends = [index + 1 for index, token in enumerate(tokens) if token in stops]
+    return tokens[: ends[0]] if ends else tokens
+
+
+def test_a_stop_id_as_the_last_allowed_token_counts_as_stopped(model, free):
+    tokens = free[0][0].tokens
+    position = tokens.index(tokens[4])
+    groups = sample(model, stop_ids=(tokens[4],), limits=(position + 1,) * 3)
+    assert groups[0][0].stopped
+    assert groups[0][0].tokens == tokens[: position + 1]
+    stopped = [c.tokens[-1] == tokens[4] for group in groups for c in group]
+    assert [c.stopped for group in groups for c in group] == stopped
+    assert not all(stopped)
+
+
+def stop_at_text(model, free, stop, **options):
+    """Samples with a stop string, and where each row should end, found naively."""
+    groups = sample(model, stop_strings=(stop, "never said"), **options)
+    decode = Letters().decode
+    ends = [
+        next((n for n in range(len(t) + 1) if stop in decode(t[:n])), None)
+        for t in tokens_of(free)
+    ]
+    return [c for group in groups for c in group], ends
+
+
+@pytest.mark.parametrize(("first", "last"), [(4, 4), (3, 5), (14, 17)])
+def test_a_stop_string_ends_a_row_at_the_token_that_completes_it(
+    first, last, model, free
+):
+    """One of several tokens begins and ends inside a token; the last of the three
+    spans two decoding strides."""
+    row = 3
+    text = Letters().decode(tokens_of(free)[row][first : last + 1])
+    stop = text[1:-1] if last > first else text
+    completions, ends = stop_at_text(model, free, stop)
+    assert ends[row] is not None
+    assert ends[row] <= last + 1
+    for completion, whole, end in zip(completions, tokens_of(free), ends, strict=True):
+        assert completion.tokens == whole[:end]
+        assert len(completion.logprobs) == len(completion.tokens)
+        assert completion.stopped == (end is not None)
+    assert len(set(ends)) > 1
+
+
+def test_a_stop_string_completed_by_the_last_allowed_token_counts_as_stopped(
+    model, free
+):
+    stop = Letters().decode(tokens_of(free)[0][3:6])
+    completions, ends = stop_at_text(model, free, stop, limits=(6, 6, 6))
+    assert ends[0] == 6
+    assert completions[0].stopped
+    assert completions[0].tokens == tokens_of(free)[0][:6]
+    assert not completions[5].stopped
+
+
+def test_the_filling_after_a_finished_row_is_no_text(model, free):
+    """It is token 0, which says "aA"."""
+    limits = (4, 4, 4)
+    completions, _ = stop_at_text(model, free, "aA" * 5, limits=limits)
+    assert [c.tokens for c in completions] == [t[:4] for t in tokens_of(free)]
+    assert not any(c.stopped for c in completions)
+
+
+def test_no_prompt_gives_nothing_and_an_empty_one_is_an_error(model):
+    assert sample(model, []) == []
+    with pytest.raises(ValueError, match="prompt is empty"):
+        sample(model, [[1], []])
+
+
+def silent(model):
+    """The model with equal logits for every token."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x * ("head" not in jax.tree_util.keystr(path)), model
+    )
+
+
+def test_every_token_of_every_row_is_a_draw_of_its_own(model):
+    quiet = sample(silent(model), PROMPTS[:1], samples=64, max_new_tokens=16)
+    tokens_BO = np.array(tokens_of(quiet))
+    assert_frequencies(tokens_BO.ravel(), np.full(26, 1 / 26))
+    for repeats in (
+        tokens_BO[:, 1:] == tokens_BO[:, :-1],
+        tokens_BO[1:] == tokens_BO[:-1],
+    ):
+        assert abs(repeats.mean() - 1 / 26) < 5 * math.sqrt(1 / 26 / repeats.size)
+
+
+def test_temperature_1_samples_from_the_softmax_and_is_not_greedy(model):
+    completions = sample(model, PROMPTS[:1], samples=1024, max_new_tokens=1)[0]
+    logits_1TV = jax.jit(Transformer.__call__)(model, np.array(PROMPTS[:1]))
+    probs = np.asarray(jax.nn.softmax(logits_1TV[0, -1]))
+    assert_frequencies([c.tokens[0] for c in completions], probs)
+    assert probs.max() < 0.9
+
+
+def assert_frequencies(tokens, probs):
+    """A chi-square test at about six standard deviations; rare tokens are lumped."""
+    probs = np.asarray(probs, np.float64)
+    counts = np.bincount(tokens, minlength=len(probs)).astype(float)
+    assert counts[probs == 0].sum() == 0
+    expected = probs * len(tokens)
+    common = expected >= 5
+    counts = np.append(counts[common], counts[~common].sum())
+    expected = np.append(expected[common], max(expected[~common].sum(), 1.0))
+    freedom = max(common.sum() - 1, 1)
+    statistic = np.sum((counts - expected) ** 2 / expected)
+    assert statistic < freedom + 6 * math.sqrt(2 * freedom)
+
+
+def draw(probs, *, count=20_000, **options):
+    """`count` tokens chosen from `probs`, and their log-probabilities."""
+    logits_BV = jnp.broadcast_to(jnp.log(jnp.array(probs)) + 3.0, (count, len(probs)))
+    keys_B = jax.random.split(jax.random.key(5), count)
+    defaults = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    chosen = jax.jit(functools.partial(choose, **defaults | options))
+    return jax.device_get(chosen(logits_BV, keys_B))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
+    probs = np.array([0.1, 0.5, 0.15, 0.25])
+    tempered = probs ** (1 / temperature) / np.sum(probs ** (1 / temperature))
+    tokens_B, logprobs_B = draw(probs, temperature=temperature)
+    assert_frequencies(tokens_B, tempered)
+    np.testing.assert_allclose(logprobs_B, np.log(tempered)[tokens_B], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"top_k": 1}, [0, 1, 0, 0]),
+        ({"top_k": 2}, [0, 1, 0, 1]),
+        ({"top_k": 9}, [1, 1, 1, 1]),
+        ({"top_p": 0.39}, [0, 1, 0, 0]),  # the likeliest alone reaches it
+        ({"top_p": 0.41}, [0, 1, 0, 1]),
+        ({"top_p": 0.69}, [0, 1, 0, 1]),  # 0.4 + 0.3 reach it
+        ({"top_p": 0.71}, [0, 1, 1, 1]),
+        ({"top_p": 0.91}, [1, 1, 1, 1]),
+        # Of the three kept, the first two have 0.7 / 0.9 = 0.78 of what is left.
+        ({"top_k": 3, "top_p": 0.75}, [0, 1, 0, 1]),
+        # At temperature 1/2 the odds are squared: 1, 16, 4, 9 of 30.
+        ({"temperature": 0.5, "top_p": 0.82}, [0, 1, 0, 1]),
+    ],
+)
+def test_top_k_and_top_p_keep_what_was_worked_out_by_hand(options, kept):
+    temperature = options.get("temperature", 1.0)
+    tempered = np.array([0.1, 0.4, 0.2, 0.3]) ** (1 / temperature)
+    tempered /= tempered.sum()
+    tokens_B, logprobs_B = draw([0.1, 0.4, 0.2, 0.3], **options)
+    left = tempered * np.array(kept)
+    assert_frequencies(tokens_B, left / left.sum())
+    # The learner knows nothing of top-k and top-p: these are the whole softmax's.
+    np.testing.assert_allclose(logprobs_B, np.log(tempered)[tokens_B], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 2}, {"top_p": 0.6}])
+def test_tokens_tied_with_the_last_one_kept_are_kept(options):
+    """Two of 0.25, 0.5, 0.25 would do, but which of the equals is not for us to say."""
+    tokens_B, _ = draw([0.25, 0.5, 0.25], **options)
+    assert_frequencies(tokens_B, [0.25, 0.5, 0.25])
+
+
+def test_each_row_is_cut_by_its_own_distribution():
+    logits_BV = jnp.log(jnp.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]]))
+    keys_B = jax.random.split(jax.random.key(0), 200)
+    for options in ({"top_k": 1, "top_p": 1.0}, {"top_k": 0, "top_p": 0.5}):
+        tokens_B, _ = choose(
+            jnp.tile(logits_BV, (100, 1)), keys_B, temperature=1.0, **options
+        )
+        np.testing.assert_array_equal(tokens_B, np.tile([0, 2], 100))
