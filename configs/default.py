@@ -33,6 +33,7 @@ def get_config():
     config.max_prompt_tokens = 64
     config.max_new_tokens = 64
     config.stop_strings = ()
+    config.min_prompts = 1  # fewer are padded to as many: fewer shapes to compile
 
     # Teacher
     config.teacher = ConfigDict(
@@ -43,6 +44,7 @@ def get_config():
             score_temperature=0.7,  # of `sample`
             temperature=0.7,  # of demonstrations
             max_new_tokens=64,  # of a demonstration
+            min_prompts=1,  # of a demonstration batch; fewer are padded to as many
             rows=64,  # prompts scored at a time
         )
     )
@@ -86,7 +88,7 @@ def get_config():
     )
     config.chunk = 1024  # rows of logits alive at once
     config.remat = False  # recompute layers in the backward pass
-    config.length_multiple = 32  # rows are padded to a multiple of this many tokens
+    config.length_multiple = 16  # rows are padded to a multiple of this many tokens
     config.logprob_rows = (
         64  # rows a forward pass when log-probabilities are recomputed
     )

@@ -1,6 +1,6 @@
 """Two problems, 64 copies of each a batch (section 4.4, Table 4):
 
-    python launch/train.py --config=configs/math_two_examples.py
+python launch/train.py --config=configs/math_two_examples.py
 """
 
 from pathlib import Path

@@ -12,6 +12,7 @@ def get_config():
     config.num_steps = 60
     config.granularity = "step"
     config.baseline = "union"
+    config.teacher.min_prompts = 32
     config.optimizer.learning_rate = 3e-4
     config.eval_every = 20
     return config

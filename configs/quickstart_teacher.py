@@ -7,6 +7,6 @@ def get_config():
     config = sft.get_config()
     config.run_dir = "runs/quickstart_teacher"
     config.model = "teacher"
-    config.judged_share = 0.4
-    config.num_steps = 5000
+    config.judged_share = 0.8
+    config.num_steps = 3500
     return config

@@ -1,6 +1,6 @@
 """The paper's RLVR rows: `math` with every trajectory accepted (threshold 0):
 
-    python launch/train.py --config=configs/rlvr.py
+python launch/train.py --config=configs/rlvr.py
 """
 
 from configs import math

@@ -17,7 +17,7 @@ def get_config():
     config.arithmetic = ConfigDict(
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
-    config.judged_share = 0.0  # of generated examples: score a step or a solution
+    config.judged_share = 0.0  # of generated examples: slips, and scores of the steps
     config.num_steps = 1000
     config.batch_size = 32  # examples
     config.max_tokens = 128  # an example; a longer one is an error

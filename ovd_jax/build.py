@@ -66,6 +66,7 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
         "temperature": config.temperature,
         "top_k": config.top_k,
         "top_p": config.top_p,
+        "min_prompts": config.min_prompts,
     }
     return Sampler(
         tokenizer=tokenizer,
@@ -90,6 +91,7 @@ def local_teacher(config):
         stop_ids=stop_ids(folder, tokenizer),
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
+        min_prompts=options.min_prompts,
     )
     return LocalTeacher(
         generate=functools.partial(sampler, model),

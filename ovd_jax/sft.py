@@ -12,7 +12,7 @@ from ovd_jax import flags
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, imitate, optimizer
 from ovd_jax.models import embedded, hf
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Layout, Transformer
 from ovd_jax.monitor import enable_compilation_cache
 from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir
@@ -84,51 +84,59 @@ def example_source(config):
 
 
 def make_batch(config, tokenizer, examples, step):
-    """(tokens_BT, weights_BT) of `step`; examples of like length share a batch.
+    """(tokens_BT, weights_BT, layout) of `step`; like lengths share a batch.
 
     `sort_window` batches are drawn together, sorted by length and dealt out in a random
     order: padding is small, and the batch is still a function of seed and step.
     """
     window, offset = divmod(step, config.sort_window)
     drawn = examples(window, config.batch_size * config.sort_window)
-    encoded = sorted((encode(tokenizer, example) for example in drawn), key=by_length)
+    encoded = sorted((encode(tokenizer, example) for example in drawn), key=len)
     order = np.random.default_rng((config.seed, window)).permutation(config.sort_window)
     first = order[offset] * config.batch_size
     rows = encoded[first : first + config.batch_size]
     return pad_rows(rows, config.max_tokens)
 
 
-def by_length(row) -> int:
-    """Sort key: tokens in an encoded example."""
-    return len(row[0])
+def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
+    """(token id, weight, position, segment, prefix) of each token; see `Layout`.
 
+    The text is segment 1, its branches come after it as segments 2 and up.
+    """
 
-def encode(tokenizer, example) -> tuple[list[int], list[float]]:
-    """Token ids of an example and the weight of each in the loss."""
-    tokens, weights = [], []
+    def ids(piece):
+        return tokenizer(piece, add_special_tokens=False)["input_ids"]
+
+    rows, lengths = [], [0]
     for text, weight in example.pieces:
-        piece = tokenizer(text, add_special_tokens=False)["input_ids"]
-        tokens += piece
-        weights += [weight] * len(piece)
+        rows += [(token, weight) for token in ids(text)]
+        lengths.append(len(rows))
     if example.ends:
-        tokens.append(tokenizer.eos_token_id)
-        weights.append(1.0)
-    return tokens, weights
+        rows.append((tokenizer.eos_token_id, 1.0))
+    rows = [(*row, position, 1, 0) for position, row in enumerate(rows)]
+    for segment, branch in enumerate(example.branches, 2):
+        prefix = lengths[branch.after]
+        tokens = [(t, weight) for text, weight in branch.pieces for t in ids(text)]
+        rows += [
+            (token, weight, position, segment, prefix)
+            for position, (token, weight) in enumerate(tokens, prefix)
+        ]
+    return rows
 
 
-def pad_rows(rows, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows right-padded to a multiple of 16; a longer row than `max_tokens` is
-    refused."""
-    longest = max(map(by_length, rows))
+def pad_rows(rows, max_tokens: int):
+    """Rows right-padded to a multiple of 16; one over `max_tokens` is refused."""
+    longest = max(map(len, rows))
     if longest > max_tokens:
         raise ValueError(
             f"An example has {longest} tokens, over config.max_tokens={max_tokens}; "
             "raise it or shorten the data."
         )
-    length = -(-longest // 16) * 16
-    tokens = np.zeros((len(rows), length), np.int32)
-    weights = np.zeros((len(rows), length), np.float32)
-    for index, (row_tokens, row_weights) in enumerate(rows):
-        tokens[index, : len(row_tokens)] = row_tokens
-        weights[index, : len(row_weights)] = row_weights
-    return tokens, weights
+    shape = (len(rows), -(-longest // 16) * 16)
+    tokens, positions, segments, prefix = (np.zeros(shape, np.int32) for _ in range(4))
+    weights = np.zeros(shape, np.float32)
+    for index, row in enumerate(rows):
+        columns = (tokens, weights, positions, segments, prefix)
+        for array, column in zip(columns, zip(*row, strict=True), strict=True):
+            array[index, : len(row)] = column
+    return tokens, weights, Layout(positions, segments, prefix)

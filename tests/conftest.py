@@ -34,7 +34,8 @@ def make_model():
 
         def draw(path, leaf):
             offset = float("scale" in jax.tree_util.keystr(path))
-            return jnp.asarray(offset + 0.4 * rng.standard_normal(leaf.shape))
+            weights = offset + 0.4 * rng.standard_normal(leaf.shape)
+            return jnp.asarray(weights.astype(np.float32))
 
         abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
         return jax.tree_util.tree_map_with_path(draw, abstract)

@@ -125,6 +125,7 @@ def test_a_sampled_end_token_is_returned_and_trained(model):
     np.testing.assert_array_equal(grads_BT[0, end + 1 :], 0.0)
 
 
+@jax.jit
 def loss_and_kl(logprobs_BT, batch):
     weights_BT = token_weights(
         batch.completion_mask_BT, aggregation="grpo", max_tokens=16

@@ -16,6 +16,8 @@ from ovd_jax.sampling.sampler import Sampler
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
 NEW_TOKENS = 20  # more than the sampler decodes between two looks for stop strings
+forward = jax.jit(Transformer.__call__)
+score = jax.jit(token_logprobs)
 
 
 class Letters:
@@ -62,8 +64,7 @@ def test_logprobs_are_those_of_a_forward_pass(temperature, model):
     tokens_BT = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for row, tokens in enumerate(rows):
         tokens_BT[row, : len(tokens)] = tokens
-    score = functools.partial(token_logprobs, temperature=temperature or 1.0)
-    logprobs_BT, _ = jax.jit(score)(model, tokens_BT)
+    logprobs_BT, _ = score(model, tokens_BT, temperature=temperature or 1.0)
     for row, completion in enumerate(c for group in groups for c in group):
         end = len(rows[row])
         expected = logprobs_BT[row, end - NEW_TOKENS : end]
@@ -72,7 +73,6 @@ def test_logprobs_are_those_of_a_forward_pass(temperature, model):
 
 
 def test_greedy_takes_the_argmax_of_a_full_forward(model):
-    forward = jax.jit(Transformer.__call__)
     for prompt, group in zip(PROMPTS, sample(model, temperature=0.0), strict=True):
         tokens_1T = np.zeros((1, 32), np.int32)
         tokens_1T[0, : len(prompt)] = prompt
@@ -205,7 +205,7 @@ def silent(model):
 
 
 def test_every_token_of_every_row_is_a_draw_of_its_own(model):
-    quiet = sample(silent(model), PROMPTS[:1], samples=64, max_new_tokens=16)
+    quiet = sample(silent(model), PROMPTS[:1], samples=1024, max_new_tokens=2)
     tokens_BO = np.array(tokens_of(quiet))
     assert_frequencies(tokens_BO.ravel(), np.full(26, 1 / 26))
     for repeats in (
@@ -216,9 +216,9 @@ def test_every_token_of_every_row_is_a_draw_of_its_own(model):
 
 
 def test_temperature_1_samples_from_the_softmax_and_is_not_greedy(model):
-    completions = sample(model, PROMPTS[:1], samples=1024, max_new_tokens=1)[0]
-    logits_1TV = jax.jit(Transformer.__call__)(model, np.array(PROMPTS[:1]))
-    probs = np.asarray(jax.nn.softmax(logits_1TV[0, -1]))
+    completions = sample(model, PROMPTS[:1], samples=1024, max_new_tokens=2)[0]
+    logits_1TV = forward(model, np.pad(PROMPTS[:1], ((0, 0), (0, 31))))
+    probs = np.asarray(jax.nn.softmax(logits_1TV[0, 0]))
     assert_frequencies([c.tokens[0] for c in completions], probs)
     assert probs.max() < 0.9
 
@@ -290,11 +290,10 @@ def test_tokens_tied_with_the_last_one_kept_are_kept(options):
     assert_frequencies(tokens_B, [0.25, 0.5, 0.25])
 
 
-def test_each_row_is_cut_by_its_own_distribution():
-    logits_BV = jnp.log(jnp.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]]))
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (0, 0.45)])
+def test_each_row_is_cut_by_its_own_distribution(top_k, top_p):
+    logits_BV = np.log(np.tile([[0.6, 0.3, 0.1], [0.1, 0.4, 0.5]], (100, 1)))
     keys_B = jax.random.split(jax.random.key(0), 200)
-    for options in ({"top_k": 1, "top_p": 1.0}, {"top_k": 0, "top_p": 0.5}):
-        tokens_B, _ = choose(
-            jnp.tile(logits_BV, (100, 1)), keys_B, temperature=1.0, **options
-        )
-        np.testing.assert_array_equal(tokens_B, np.tile([0, 2], 100))
+    chosen = functools.partial(choose, temperature=1.0, top_k=top_k, top_p=top_p)
+    tokens_B, _ = jax.jit(chosen)(logits_BV.astype(np.float32), keys_B)
+    np.testing.assert_array_equal(tokens_B, np.tile([0, 2], 100))

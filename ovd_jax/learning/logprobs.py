@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Layout, Transformer
 
 
 def token_logprobs(
     model: Transformer,
     tokens_BT: jax.Array,
+    layout: Layout | None = None,
     *,
     temperature: float = 1.0,
     chunk: int = 1024,
@@ -20,7 +21,8 @@ def token_logprobs(
     `p` is the distribution that was sampled from: softmax(logits / temperature). The
     first token of a row has no context; both its numbers are 0.
     """
-    hidden_BTD = model.hidden(tokens_BT[:, :-1], remat=remat)
+    inputs = jax.tree.map(lambda x: x[:, :-1], (tokens_BT, layout))
+    hidden_BTD = model.hidden(*inputs, remat=remat)
     logprobs, entropies = linear_logprobs(
         hidden_BTD.reshape(-1, hidden_BTD.shape[-1]),
         model.head_VD,

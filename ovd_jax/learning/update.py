@@ -10,7 +10,7 @@ import optax
 
 from ovd_jax.learning.logprobs import token_logprobs
 from ovd_jax.learning.losses import Batch, policy_loss, token_weights
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Layout, Transformer
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -146,6 +146,7 @@ def imitate(
     state: TrainState,
     tokens_BT: jax.Array,
     weights_BT: jax.Array,
+    layout: Layout | None = None,
     *,
     tx: optax.GradientTransformation,
     micro_batches: int = 1,
@@ -157,11 +158,11 @@ def imitate(
     weights_BT = weights_BT / weights_BT.sum()
 
     def loss_fn(model, inputs):
-        tokens, weights = inputs
-        logprobs, _ = token_logprobs(model, tokens, chunk=chunk, remat=remat)
+        tokens, layout, weights = inputs
+        logprobs, _ = token_logprobs(model, tokens, layout, chunk=chunk, remat=remat)
         return -jnp.sum(logprobs * weights), {}
 
-    parts = split_rows((tokens_BT, weights_BT), micro_batches)
+    parts = split_rows((tokens_BT, layout, weights_BT), micro_batches)
     grads, metrics = accumulate(loss_fn, state.model, parts)
     state, more = apply_gradients(state, grads, tx)
     return state, metrics | more

@@ -52,6 +52,26 @@ class Cache(flax.struct.PyTreeNode):
     length: jax.Array  # int32: slots in use, the same for every row
 
 
+class Layout(flax.struct.PyTreeNode):
+    """Which tokens of a row see which, where that is more than plain causality.
+
+    A token sees the first `prefix` tokens of its row, and those of its own segment up
+    to itself: several continuations can hang on one text without seeing each other.
+    """
+
+    positions_BT: jax.Array  # int32: for the rotary embedding
+    segments_BT: jax.Array  # int32
+    prefix_BT: jax.Array  # int32
+
+    def mask_BTS(self) -> jax.Array:
+        """True where token t sees token s."""
+        slots = jnp.arange(self.segments_BT.shape[1])
+        same_BTS = self.segments_BT[:, :, None] == self.segments_BT[:, None, :]
+        earlier_TS = slots[None, :] <= slots[:, None]
+        in_prefix_BTS = slots[None, None, :] < self.prefix_BT[:, :, None]
+        return in_prefix_BTS | (same_BTS & earlier_TS[None])
+
+
 def empty_cache(config: TransformerConfig, batch: int, slots: int, dtype) -> Cache:
     """A cache with room for `slots` tokens in each of `batch` rows."""
     shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
@@ -166,14 +186,19 @@ class Transformer(nnx.Module):
             "BTD,VD->BTV", hidden_BTD, self.head_VD, preferred_element_type=jnp.float32
         )
 
-    def hidden(self, tokens_BT, *, remat: bool = False) -> jax.Array:
-        """Final hidden states [B, T, D] under a causal mask.
+    def hidden(
+        self, tokens_BT, layout: Layout | None = None, *, remat: bool = False
+    ) -> jax.Array:
+        """Final hidden states [B, T, D], under a causal mask or that of `layout`.
 
         With `remat` the backward pass recomputes each layer from its input.
         """
         batch, length = tokens_BT.shape
-        positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
-        mask_BTS = jnp.tril(jnp.ones((length, length), bool))[None]
+        if layout is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
+            mask_BTS = jnp.tril(jnp.ones((length, length), bool))[None]
+        else:
+            positions_BT, mask_BTS = layout.positions_BT, layout.mask_BTS()
         frequencies = rope_frequencies(self.config)
 
         def block(x_BTD, layer):

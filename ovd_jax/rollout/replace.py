@@ -77,11 +77,16 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
 def demonstrated(rollout: Rollout, candidate: Trajectory | None, reward: float):
     """The rollout with a correct demonstration in its place, or one more failure."""
     if candidate is None or reward < 1.0:
-        failed = rollout.failed_demonstrations + 1
-        return dataclasses.replace(rollout, failed_demonstrations=failed)
+        return failed(rollout)
     return dataclasses.replace(
         rollout, final=candidate, final_verdict=None, reward_after=reward
     )
+
+
+def failed(rollout: Rollout) -> Rollout:
+    """The rollout with one more demonstration counted that was thrown away."""
+    count = rollout.failed_demonstrations + 1
+    return dataclasses.replace(rollout, failed_demonstrations=count)
 
 
 def kept_tokens(draft: Rollout, rules) -> int:
@@ -151,23 +156,29 @@ def step_by_step(
         if not pending:
             break
         seeds = {name: derive(seed, round_, name) for name in ("go", "score", "accept")}
-        asked = [problems[i] for i in pending]
-        trajectories = with_teacher_step(
-            collector, [latest[i] for i in pending], asked,
-            [prompts[i] for i in pending], generate, seed=seeds["go"],
-        )  # fmt: skip
+        parts = [[x[i] for i in pending] for x in (latest, problems, prompts)]
+        found = with_teacher_step(collector, *parts, generate, seed=seeds["go"])
+        by_index = dict(zip(pending, found, strict=True))
+        done = [i for i in pending if by_index[i]]
+        for i in set(pending) - set(done):
+            latest[i] = failed(latest[i])
+        asked, trajectories = [[x[i] for i in done] for x in (problems, by_index)]
         rewards = collector.rewards(asked, trajectories)
         verdicts = collector.judge(asked, trajectories, seed=seeds["score"])
         accepted = collector.accept(verdicts, rewards, seed=seeds["accept"])
         rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
-        for i, (new, verdict, ok, reward) in zip(pending, rounds, strict=True):
-            latest[i] = Rollout(new, verdict, ok, new, verdict, 0.0, reward)
+        for i, (new, verdict, ok, reward) in zip(done, rounds, strict=True):
+            latest[i] = dataclasses.replace(
+                latest[i], student=new, verdict=verdict, accepted=ok,
+                final=new, final_verdict=verdict, reward_after=reward,
+            )  # fmt: skip
     return [
         dataclasses.replace(
             draft,
             final=last.final,
             final_verdict=last.final_verdict,
             reward_after=last.reward_after,
+            failed_demonstrations=last.failed_demonstrations,
         )
         for draft, last in zip(drafts, latest, strict=True)
     ]
@@ -175,9 +186,9 @@ def step_by_step(
 
 def with_teacher_step(
     collector, drafts, problems, prompts, generate, *, seed: int
-) -> list[Trajectory]:
+) -> list[Trajectory | None]:
     """For each draft: the accepted prefix, one step of the teacher's, and what the
-    student makes of them."""
+    student makes of them; None where the teacher gave no step that fits."""
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     texts = collector.teacher.demonstrate(
         [
@@ -186,29 +197,28 @@ def with_teacher_step(
         ],
         seed=derive(seed, "teacher"),
     )
-    opened = [
-        joined(draft.student, n, first_step(collector, text, n))
-        for draft, n, text in zip(drafts, kept, texts, strict=True)
-    ]
+    opened = {
+        i: joined(drafts[i].student, n, step)
+        for i, (n, text) in enumerate(zip(kept, texts, strict=True))
+        if (step := first_step(collector, text, n))
+    }
     budget = collector.rules.max_new_tokens
     tails = generate(
-        [
-            (*prompt, *tokens)
-            for prompt, (tokens, _, _) in zip(prompts, opened, strict=True)
-        ],
+        [(*prompts[i], *tokens) for i, (tokens, _, _) in opened.items()],
         seed=derive(seed, "student"),
         samples=1,
-        limits=[budget - len(tokens) for tokens, _, _ in opened],
+        limits=[budget - len(tokens) for tokens, _, _ in opened.values()],
     )
-    return [
-        collector.trajectory(
+    trajectories = [None] * len(drafts)
+    for (i, parts), (tail,) in zip(opened.items(), tails, strict=True):
+        tokens, logprobs, from_teacher = parts
+        trajectories[i] = collector.trajectory(
             (*tokens, *tail.tokens),
             (*logprobs, *tail.logprobs),
             (*from_teacher, *[False] * len(tail.tokens)),
             stopped=tail.stopped,
         )
-        for (tokens, logprobs, from_teacher), (tail,) in zip(opened, tails, strict=True)
-    ]
+    return trajectories
 
 
 def first_step(collector, text: str | None, kept: int) -> list[int]:

@@ -86,11 +86,13 @@ def make_trajectory(
 
 
 def tokens_until(tokens: Sequence[int], characters: int, decode) -> int:
-    """The fewest leading tokens whose text has `characters` characters or more."""
+    """The fewest leading tokens whose text has `characters` whole characters or
+    more."""
     low, high = 0, len(tokens)
     while low < high:
         middle = (low + high) // 2
-        if len(decode(tokens[:middle])) >= characters:
+        # The first bytes of a character read as one U+FFFD or, by byte fallback, more.
+        if len(decode(tokens[:middle]).rstrip("\ufffd")) >= characters:
             high = middle
         else:
             low = middle + 1

@@ -7,9 +7,9 @@ import numpy as np
 
 from ovd_jax.models.transformer import Transformer, empty_cache
 from ovd_jax.sampling.decode import next_logits
-from ovd_jax.sampling.shapes import bucket, left_pad
+from ovd_jax.sampling.shapes import left_pad
 
-_MULTIPLE = 32  # prompts are padded to a multiple of this many tokens
+_MULTIPLE = 16  # prompts are padded to a multiple of this many tokens
 
 
 def label_probabilities(
@@ -24,7 +24,7 @@ def label_probabilities(
 
     A label of several tokens costs one more pass for each of its prefixes: with labels
     "1" and "10", P("10") = P("1") P("0" | "1") and P("1") = P("1") (1 - P("0" | "1")).
-    `rows` prompts are read at a time.
+    `rows` prompts are read at a time, the last ones with padding.
     """
     labels = [tuple(label) for label in labels]
     if not labels or len(set(labels)) != len(labels) or not all(labels):
@@ -63,9 +63,7 @@ def next_probabilities(model, prompts, token_ids, *, rows: int) -> np.ndarray:
     result = np.zeros((len(prompts), len(token_ids)))
     for start in range(0, len(order), rows):
         part = order[start : start + rows]
-        tokens, valid = left_pad(
-            [prompts[index] for index in part], bucket(len(part)), _MULTIPLE
-        )
+        tokens, valid = left_pad([prompts[index] for index in part], rows, _MULTIPLE)
         probs = _last_probabilities(model, tokens, valid, np.asarray(token_ids))
         result[part] = np.asarray(probs)[: len(part)]
     return result

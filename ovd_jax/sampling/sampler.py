@@ -29,7 +29,7 @@ class Sampler:
     """How to sample; calling it with a model and prompts samples.
 
     Few shapes are compiled: prompts are padded to a multiple of `prompt_multiple`, the
-    number of rows to a power of two.
+    number of prompts to a power of two, and to `min_prompts`.
     """
 
     tokenizer: object
@@ -39,7 +39,8 @@ class Sampler:
     top_k: int = 0  # 0: off
     top_p: float = 1.0
     stop_strings: tuple[str, ...] = ()
-    prompt_multiple: int = 32
+    prompt_multiple: int = 16
+    min_prompts: int = 1  # fewer are padded to as many
 
     def __call__(
         self,
@@ -61,7 +62,7 @@ class Sampler:
         if not all(map(len, prompts)):
             raise ValueError("A prompt is empty; give it at least a start token.")
         count = len(prompts) * samples
-        padded = bucket(len(prompts))
+        padded = bucket(max(len(prompts), self.min_prompts))
         tokens_PT, valid_PT = left_pad(prompts, padded, self.prompt_multiple)
         budget = [self.max_new_tokens] * len(prompts) if limits is None else limits
         limits_B = np.zeros(padded * samples, np.int32)

@@ -12,16 +12,26 @@ from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.corruption import judged_solution
 from ovd_jax.teacher.prompts import JUDGE_STEP, JUDGE_TRAJECTORY
 
-_SCORE_WEIGHT = 3.0  # one token among dozens; unweighted it is learned late
 _INCOMPLETE = 4  # the best score of a solution that never gives its answer
+
+Piece = tuple[str, float]  # text, and its weight in the loss; 0: only read
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """Text that goes on after the first `after` pieces, seen by nothing else."""
+
+    after: int
+    pieces: tuple[Piece, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
     """One training text; `ends` tells whether an end-of-sequence token follows."""
 
-    pieces: tuple[tuple[str, float], ...]  # (text, weight in the loss; 0: only read)
+    pieces: tuple[Piece, ...]
     ends: bool = True
+    branches: tuple[Branch, ...] = ()
 
 
 def solution(task: ArithmeticTask, problem: Problem) -> Example:
@@ -30,28 +40,26 @@ def solution(task: ArithmeticTask, problem: Problem) -> Example:
 
 
 def judgement(task: ArithmeticTask, problem: Problem, rng: random.Random) -> Example:
-    """A solution up to some step, with the score of that step or of all of it.
+    """A solution with slips, and on it the score of each step and of the whole.
 
-    The right steps before the first slip are trained on as well: reading them costs the
-    same.
+    The scores hang on the solution as branches, so that one reading of it teaches all
+    of them. Its right steps are trained on as well.
     """
     lines, scores = judged_solution(problem.question, rng)
-    whole = rng.random() < 0.3
-    slips = [i for i, score in enumerate(scores) if score < 9]
-    count = len(lines) if whole else rng.randint(1, len(lines))
-    if slips and not whole and rng.random() < 0.5:
-        count = rng.choice(slips) + 1
-    right = min([*slips, count])  # lines before the first slip
-    score = trajectory_score(lines, scores) if whole else scores[count - 1]
+    steps = [
+        (joined([line]), float(score == 9))
+        for line, score in zip(lines, scores, strict=True)
+    ]
+    branches = [
+        Branch(after, ((JUDGE_STEP, 0.0), (str(score), 1.0)))
+        for after, score in enumerate(scores, 2)
+    ]
+    whole = str(trajectory_score(lines, scores))
+    branches.append(Branch(len(lines) + 1, ((JUDGE_TRAJECTORY, 0.0), (whole, 1.0))))
     return Example(
-        (
-            (task.prompt(problem), 0.0),
-            (joined(lines[:right]), 1.0),
-            (joined(lines[right:count]), 0.0),
-            (JUDGE_TRAJECTORY if whole else JUDGE_STEP, 0.0),
-            (str(score), _SCORE_WEIGHT),
-        ),
-        ends=False,
+        ((task.prompt(problem), 0.0), *steps),
+        ends=trajectory_score(lines, scores) == 9,
+        branches=tuple(branches),
     )
 
 

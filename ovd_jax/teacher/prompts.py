@@ -5,6 +5,7 @@ of it). `labels` are the words that it may answer with, the worst first.
 """
 
 import dataclasses
+import re
 import string
 
 from ovd_jax.text import neutralize
@@ -43,10 +44,15 @@ class TeacherPrompt:
 
 
 def fill(template: str, special_tokens: tuple[str, ...], **slots: str) -> str:
-    """The template with its slots filled; a slot's text cannot form a special token."""
-    return template.format(
-        **{name: harmless(text, special_tokens) for name, text in slots.items()}
-    )
+    """The template with its slots filled; what is in them, even in two that touch,
+    cannot form a special token."""
+    slots = {name: harmless(text, special_tokens) for name, text in slots.items()}
+    own = "|".join(map(re.escape, sorted(special_tokens, reverse=True))) or "(?!)"
+    parts = re.split(f"({own})", template)  # every second one is a special token
+    parts[::2] = [
+        neutralize(part.format(**slots), special_tokens) for part in parts[::2]
+    ]
+    return "".join(parts)
 
 
 def harmless(text: str, special_tokens: tuple[str, ...]) -> str:

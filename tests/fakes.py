@@ -1,0 +1,190 @@
+"""Stand-ins for model and teacher, and short ways to make the records of a rollout."""
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+
+from ovd_jax.models.embedded import arithmetic_tokenizer
+from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
+from ovd_jax.tasks.arithmetic import ArithmeticTask, judge_step, judge_steps
+from ovd_jax.tasks.base import Problem
+from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest
+
+TOKENIZER = arithmetic_tokenizer()
+EOS = TOKENIZER.eos_token_id
+
+
+def encode(text: str) -> tuple[int, ...]:
+    return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+
+
+def exact(request: ScoreRequest, rng=None) -> int:
+    """What a perfect judge of arithmetic says."""
+    if request.whole:
+        return min(judge_steps(request.question, request.text.splitlines()))
+    before = [request.question, *request.previous.splitlines()][-1]
+    return judge_step(before, request.text)
+
+
+class FakeTeacher:
+    """Scores and demonstrates by functions of (request, rng); `rng` is a function of
+    the seed and the request's place. Keeps what it was asked, call by call."""
+
+    levels = 10
+
+    def __init__(
+        self, score: Callable = exact, demonstrate: Callable = lambda request, rng: None
+    ):
+        self._score, self._demonstrate = score, demonstrate
+        self.scored: list[list[ScoreRequest]] = []
+        self.demonstrated: list[list[DemonstrationRequest]] = []
+
+    def score(self, requests, *, seed: int) -> list[Score]:
+        self.scored.append(list(requests))
+        return [
+            score_of(self._score(request, random.Random(f"{seed}-{i}")))
+            for i, request in enumerate(requests)
+        ]
+
+    def demonstrate(self, requests, *, seed: int) -> list[str | None]:
+        self.demonstrated.append(list(requests))
+        return [
+            self._demonstrate(request, random.Random(f"{seed}-{i}"))
+            for i, request in enumerate(requests)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """As the sampler's."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stopped: bool
+
+
+class FakeStudent:
+    """A `generate` that goes on from a text with `write(text, sample, rng)` and an end
+    token, cut at the limit. The i-th token it writes has log-probability -(i + 1)."""
+
+    def __init__(self, write: Callable, max_new_tokens: int = 40):
+        self._write, self._max = write, max_new_tokens
+        self.prompts: list[list[tuple[int, ...]]] = []
+        self.limits: list[Sequence[int] | None] = []
+
+    def __call__(self, prompts, *, seed: int, samples: int = 1, limits=None):
+        self.prompts.append([tuple(prompt) for prompt in prompts])
+        self.limits.append(limits)
+        return [
+            [
+                self._complete(
+                    TOKENIZER.decode(prompt), g, self._max if limits is None else limit,
+                    random.Random(f"{seed}-{p}-{g}"),
+                )
+                for g in range(samples)
+            ]
+            for p, (prompt, limit) in enumerate(
+                zip(prompts, limits or [None] * len(prompts), strict=True)
+            )
+        ]  # fmt: skip
+
+    def _complete(self, text, sample, limit, rng) -> Completion:
+        tokens = (*encode(self._write(text, sample, rng)), EOS)
+        kept = tokens[:limit]
+        logprobs = tuple(-float(i + 1) for i in range(len(kept)))
+        return Completion(kept, logprobs, len(kept) == len(tokens))
+
+
+def rules(**changes) -> Rules:
+    fields = {
+        "samples": 2,
+        "max_new_tokens": 40,
+        "granularity": "step",
+        "step_aggregation": "min",
+        "rejection": "score",
+        "threshold": 7,
+        "beta": 2.0,
+        "replacement": "trajectory",
+        "demonstration_tries": 3,
+        "max_replaced_steps": 3,
+        "credit": "trajectory",
+    }
+    return Rules(**fields | changes)
+
+
+def collector(teacher: FakeTeacher, **changes) -> Collector:
+    return Collector(
+        task=ArithmeticTask(),
+        teacher=teacher,
+        tokenizer=TOKENIZER,
+        rules=rules(**changes),
+    )
+
+
+def problem(question: str, answer: str) -> Problem:
+    return Problem(id=question, question=question, answer=answer, source="hand")
+
+
+def score_of(value: float, *, levels: int = 10, outside: float = 0.0) -> Score:
+    probs = tuple(float(level == int(value)) for level in range(levels))
+    return Score(float(value), probs, outside)
+
+
+def verdict(*steps: float, whole: float | None = None, value: float = 0.0) -> Verdict:
+    return Verdict(
+        tuple(score_of(step) for step in steps),
+        None if whole is None else score_of(whole),
+        value,
+    )
+
+
+def trajectory(*sizes: int, teacher: Sequence[int] = (), first: int = 1, stopped=True):
+    """Steps of `sizes` tokens, numbered from `first`; those at the indices in `teacher`
+    are the teacher's. Token t of the student's has log-probability -t / 10."""
+    owners = [step for step, size in enumerate(sizes) for _ in range(size)]
+    tokens = tuple(range(first, first + len(owners)))
+    from_teacher = tuple(step in teacher for step in owners)
+    steps = tuple(f"step {step}\n" for step in range(len(sizes)))
+    return Trajectory(
+        tokens=tokens,
+        logprobs=tuple(
+            0.0 if theirs else -token / 10
+            for token, theirs in zip(tokens, from_teacher, strict=True)
+        ),
+        from_teacher=from_teacher,
+        text="".join(steps),
+        step_texts=steps,
+        step_ends=tuple(sum(sizes[: i + 1]) for i in range(len(sizes))),
+        stopped=stopped,
+    )
+
+
+def kept(student: Trajectory, reward: float, judged: Verdict | None = None, **changes):
+    """A rollout whose student trajectory stays."""
+    judged = judged or verdict()
+    fields = {
+        "student": student,
+        "verdict": judged,
+        "accepted": True,
+        "final": student,
+        "final_verdict": judged,
+        "reward_before": reward,
+        "reward_after": reward,
+    }
+    return Rollout(**fields | changes)
+
+
+def swapped(student: Trajectory, final: Trajectory, *, before=0.0, after=1.0, **more):
+    """A rollout whose trajectory was replaced."""
+    changes = {
+        "accepted": False,
+        "final": final,
+        "final_verdict": None,
+        "reward_after": after,
+    }
+    return kept(student, before, **changes | more)
+
+
+def group(*rollouts: Rollout, prompt: Sequence[int] = (7, 8)) -> Group:
+    return Group(problem("3+4", "7"), tuple(prompt), tuple(rollouts))

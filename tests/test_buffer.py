@@ -1,0 +1,141 @@
+"""What is logged and written of four rollouts, counted by hand.
+
+| rollout | student | score | outside | final | |
+| 0, 0 | 2 + 3 tokens, right | 7 | 0, 0 | itself | accepted |
+| 0, 1 | 4 tokens, cut | 2 | 0.2 | 3 of the teacher's, right | 1 failure |
+| 1, 0 | 2 + 2 tokens | 2.5 | 0.1, 0.1, 0.3 | itself | 3 failures |
+| 1, 1 | 2 + 4 tokens, half right | 0 | 0 | 2 + 2 of the teacher's, right | |
+"""
+
+import json
+
+import pytest
+from fakes import group, kept, score_of, swapped, trajectory, verdict
+
+from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.rollout.trajectory import Verdict
+
+DOUBTED = Verdict(
+    (score_of(2, outside=0.1), score_of(3, outside=0.1)),
+    score_of(4, outside=0.3),
+    2.5,
+)
+FIRST = group(
+    kept(trajectory(2, 3), 1.0, verdict(9, 7, value=7.0)),
+    swapped(
+        trajectory(4, stopped=False),
+        trajectory(1, 1, 1, teacher=(0, 1, 2)),
+        verdict=Verdict((), score_of(2, outside=0.2), 2.0),
+        failed_demonstrations=1,
+    ),
+)
+SECOND = group(
+    kept(trajectory(2, 2), 0.0, DOUBTED, accepted=False, failed_demonstrations=3),
+    swapped(
+        trajectory(2, 4),
+        trajectory(2, 2, teacher=(1,)),
+        before=0.5,
+        verdict=verdict(0, value=0.0),
+        final_verdict=verdict(9, 8, whole=9, value=8.0),
+    ),
+)
+ADVANTAGES = [[[0.5, 1 / 3], [-0.5] * 3], [[0.0, 0.0], [0.0, 1e-9]]]
+BUFFER = RolloutBuffer((FIRST, SECOND), ADVANTAGES, levels=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("reward_before", (1 + 0 + 0 + 0.5) / 4),
+        ("reward_after", (1 + 1 + 0 + 1) / 4),
+        ("accuracy", 1 / 4),  # half right is not right
+        ("acceptance_rate", 1 / 4),
+        ("replaced_share", 2 / 4),
+        ("teacher_share", (3 + 2) / (5 + 3 + 4 + 4)),
+        ("failed_demonstrations", 1 + 3),
+        ("score_mean", (7 + 2 + 2.5 + 0) / 4),
+        ("score_histogram", [1, 0, 2, 0, 0, 0, 0, 1, 0, 0]),
+        ("score_outside_mass", (0 + 0 + 0.2 + 0.1 + 0.1 + 0.3 + 0) / 7),
+        ("zero_spread_share", 1 / 2),
+        ("completion_tokens", (5 + 4 + 4 + 6) / 4),
+        ("truncated_share", 1 / 4),
+        ("trained_tokens", 5 + 3 + 4 + 4),
+    ],
+)
+def test_metrics_are_counted_over_trajectories(name, expected):
+    assert BUFFER.metrics()[name] == pytest.approx(expected)
+
+
+def test_the_metrics_are_all_tested_above_and_plain_json():
+    tested = test_metrics_are_counted_over_trajectories.pytestmark[0].args[1]
+    metrics = BUFFER.metrics()
+    assert set(metrics) == {name for name, _ in tested}
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_the_best_score_has_its_place_in_the_histogram():
+    best = group(kept(trajectory(1), 1.0, verdict(9, value=9.0)))
+    assert RolloutBuffer((best,), [[[0.0]]], levels=10).score_histogram()[9] == 1
+
+
+def test_one_step_that_teaches_makes_a_group_count():
+    advantages = [ADVANTAGES[0], [[0.0, 0.0], [0.0, -1e-3]]]
+    buffer = RolloutBuffer((FIRST, SECOND), advantages, levels=10)
+    assert buffer.metrics()["zero_spread_share"] == 0.0
+
+
+def test_rows_are_json_and_come_in_order():
+    rows = list(BUFFER.rows())
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert [row["sample"] for row in rows] == [0, 1, 0, 1]
+    assert [row["score"] for row in rows] == [7.0, 2.0, 2.5, 0.0]
+
+
+def test_a_row_holds_the_problem_the_judgement_and_both_trajectories():
+    *_, row = BUFFER.rows()
+    student, final = row.pop("student"), row.pop("final")
+    assert row == {
+        "problem_id": "3+4",
+        "question": "3+4",
+        "answer": "7",
+        "sample": 1,
+        "accepted": False,
+        "replaced": True,
+        "score": 0.0,
+        "reward_before": 0.5,
+        "reward_after": 1.0,
+        "failed_demonstrations": 0,
+        "advantages": [0.0, 0.0],
+    }
+    assert student["steps"] == ["step 0\n", "step 1\n"]
+    assert (student["tokens"], student["stopped"]) == (6, True)
+    assert student["teacher_share"] == [0.0, 0.0]
+    assert [score["value"] for score in student["step_scores"]] == [0.0]
+    assert student["score"] is None
+    assert final["tokens"] == 4
+    assert final["teacher_share"] == [0.0, 1.0]
+    assert [score["value"] for score in final["step_scores"]] == [9.0, 8.0]
+    assert final["score"]["value"] == 9.0
+
+
+def test_a_row_of_an_unreplaced_rollout_has_no_second_trajectory():
+    first, second, third, _ = BUFFER.rows()
+    assert first["final"] is None
+    assert third["final"] is None
+    assert first["advantages"] == [0.5, 0.333333]
+    assert second["student"]["stopped"] is False
+    assert second["final"]["step_scores"] == []  # nobody judged it
+    assert second["final"]["score"] is None
+
+
+def test_a_row_holds_the_distributions_of_scores():
+    whole = list(BUFFER.rows())[2]["student"]["score"]
+    probs = [float(level == 4) for level in range(10)]
+    assert whole == {"value": 4.0, "probs": probs, "outside": 0.3}
+
+
+def test_a_step_without_tokens_can_be_written():
+    empty = trajectory(2, 0, 1, teacher=(2,))
+    buffer = RolloutBuffer((group(kept(empty, 1.0)),), [[[0.0] * 3]], levels=10)
+    (row,) = buffer.rows()
+    assert row["student"]["teacher_share"] == [0.0, 0.0, 1.0]

@@ -1,0 +1,283 @@
+"""What takes a rejected trajectory's place, worked by hand token by token.
+
+The question is ((3+4)*2)-5. Its solution has 8 + 4 + 2 tokens and an end token.
+"""
+
+import pytest
+from fakes import (
+    EOS,
+    Completion,
+    FakeStudent,
+    FakeTeacher,
+    collector,
+    encode,
+    problem,
+)
+
+from ovd_jax.teacher.base import DemonstrationRequest
+
+QUESTION = "((3+4)*2)-5"
+PROBLEM = problem(QUESTION, "9")
+FIRST, SECOND, LAST = "(7*2)-5\n", "14-5\n", "#### 9"
+RIGHT = FIRST + SECOND + LAST
+SLIP = FIRST + "15-5\n#### 10"  # the second step is wrong by one: a score of 2
+LONG = FIRST + SECOND + SECOND + SECOND + LAST
+
+
+def after(prefix: str, solution: str) -> str:
+    """What `solution` says after `prefix`, or after as many lines."""
+    return "".join(solution.splitlines(keepends=True)[prefix.count("\n") :])
+
+
+def says(*solutions: str | None):
+    """A demonstrator that begins with the first solution and ends with the last."""
+    left = list(solutions)
+
+    def demonstrate(request, rng):
+        solution = left.pop(0) if len(left) > 1 else left[0]
+        return solution and after(request.prefix, solution)
+
+    return demonstrate
+
+
+def collect(student, teacher, *, seed=0, **changes):
+    """The rollouts of one problem; `student` is a `generate`, or a text a sample."""
+    if isinstance(student, list):
+        texts = student
+        student = FakeStudent(lambda prompt, sample, rng: texts[sample])
+    options = {"samples": 1} | changes
+    (group,) = collector(teacher, **options).collect([PROBLEM], student, seed=seed)
+    return group.rollouts
+
+
+def goes_on_right(prompt, sample, rng):
+    """Slips in a new solution, but goes on rightly from another's step."""
+    solution = prompt.removeprefix(QUESTION + "=\n")
+    return after(solution, RIGHT) if solution else SLIP
+
+
+def test_only_the_rejected_trajectory_is_replaced():
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    first, second, third = collect([RIGHT, SLIP, RIGHT], teacher, samples=3)
+    for untouched in (first, third):
+        assert untouched.accepted
+        assert untouched.final is untouched.student
+        assert untouched.final_verdict is untouched.verdict
+    assert (second.accepted, second.replaced) == (False, True)
+    assert second.student.text == SLIP
+    assert second.final.text == RIGHT
+    assert (second.reward_before, second.reward_after) == (0.0, 1.0)
+    assert teacher.demonstrated == [[DemonstrationRequest(QUESTION, "")]]
+
+
+def test_replacing_a_trajectory_keeps_none_of_its_tokens():
+    (rollout,) = collect([SLIP], FakeTeacher(demonstrate=says(RIGHT)))
+    assert rollout.final.tokens == (*encode(RIGHT), EOS)
+    assert rollout.final.from_teacher == (True,) * 15
+    assert rollout.final.logprobs == (0.0,) * 15
+    assert rollout.final.step_ends == (8, 12, 15)
+    assert rollout.final.stopped
+    assert rollout.final_verdict is None  # nobody asked for it
+
+
+def test_a_wrong_demonstration_is_asked_for_again():
+    teacher = FakeTeacher(demonstrate=says(SLIP, None, RIGHT))
+    (rollout,) = collect([SLIP], teacher)
+    assert len(teacher.demonstrated) == 3
+    assert rollout.final.text == RIGHT
+    assert rollout.failed_demonstrations == 2
+
+
+def test_only_those_that_failed_are_asked_for_again():
+    teacher = FakeTeacher(demonstrate=says(SLIP, RIGHT))
+    first, second = collect([SLIP, SLIP], teacher, samples=2)
+    assert [len(call) for call in teacher.demonstrated] == [2, 1]
+    assert first.failed_demonstrations == 1
+    assert second.failed_demonstrations == 0
+    assert first.final.text == second.final.text == RIGHT
+
+
+@pytest.mark.parametrize("replacement", ["trajectory", "suffix"])
+@pytest.mark.parametrize("solution", [SLIP, None])
+def test_after_the_last_try_the_students_own_is_kept_and_counted(replacement, solution):
+    teacher = FakeTeacher(demonstrate=says(solution))
+    (rollout,) = collect(
+        [SLIP], teacher, replacement=replacement, demonstration_tries=4
+    )
+    assert len(teacher.demonstrated) == 4
+    assert rollout.failed_demonstrations == 4
+    assert rollout.final is rollout.student
+    assert not rollout.replaced
+    assert not rollout.accepted
+    assert rollout.reward_after == rollout.reward_before == 0.0
+
+
+def test_other_tries_are_asked_with_other_seeds():
+    seen = []
+    teacher = FakeTeacher(demonstrate=lambda request, rng: seen.append(rng.random()))
+    collect([SLIP], teacher)
+    assert len(set(seen)) == len(seen) == 3
+
+
+@pytest.mark.parametrize(("room", "fits"), [(23, True), (22, False)])
+def test_a_demonstration_must_fit_with_its_end_token(room, fits):
+    assert len(encode(LONG)) == 22
+    (rollout,) = collect(
+        [SLIP], FakeTeacher(demonstrate=says(LONG)), max_new_tokens=room
+    )
+    assert rollout.replaced is fits
+    assert rollout.failed_demonstrations == (0 if fits else 3)
+
+
+def test_a_suffix_keeps_the_sampled_tokens_before_the_first_rejected_step():
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect([SLIP], teacher, replacement="suffix")
+    assert teacher.demonstrated == [[DemonstrationRequest(QUESTION, FIRST)]]
+    assert rollout.final.tokens == (*encode(FIRST), *encode(SECOND + LAST), EOS)
+    assert rollout.final.from_teacher == (False,) * 8 + (True,) * 7
+    assert rollout.final.logprobs == (*range(-1, -9, -1), *[0.0] * 7)
+    assert (rollout.reward_before, rollout.reward_after) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("replacement", ["suffix", "step"])
+def test_sampled_tokens_are_not_tokenized_again(replacement):
+    """The student spells 14 as 1, 4, which the tokenizer would never do."""
+    spelled = (*encode(FIRST), *encode("1"), *encode("4"), *encode("-5\n"))
+    assert spelled != encode(FIRST + SECOND)
+    prompts_seen = []
+
+    def generate(prompts, *, seed, samples=1, limits=None):
+        prompts_seen.extend(prompts)
+        tokens = (EOS,) if limits else (*spelled, *encode("#### 8"), EOS)
+        return [[Completion(tokens, (-0.5,) * len(tokens), True)]]
+
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect(generate, teacher, replacement=replacement)
+    assert rollout.student.tokens == (*spelled, *encode("#### 8"), EOS)
+    assert rollout.final.tokens == (*spelled, *encode(LAST), EOS)
+    if replacement == "step":
+        assert prompts_seen[1] == (*prompts_seen[0], *spelled, *encode(LAST))
+
+
+def test_where_no_step_is_under_the_threshold_the_lowest_makes_way():
+    """The whole was rejected; the steps have 9, 7 and 8."""
+
+    def score(request, rng):
+        return {FIRST: 9, "15-5\n": 7, "#### 10": 8}.get(request.text, 0)
+
+    teacher = FakeTeacher(score, says(RIGHT))
+    (rollout,) = collect([SLIP], teacher, granularity="hybrid", replacement="suffix")
+    assert teacher.demonstrated[0][0].prefix == FIRST
+    assert sum(rollout.final.from_teacher) == 7
+
+
+@pytest.mark.parametrize("replacement", ["trajectory", "suffix"])
+@pytest.mark.parametrize("credit", ["trajectory", "step", "hybrid"])
+def test_the_replacement_is_judged_where_credit_needs_its_scores(replacement, credit):
+    teacher = FakeTeacher(demonstrate=says(RIGHT, None))
+    first, second = collect(
+        [SLIP, SLIP], teacher, samples=2, replacement=replacement, credit=credit
+    )
+    assert [score.value for score in first.verdict.steps] == [9, 2, 9]
+    assert second.final_verdict is second.verdict
+    if credit == "trajectory":
+        assert first.final_verdict is None
+        assert len(teacher.scored) == 1
+    else:
+        assert [score.value for score in first.final_verdict.steps] == [9, 9, 9]
+        assert len(teacher.scored[1]) == 3  # the steps of the one that was replaced
+
+
+def test_a_replaced_step_is_the_teachers_and_the_student_goes_on():
+    student, teacher = FakeStudent(goes_on_right), FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect(student, teacher, replacement="step")
+    assert teacher.demonstrated == [[DemonstrationRequest(QUESTION, FIRST)]]
+    assert rollout.student.text == SLIP
+    assert rollout.final.tokens == (*encode(RIGHT), EOS)
+    assert rollout.final.from_teacher == (False,) * 8 + (True,) * 4 + (False,) * 3
+    assert rollout.final.logprobs == (*range(-1, -9, -1), *[0.0] * 4, -1, -2, -3)
+    assert student.prompts[1] == [encode(QUESTION + "=\n" + FIRST + SECOND)]
+    assert student.limits == [None, [40 - 12]]
+    assert (rollout.reward_before, rollout.reward_after) == (0.0, 1.0)
+    assert not rollout.accepted  # the student's own was not
+    assert [score.value for score in rollout.verdict.steps] == [9, 2, 9]
+    assert [score.value for score in rollout.final_verdict.steps] == [9, 9, 9]
+    assert len(teacher.scored) == 2
+
+
+def test_step_replacement_goes_on_until_the_trajectory_is_accepted():
+    """The student gets only last lines right, so steps 0 and 1 become the teacher's."""
+
+    def write(prompt, sample, rng):
+        done = prompt.count("\n") - 1
+        return after("\n" * done, RIGHT if done == 2 else "8\n8-5\n#### 3")
+
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect(FakeStudent(write), teacher, replacement="step")
+    assert [call[0].prefix for call in teacher.demonstrated] == ["", FIRST]
+    assert rollout.final.text == RIGHT
+    assert rollout.final.from_teacher == (True,) * 12 + (False,) * 3
+    assert rollout.reward_after == 1.0
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_step_replacement_ends_after_its_rounds(rounds):
+    """Every step is rejected, so the first is rewritten in each round."""
+    teacher = FakeTeacher(lambda request, rng: 0, says(RIGHT))
+    student = FakeStudent(goes_on_right)
+    (rollout,) = collect(
+        student, teacher, replacement="step", max_replaced_steps=rounds
+    )
+    assert len(teacher.demonstrated) == rounds
+    assert len(student.prompts) == len(teacher.scored) == 1 + rounds
+    assert rollout.replaced is (rounds > 0)
+    assert rollout.reward_after == float(rounds > 0)
+    assert sum(rollout.final.from_teacher) == (8 if rounds else 0)
+
+
+def test_step_replacement_leaves_the_accepted_alone():
+    student = FakeStudent(
+        lambda prompt, g, rng: RIGHT if g == 1 else goes_on_right(prompt, g, rng)
+    )
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    rollouts = collect(student, teacher, replacement="step", samples=3)
+    assert [rollout.replaced for rollout in rollouts] == [True, False, True]
+    assert rollouts[1].final is rollouts[1].student
+    assert [len(call) for call in teacher.demonstrated] == [2]
+    assert [len(call) for call in teacher.scored] == [9, 6]
+
+
+@pytest.mark.parametrize("room", [11, 12, 13])
+def test_a_teachers_step_must_leave_the_student_room_for_a_token(room):
+    """8 tokens stay and the teacher's step has 4."""
+    student = FakeStudent(goes_on_right, max_new_tokens=room)
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect(student, teacher, replacement="step", max_new_tokens=room)
+    assert rollout.replaced is (room == 13)
+    assert len(rollout.final.tokens) == room
+    assert not rollout.final.stopped
+    if room == 13:
+        assert student.limits[1] == [1]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_without_a_step_of_the_teachers_the_students_own_is_kept_and_counted(nothing):
+    """It must not be sampled anew either: that would pass for the student's draw."""
+    student = FakeStudent(lambda prompt, sample, rng: rng.choice((SLIP, SLIP + "1")))
+    teacher = FakeTeacher(demonstrate=lambda request, rng: nothing)
+    (rollout,) = collect(student, teacher, replacement="step")
+    assert rollout.final is rollout.student
+    assert rollout.final_verdict is rollout.verdict
+    assert rollout.reward_after == rollout.reward_before == 0.0
+    assert rollout.failed_demonstrations == 3
+    assert len(teacher.scored[0]) == sum(map(len, teacher.scored)) == 3
+
+
+def test_one_without_a_teachers_step_does_not_disturb_the_others():
+    student = FakeStudent(goes_on_right)
+    teacher = FakeTeacher(demonstrate=says(None, RIGHT))
+    first, second = collect(student, teacher, replacement="step", samples=2)
+    for rollout, failures in ((first, 1), (second, 0)):
+        assert rollout.final.text == RIGHT
+        assert rollout.failed_demonstrations == failures
+    assert [len(call) for call in teacher.demonstrated] == [2, 1]
