@@ -6,6 +6,7 @@ import pytest
 
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.choice import label_probabilities
+from ovd_jax.sampling.tree import grow
 
 PROMPTS = ([3], [7, 1, 4, 20, 21], [5, 9], [8, 0, 11, 12, 13, 14, 2])
 ONE, ZERO, TWO = 3, 4, 5  # tokens that spell the labels "1", "10", "2", ...
@@ -84,3 +85,16 @@ def test_labels_that_cannot_be_told_apart_are_refused(labels, model):
 def test_an_empty_prompt_is_refused(model):
     with pytest.raises(ValueError, match="prompt is empty"):
         label_probabilities(model, [[1], []], [(1,)])
+
+
+def test_prompts_that_begin_alike_are_read_once_and_judged_as_if_alone(model):
+    """The steps of a trajectory: each prompt is a beginning of the next, and a mark."""
+    text = [5, 9, 11, 2, 17, 8, 20, 1, 13]
+    prompts = [[*text[:end], 24] for end in (3, 5, 7, 9)] + [text, text[:6], [2, 5]]
+    trees = grow(prompts)
+    assert len(trees) == 2
+    assert sum(len(tree.tokens) for tree in trees) < 0.6 * sum(map(len, prompts))
+    labels = [(token,) for token in range(26)]
+    together = label_probabilities(model, prompts, labels)
+    alone = [label_probabilities(model, [p], labels)[0] for p in prompts]
+    np.testing.assert_allclose(together, alone, atol=1e-6)

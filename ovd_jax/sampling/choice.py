@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ovd_jax.models.transformer import Transformer, empty_cache
+from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decode import next_logits
-from ovd_jax.sampling.shapes import left_pad
+from ovd_jax.sampling.tree import grow, to_arrays
 
 _MULTIPLE = 16  # prompts are padded to a multiple of this many tokens
 
@@ -24,7 +25,7 @@ def label_probabilities(
 
     A label of several tokens costs one more pass for each of its prefixes: with labels
     "1" and "10", P("10") = P("1") P("0" | "1") and P("1") = P("1") (1 - P("0" | "1")).
-    `rows` prompts are read at a time, the last ones with padding.
+    What prompts begin with alike is read once; `rows` sequences are read at a time.
     """
     labels = [tuple(label) for label in labels]
     if not labels or len(set(labels)) != len(labels) or not all(labels):
@@ -57,20 +58,25 @@ def goes_on(label, prefix) -> bool:
 def next_probabilities(model, prompts, token_ids, *, rows: int) -> np.ndarray:
     """Softmax over the whole vocabulary, read at `token_ids`: [prompts, ids] float64.
 
-    Prompts are read in order of length, so that short ones are not padded to long ones.
+    What prompts begin with alike is read once, `rows` sequences at a time.
     """
-    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    trees = sorted(grow(prompts), key=lambda tree: len(tree.tokens))
     result = np.zeros((len(prompts), len(token_ids)))
-    for start in range(0, len(order), rows):
-        part = order[start : start + rows]
-        tokens, valid = left_pad([prompts[index] for index in part], rows, _MULTIPLE)
-        probs = _last_probabilities(model, tokens, valid, np.asarray(token_ids))
-        result[part] = np.asarray(probs)[: len(part)]
+    for start in range(0, len(trees), rows):
+        part = trees[start : start + rows]
+        tokens, layout, ends = to_arrays(part, rows, _MULTIPLE)
+        probs = np.asarray(
+            _probabilities_at(model, tokens, layout, ends, np.asarray(token_ids))
+        )
+        for row, tree in enumerate(part):
+            for column, (index, _) in enumerate(tree.ends):
+                result[index] = probs[row, column]
     return result
 
 
 @jax.jit
-def _last_probabilities(model, tokens_BT, valid_BT, token_ids):
-    cache = empty_cache(model.config, *tokens_BT.shape, model.dtype)
-    hidden_BTD, _ = model.extend(tokens_BT, valid_BT, cache)
-    return jax.nn.softmax(next_logits(model, hidden_BTD[:, -1]))[:, token_ids]
+def _probabilities_at(model, tokens_BT, layout, ends_BK, token_ids):
+    hidden_BTD = model.hidden(tokens_BT, layout)
+    hidden_BKD = jnp.take_along_axis(hidden_BTD, ends_BK[:, :, None], axis=1)
+    logits_MV = next_logits(model, hidden_BKD.reshape(-1, hidden_BKD.shape[-1]))
+    return jax.nn.softmax(logits_MV)[:, token_ids].reshape(*ends_BK.shape, -1)

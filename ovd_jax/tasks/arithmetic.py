@@ -12,6 +12,7 @@ and held-out problems can never overlap.
 
 import dataclasses
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -174,5 +175,5 @@ def judge_step(before: str, step: str) -> int:
 
 def judge_steps(question: str, lines: list[str]) -> list[int]:
     """The exact score of every line, each against the line before it."""
-    before = [question, *lines[:-1]]
-    return [judge_step(b, line) for b, line in zip(before, lines, strict=True)]
+    pairs = itertools.pairwise([question, *lines])
+    return [judge_step(before, line) for before, line in pairs]

@@ -1,0 +1,88 @@
+"""Prompts that begin alike, laid out so that what they share is read once."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ovd_jax.models.transformer import Layout
+from ovd_jax.sampling.shapes import bucket, round_up
+
+
+@dataclasses.dataclass
+class Tree:
+    """A trunk, the longest of its prompts, and the tails of the others behind it."""
+
+    trunk: tuple[int, ...]
+    tokens: list[int]
+    positions: list[int]
+    segments: list[int]
+    prefixes: list[int]  # how much of the trunk a token sees; 0 for the trunk's own
+    ends: list[tuple[int, int]]  # (index of a prompt, where its last token stands)
+
+    @classmethod
+    def of(cls, index: int, prompt: Sequence[int]) -> "Tree":
+        """A tree of one prompt."""
+        size = len(prompt)
+        zeros = [0] * size
+        return cls(
+            tuple(prompt), list(prompt), list(range(size)), zeros, zeros.copy(),
+            [(index, size - 1)],
+        )  # fmt: skip
+
+    def add(self, index: int, prompt: Sequence[int], shared: int) -> None:
+        """Hangs a prompt on its first `shared` tokens, which are the trunk's too."""
+        tail = prompt[shared:]
+        end = len(self.tokens) + len(tail) - 1 if tail else shared - 1
+        self.ends.append((index, end))
+        self.tokens += tail
+        self.positions += range(shared, len(prompt))
+        self.segments += [len(self.ends)] * len(tail)
+        self.prefixes += [shared] * len(tail)
+
+
+def grow(prompts: Sequence[Sequence[int]]) -> list[Tree]:
+    """All prompts in few trees; a prompt joins the first one that saves half of it.
+
+    No tree is longer than one and a half times the longest prompt.
+    """
+    room = max(map(len, prompts), default=0) * 3 // 2
+    trees: list[Tree] = []
+    for index in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+        prompt = tuple(prompts[index])
+        half = prompt[: -(-len(prompt) // 2)]
+        for tree in trees:
+            if tree.trunk[: len(half)] == half:
+                shared = common(tree.trunk, prompt)
+                if len(tree.tokens) + len(prompt) - shared <= room:
+                    tree.add(index, prompt, shared)
+                    break
+        else:
+            trees.append(Tree.of(index, prompt))
+    return trees
+
+
+def common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    size = min(len(first), len(second))
+    for index in range(size):
+        if first[index] != second[index]:
+            return index
+    return size
+
+
+def to_arrays(trees: Sequence[Tree], height: int, multiple: int):
+    """(tokens_BT, layout, ends_BK) for `height` rows, right-padded.
+
+    K is a power of two; where a row has fewer ends the rest point at its first token.
+    """
+    width = round_up(max(len(tree.tokens) for tree in trees), multiple)
+    names = ("tokens", "positions", "segments", "prefixes")
+    arrays = [np.zeros((height, width), np.int32) for _ in names]
+    ends = np.zeros((height, bucket(max(len(t.ends) for t in trees))), np.int32)
+    for row, tree in enumerate(trees):
+        for array, name in zip(arrays, names, strict=True):
+            array[row, : len(tree.tokens)] = getattr(tree, name)
+        ends[row, : len(tree.ends)] = [end for _, end in tree.ends]
+    tokens, positions, segments, prefixes = arrays
+    return tokens, Layout(positions, segments, prefixes), ends
