@@ -4,8 +4,8 @@
     python benchmarks/ovd_vs_rlvr.py --config.num_steps=100
 
 Trains the embedded student at thresholds 0 (RLVR: all accepted), 5, 7 and 10 (all
-replaced), three seeds each, and compares held-out accuracy over the steps. Complete runs
-are not repeated. Writes benchmarks/results/ovd_vs_rlvr.{json,png}.
+replaced), three seeds each, and compares held-out accuracy over the steps. Complete
+runs are not repeated. Writes benchmarks/results/ovd_vs_rlvr.{json,png}.
 """
 
 import json

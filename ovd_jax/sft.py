@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax import flags
+from ovd_jax.build import load_tokenizer
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, imitate, optimizer
 from ovd_jax.models import embedded, hf
@@ -70,8 +71,6 @@ def starting_model(config):
         tokenizer = embedded.arithmetic_tokenizer()
         shape = fresh[config.model](len(tokenizer))
         return Transformer(shape, jax.random.key(config.seed)), tokenizer
-    from ovd_jax.tokenizer import load_tokenizer
-
     folder = hf.resolve(config.model)
     return hf.load(folder, jnp.dtype(config.compute_dtype)), load_tokenizer(folder)
 

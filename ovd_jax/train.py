@@ -24,6 +24,7 @@ from ovd_jax.rollout.pack import pack
 from ovd_jax.run_dir import RunDir, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
+from ovd_jax.teacher.base import DemonstrationRequest
 
 
 def main(config):
@@ -168,8 +169,6 @@ def measure(config, folder, tokenizer, task, model) -> float:
 
 def teacher_accuracy(config, teacher, task) -> float:
     """Held-out accuracy of the teacher's demonstrations, as the student gets them."""
-    from ovd_jax.teacher.base import DemonstrationRequest
-
     problems = task.held_out(config.eval_problems)
     requests = [DemonstrationRequest(problem.question, "") for problem in problems]
     texts = teacher.demonstrate(requests, seed=derive(config.seed, "teacher accuracy"))

@@ -27,8 +27,12 @@ from ovd_jax.tasks.corruption import corrupt, judged_solution
 from ovd_jax.tasks.demonstrations import joined, judgement, trajectory_score
 
 TASK = ArithmeticTask()
-TOUCHING = re.compile(r"\d\(|\)[\d(]")  # a piece that lost its operator
 OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+ANSWERS = (
+    ("7*2\n#### 14", "14"), ("#### 14  \n\n", "14"), ("#### 007", "7"), ("#### 0", "0"),
+    ("#### 1\n#### 2", "2"), ("#### 1 #### 2", "2"), ("#### 999999999", "999999999"),
+    ("#### " * 200_000 + "5", "5"),
+)  # fmt: skip
 NO_ANSWER = (
     "14", "", "#### ", "####14", "#### -5", "#### 5 apples", "#### 5\n6", "#### 5.0",
     "#### 2\n#### ", "#### 1_000", "#### 3+4", "#### 9999999999",
@@ -36,7 +40,7 @@ NO_ANSWER = (
 )  # fmt: skip
 HOSTILE = (
     "(" * 1_000_000, "9" * 1_000_000, "#### " * 100_000, "(9*9)+" * 33, "9*" * 99 + "9",
-    "(" * 100 + ")" * 100, "-".join("()" * 50), " " * 1_000_000, "3+4\x00", "٣+٤²",
+    "(" * 99 + ")" * 99, "-".join("()" * 50), " " * 1_000_000, "3+4\0", "٣+٤²",
     "\ud800",
 )  # fmt: skip
 RUBRIC = {  # (line before, step)
@@ -48,8 +52,7 @@ RUBRIC = {  # (line before, step)
     2: [("7*2", "#### 15"), ("7*2", "#### 12"), ("(3+4)*2", "8*2")],
     1: [("7*2", "#### 17"), ("7*2", "#### 11"), ("(3+4)*2", "7+2")],
     0: [("7*2", ""), ("7*2", "fourteen"), ("7*2", "7*2=14"), ("7*2", "####"),
-        ("nothing", "#### 14"), ("(3+4)*2", "3+4*2"),  # brackets are required
-        ("7*2", "3-5")],  # and so is staying above 0
+        ("nothing", "#### 14"), ("(3+4)*2", "3+4*2"), ("7*2", "3-5")],
 }  # fmt: skip
 
 
@@ -73,11 +76,8 @@ def parse(line: str) -> tuple[int, int] | None:
         shown, value, results, _ = read(ast.parse(text, mode="eval").body)
     except (SyntaxError, AttributeError, KeyError):
         return None
-    return (
-        (value, len(results))
-        if shown == text and min(results, default=0) >= 0
-        else None
-    )
+    valid = shown == text and min(results, default=0) >= 0
+    return (value, len(results)) if valid else None
 
 
 def draw(count=300, **knobs):
@@ -159,19 +159,7 @@ def test_the_prompt_shows_the_question_alone():
     assert TASK.prompt(problem) == "3+4=\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("7*2\n#### 14", "14"),
-        ("#### 14  \n\n", "14"),
-        ("#### 007", "7"),
-        ("#### 0", "0"),
-        ("#### 1\n#### 2", "2"),
-        ("#### 1 #### 2", "2"),
-        ("#### 999999999", "999999999"),
-        ("#### " * 200_000 + "5", "5"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), ANSWERS)
 def test_the_answer_is_the_bare_number_after_the_last_mark(text, expected):
     assert TASK.extract(text) == expected
 
@@ -233,17 +221,11 @@ def test_evaluation_agrees_with_a_parser_on_corrupted_lines():
         for line in (problem.question, *problem.solution.split("\n")):
             for _ in range(3):
                 line = corrupt(line, rng) if parse(line) else line
-                if not TOUCHING.search(line):
-                    assert evaluate(line) == parse(line), line
-                    outcomes[parse(line) is None] += 1
+                assert evaluate(line) == parse(line), line
+                outcomes[parse(line) is None] += 1
     assert min(outcomes.values()) > 400
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="15(3*3) reads as 159: a fix would change the examples that the embedded "
-    "models were trained on (0.2% of their lines)",
-)
 @pytest.mark.parametrize("line", ["15(3*3)", "(9-3)2", "(2*3)(4-3)"])
 def test_a_number_that_touches_a_bracket_is_no_expression(line):
     assert evaluate(line) is None
@@ -255,8 +237,6 @@ def test_labels_of_judged_solutions_are_the_scores_of_their_lines():
     for problem in draw(300):
         lines, labels = judged_solution(problem.question, rng)
         assert 1 <= len(lines) == len(labels) <= 11
-        if any(map(TOUCHING.search, lines)):
-            continue
         for (before, line), label in zip(
             itertools.pairwise([problem.question, *lines]), labels, strict=True
         ):

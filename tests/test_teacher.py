@@ -264,15 +264,12 @@ def control_tokens(tokenizer, rows):
 
 
 def everything_asked(tokenizer, prompt, text):
-    """The token rows of every question, `text` in one slot or in all of them."""
+    """The token rows of the three questions with `text` in every slot."""
     model = Model(completion=Completion((), (), stopped=True))
     teacher = local(model, tokenizer=tokenizer, prompt=prompt)
-    slots = [(text, "1", "2"), ("1", text, "2"), ("1", "2", text), (text,) * 3]
-    for question, previous, answer in slots:
-        teacher.score([step(answer, previous, question)], seed=0)
-        whole = ScoreRequest(question, "", answer + previous, whole=True)
-        teacher.score([whole], seed=0)
-        teacher.demonstrate([DemonstrationRequest(question, answer)], seed=0)
+    whole = ScoreRequest(text, "", text, whole=True)
+    teacher.score([step(text, text, text), whole], seed=0)
+    teacher.demonstrate([DemonstrationRequest(text, text)], seed=0)
     return model.scored + model.generated
 
 
@@ -283,7 +280,7 @@ def test_hostile_text_stays_in_its_slot(prompt, name, chat_tokenizer):
     calm = everything_asked(tokenizer, prompt, "3")
     rows = everything_asked(tokenizer, prompt, HOSTILE[name])
     expected = control_tokens(tokenizer, calm)
-    assert all(expected[:8])  # every score is asked for with a mark or in a chat
+    assert all(expected[:2])  # every score is asked for with a mark or in a chat
     assert control_tokens(tokenizer, rows) == expected
     for row, plain in zip(rows, calm, strict=True):
         assert len(row) <= len(plain) + 3 * 4 * 25_000  # 3 slots, 4 bytes a character

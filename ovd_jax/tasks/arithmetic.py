@@ -22,6 +22,7 @@ from ovd_jax.tasks.base import Problem
 ANSWER = "#### "
 _HELD_OUT_SHARE = 0.1
 _INNERMOST = re.compile(r"\((\d+)([-+*])(\d+)\)|^(\d+)([-+*])(\d+)$")
+_TOUCHING = re.compile(r"\d\(|\)[\d(]")  # an operator is missing
 _MAX_LINE = 200  # characters; a longer line is no step of this task
 
 
@@ -144,6 +145,8 @@ def evaluate(line: str) -> tuple[int, int] | None:
     """(value, operations left) of a line, or None if it is no expression."""
     expression = line.strip().removeprefix(ANSWER.strip()).strip()
     if len(expression) > _MAX_LINE or not re.fullmatch(r"[-+*()\d]+", expression):
+        return None
+    if _TOUCHING.search(expression):
         return None
     operations = 0
     while match := _INNERMOST.search(expression):
