@@ -9,5 +9,5 @@ from configs import sft
 def get_config():
     config = sft.get_config()
     config.run_dir = "runs/quickstart_student"
-    config.num_steps = 500
+    config.num_steps = 650
     return config

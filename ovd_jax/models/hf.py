@@ -231,8 +231,6 @@ def save(model: Transformer, folder: Path, tokenizer=None, dtype=jnp.float32) ->
             "pad_token_id": tokenizer.pad_token_id,
         }
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    save_file(
-        dict(named_tensors(model, dtype)),
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    weights = folder / "model.safetensors"
+    save_file(dict(named_tensors(model, dtype)), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # `save_file` lets nobody but the owner read it
