@@ -1,4 +1,11 @@
-"""The embedded teacher: python launch/sft.py --config=configs/quickstart_teacher.py"""
+"""The embedded teacher, in two rounds: what it is after the first is where the second
+begins.
+
+python launch/sft.py --config=configs/quickstart_teacher.py
+python launch/sft.py --config=configs/quickstart_teacher.py --config.seed=1 \
+    --config.model=runs/quickstart_teacher/export --config.num_steps=1600 \
+    --config.optimizer.learning_rate=8e-4 --config.run_dir=runs/quickstart_teacher_2
+"""
 
 from configs import sft
 
