@@ -9,10 +9,22 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.run_dir = "runs/quickstart"
-    config.num_steps = 60
+    config.num_steps = 90
+    config.arithmetic.max_operations = 3
+    config.arithmetic.max_value = 20
+    config.problems_per_step = 64  # many problems, for the teacher shows each solution
+    config.samples = 2
+    config.teacher.min_prompts = 32
     config.granularity = "step"
     config.baseline = "union"
-    config.teacher.min_prompts = 32
+    config.minibatches = 4
+    config.epochs = 2
+    config.length_multiple = 32
     config.optimizer.learning_rate = 3e-4
-    config.eval_every = 20
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = 10
+    config.optimizer.b2 = 0.98
+    config.eval_every = 15
+    config.eval_problems = 400
+    config.eval_rows = 200
     return config

@@ -9,5 +9,7 @@ from configs import sft
 def get_config():
     config = sft.get_config()
     config.run_dir = "runs/quickstart_student"
-    config.num_steps = 650
+    config.arithmetic.max_operations = 3
+    config.arithmetic.max_value = 20
+    config.num_steps = 450
     return config
