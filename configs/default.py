@@ -68,7 +68,7 @@ def get_config():
     # Update
     config.minibatches = 1  # optimizer steps an epoch
     config.epochs = 1  # passes over a rollout batch
-    config.micro_batches = 1  # parts of a minibatch whose gradients are summed
+    config.tokens_at_once = 8192  # on the device; gradients of several parts are summed
     config.aggregation = "grpo"  # grpo | dapo | dr_grpo
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28
@@ -87,11 +87,8 @@ def get_config():
         )
     )
     config.chunk = 1024  # rows of logits alive at once
-    config.remat = False  # recompute layers in the backward pass
-    config.length_multiple = 16  # rows are padded to a multiple of this many tokens
-    config.logprob_rows = (
-        64  # rows a forward pass when log-probabilities are recomputed
-    )
+    config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
+    config.length_multiple = 16  # completions share stretches of such a length
 
     # Evaluation, logging and checkpoints
     config.eval_every = 10  # steps; 0: only before and after

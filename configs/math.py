@@ -33,8 +33,8 @@ def get_config():
     config.kl_coef = 0.001
     config.entropy_coef = 0.001
     config.optimizer.learning_rate = 1e-6
-    config.micro_batches = 128
-    config.remat = True
+    config.tokens_at_once = 32768
+    config.remat = "full"
     config.length_multiple = 512
     config.eval_problems = 500
     config.eval_every = 50

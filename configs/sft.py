@@ -34,7 +34,7 @@ def get_config():
         )
     )
     config.chunk = 4096  # rows of logits alive at once
-    config.remat = False  # recompute layers in the backward pass
+    config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
     config.log_every = 50  # steps
     config.checkpoint_every = 500  # steps; 0: never

@@ -29,8 +29,8 @@ def get_config():
     config.demonstration_tries = 1
     config.baseline = "union"
     config.optimizer.learning_rate = 5e-6
-    config.micro_batches = 4
-    config.logprob_rows = 2
+    config.tokens_at_once = 2048
+    config.remat = "matmuls"
     config.chunk = 256
     config.length_multiple = 128
     config.eval_problems = 8

@@ -11,9 +11,15 @@ import numpy as np
 from ovd_jax import flags
 from ovd_jax.build import load_tokenizer
 from ovd_jax.learning.checkpoint import Checkpoints
-from ovd_jax.learning.update import TrainState, imitate, optimizer
+from ovd_jax.learning.update import (
+    Stepper,
+    TrainState,
+    imitation_objective,
+    optimizer,
+)
 from ovd_jax.models import embedded, hf
-from ovd_jax.models.transformer import Layout, Transformer
+from ovd_jax.models.attention import Layout
+from ovd_jax.models.transformer import Transformer
 from ovd_jax.monitor import enable_compilation_cache
 from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir
@@ -33,10 +39,10 @@ def main(config):
     state = checkpoints.restore_latest(state)
     start = int(state.step)
     flags.save(config, config.run_dir)
-    step_fn = jax.jit(
-        functools.partial(imitate, tx=tx, chunk=config.chunk, remat=config.remat),
-        donate_argnums=0,
+    objective = functools.partial(
+        imitation_objective, chunk=config.chunk, remat=config.remat
     )
+    step_fn = Stepper(objective, tx)
     metrics, tokens = {}, 0
     with (
         RunDir(config.run_dir, start) as run,
@@ -44,7 +50,7 @@ def main(config):
     ):
         for step in range(start, config.num_steps):
             batch = make_batch(config, tokenizer, examples, step)
-            state, metrics = step_fn(state, *batch)
+            state, metrics = step_fn(state, [batch])
             tokens += int((batch[1] > 0).sum())
             if step % config.log_every == 0 or step + 1 == config.num_steps:
                 rate = tokens / (time.time() - started)
@@ -83,7 +89,8 @@ def example_source(config):
 
 
 def make_batch(config, tokenizer, examples, step):
-    """(tokens_BT, weights_BT, layout) of `step`; like lengths share a batch.
+    """(tokens_BT, weights_BT, layout) of `step`; like lengths share a batch, in which
+    the weights sum to 1.
 
     `sort_window` batches are drawn together, sorted by length and dealt out in a random
     order: padding is small, and the batch is still a function of seed and step.
@@ -138,4 +145,4 @@ def pad_rows(rows, max_tokens: int):
         columns = (tokens, weights, positions, segments, prefix)
         for array, column in zip(columns, zip(*row, strict=True), strict=True):
             array[index, : len(row)] = column
-    return tokens, weights, Layout(positions, segments, prefix)
+    return tokens, weights / weights.sum(), Layout(positions, segments, prefix)

@@ -62,9 +62,11 @@ def main(config):
             with monitor.time("collect"):
                 buffer = collect(config, collector, sampler, state.model, step)
             with monitor.time("update"):
-                batch = to_batch(config, buffer)
+                batch, shape = to_batch(config, buffer)
                 seed = derive(config.seed, "minibatches", step)
-                state, metrics = learner.learn(state, batch, seed=seed)
+                state, metrics = learner.learn(
+                    state, batch, packs=shape.at_once, seed=seed
+                )
             row |= buffer.metrics() | metrics | monitor.take()
             row |= rates(row)
             run.log(step, row)
@@ -91,24 +93,20 @@ def make_learner(config, folder):
     model."""
     batches = config.minibatches * config.epochs
     tx = optimizer(**config.optimizer, total_steps=config.num_steps * batches)
-    rows = config.problems_per_step * config.samples
-    if rows % (config.minibatches * config.micro_batches):
+    if config.problems_per_step < config.minibatches:
         raise ValueError(
-            f"problems_per_step * samples = {rows} trajectories cannot be cut into "
-            f"minibatches * micro_batches = {config.minibatches} * "
-            f"{config.micro_batches} equal parts; change one of the four."
+            f"{config.problems_per_step} problems a step cannot be cut into "
+            f"{config.minibatches} minibatches; change one of the two."
         )
     learner = Learner(
         tx=tx,
         reference=build.load_model(folder, config) if config.kl_coef else None,
         minibatches=config.minibatches,
         epochs=config.epochs,
-        micro_batches=config.micro_batches,
         aggregation=config.aggregation,
         max_tokens=config.max_new_tokens,
         temperature=config.temperature or 1.0,
         chunk=config.chunk,
-        logprob_rows=config.logprob_rows,
         remat=config.remat,
         clip_low=config.clip_low,
         clip_high=config.clip_high,
@@ -141,12 +139,13 @@ def collect(config, collector, sampler, model, step) -> RolloutBuffer:
 
 
 def to_batch(config, buffer: RolloutBuffer):
-    """The device batch of a rollout buffer."""
+    """The arrays of a rollout buffer, and their shape."""
     return pack(
         buffer.groups,
         buffer.advantages,
         length_multiple=config.length_multiple,
-        max_tokens=config.max_prompt_tokens + config.max_new_tokens,
+        max_tokens=config.tokens_at_once,
+        minibatches=config.minibatches,
     )
 
 

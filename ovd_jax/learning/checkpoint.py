@@ -1,5 +1,6 @@
 """Saving and restoring a `TrainState`, whole or not at all."""
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -32,23 +33,38 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.StandardSave(by_path(state)))
 
     def restore_latest(self, state: TrainState) -> TrainState:
-        """The newest saved state, in the layout of `state`; `state` itself if none.
+        """The newest saved state that can be read, in the layout of `state`; `state`
+        itself if none was saved.
 
-        Raises ValueError where the checkpoint is of another model or optimizer.
+        A damaged one is passed over with a warning: from the one before, training comes
+        to the same state again. Raises ValueError where none of them can be read.
         """
-        step = self.manager.latest_step()
-        if step is None:
-            return state
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, by_path(state))
-        try:
-            saved = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (ValueError, KeyError) as error:
+        failures = []
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                saved = self.manager.restore(
+                    step, args=ocp.args.StandardRestore(abstract)
+                )
+            except Exception as error:  # Orbax raises plain ones too
+                reason = " ".join(str(error).split())  # pages of it
+                failures.append(f"step {step}: {reason[:200]}")
+                continue
+            if failures:
+                warnings.warn(
+                    f"Going on from step {step}: in {self.manager.directory} newer "
+                    f"checkpoints cannot be read ({'; '.join(failures)}).",
+                    stacklevel=2,
+                )
+            treedef = jax.tree.structure(state)
+            return jax.tree.unflatten(treedef, [saved[name] for name in by_path(state)])
+        if failures:
             raise ValueError(
-                f"The checkpoint in {self.manager.directory} does not fit this config: "
-                f"{error}. Use another run_dir, or the config it was made with."
-            ) from error
-        treedef = jax.tree.structure(state)
-        return jax.tree.unflatten(treedef, [saved[name] for name in by_path(state)])
+                f"No checkpoint in {self.manager.directory} can be read: they are "
+                f"damaged or do not fit this config ({'; '.join(failures)}). Use "
+                "another run_dir, or the config they were made with."
+            )
+        return state
 
     def close(self) -> None:
         """Waits for the saves under way."""

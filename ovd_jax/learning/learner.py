@@ -7,13 +7,18 @@ import jax
 import numpy as np
 import optax
 
-from ovd_jax.learning.losses import Batch
-from ovd_jax.learning.update import TrainState, batch_logprobs, update
+from ovd_jax.learning.losses import Batch, token_weights
+from ovd_jax.learning.update import (
+    Stepper,
+    TrainState,
+    batch_logprobs,
+    policy_objective,
+)
 from ovd_jax.models.transformer import Transformer
 
 
 class Learner:
-    """The jitted update and the fixed shape of its batches."""
+    """All optimizer steps on one rollout batch, in parts that fit the memory."""
 
     def __init__(
         self,
@@ -22,74 +27,96 @@ class Learner:
         reference: Transformer | None,
         minibatches: int,
         epochs: int,
+        max_tokens: int,
+        aggregation: str,
         temperature: float,
         chunk: int,
-        logprob_rows: int,
-        **update_options,
+        remat: str,
+        **loss_options,
     ):
         self.reference = reference  # None where kl_coef is 0: it is not needed
         self.minibatches = minibatches
         self.epochs = epochs
+        self._weights = functools.partial(
+            token_weights, aggregation=aggregation, max_tokens=max_tokens
+        )
         self._logprobs = functools.partial(
-            batch_logprobs, temperature=temperature, chunk=chunk, rows=logprob_rows
+            batch_logprobs, temperature=temperature, chunk=chunk
         )
-        self._update = jax.jit(
-            functools.partial(
-                update, tx=tx, temperature=temperature, chunk=chunk, **update_options
-            ),
-            donate_argnums=0,
-        )
+        objective = functools.partial(
+            policy_objective,
+            temperature=temperature, chunk=chunk, remat=remat, **loss_options,
+        )  # fmt: skip
+        self._step = Stepper(objective, tx)
 
     @property
     def steps_a_batch(self) -> int:
         """Optimizer steps taken on each rollout batch."""
         return self.minibatches * self.epochs
 
-    def learn(self, state: TrainState, batch: Batch, *, seed: int):
-        """All epochs and minibatches on one rollout batch: (state, metrics).
+    def learn(self, state: TrainState, batch: Batch, *, packs: int, seed: int):
+        """All epochs and minibatches on a rollout batch, `packs` of it on the device at
+        a time: (state, metrics).
 
-        Behavior log-probabilities are computed here, by the policy as it stands before
-        the first step and for the teacher's tokens too, so that the ratio starts at 1.
+        Behavior log-probabilities are the policy's as it stands before the first step,
+        for the teacher's tokens too, so that the ratio starts at 1. Where one step is
+        all, they are that step's own.
         """
-        batch = self.with_logprobs(state.model, batch)
+        batch = self.with_logprobs(state.model, batch, packs)
         collected = []
         for part in self.split(batch, seed=seed):
-            state, metrics = self._update(state, part)
+            weights = self._weights(part.weights_KC > 0, part.segments_KC)
+            parts = cut(part.replace(weights_KC=weights), packs)
+            state, metrics = self._step(state, parts)
             collected.append(metrics)
-        collected = jax.device_get(collected)
-        means = {
-            name: float(np.mean([metrics[name] for metrics in collected]))
-            for name in collected[0]
-        }
-        means["skipped_steps"] = int(collected[-1]["skipped_steps"])
-        norms = [float(metrics["grad_norm"]) for metrics in collected]
-        return state, means | mismatch(batch) | {"grad_norm_var": float(np.var(norms))}
+        return state, means(jax.device_get(collected))
 
-    def with_logprobs(self, model: Transformer, batch: Batch) -> Batch:
+    def with_logprobs(self, model: Transformer, batch: Batch, packs: int) -> Batch:
         """The batch with the log-probabilities of behavior and reference filled in."""
-        behavior = np.asarray(self._logprobs(model, batch.tokens_BT))
-        ref = behavior
+        if self.steps_a_batch > 1:
+            logprobs = self._all_logprobs(model, batch, packs)
+            batch = batch.replace(behavior_logprobs_KC=logprobs)
         if self.reference is not None:
-            ref = np.asarray(self._logprobs(self.reference, batch.tokens_BT))
-        return batch.replace(behavior_logprobs_BT=behavior, ref_logprobs_BT=ref)
+            logprobs = self._all_logprobs(self.reference, batch, packs)
+            batch = batch.replace(ref_logprobs_KC=logprobs)
+        return batch
+
+    def _all_logprobs(self, model, batch: Batch, packs: int) -> np.ndarray:
+        parts = [self._logprobs(model, part) for part in cut(batch, packs)]
+        return np.concatenate(jax.device_get(parts))[: len(batch.tokens_KC)]
 
     def split(self, batch: Batch, *, seed: int) -> Iterator[Batch]:
-        """Minibatches of equal size, in a fresh order every epoch."""
-        rows = len(batch.tokens_BT)
+        """Minibatches of as many packs or one less, in a fresh order every epoch."""
         for epoch in range(self.epochs):
-            order = np.random.default_rng((seed, epoch)).permutation(rows)
-            for picked in np.split(order, self.minibatches):
-                yield jax.tree.map(lambda x, rows=picked: x[rows], batch)
+            order = np.random.default_rng((seed, epoch)).permutation(
+                len(batch.tokens_KC)
+            )
+            for picked in np.array_split(order, self.minibatches):
+                yield jax.tree.map(lambda x, packs=picked: x[packs], batch)
 
 
-def mismatch(batch: Batch) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the learner's, over the
-    student's own tokens: mean and largest absolute difference, in nats."""
-    own_BT = batch.completion_mask_BT & ~batch.teacher_mask_BT
-    difference = np.abs(batch.behavior_logprobs_BT - batch.sampler_logprobs_BT)[own_BT]
-    if not difference.size:
-        return {"sampler_mismatch_mean": 0.0, "sampler_mismatch_max": 0.0}
-    return {
-        "sampler_mismatch_mean": float(difference.mean()),
-        "sampler_mismatch_max": float(difference.max()),
-    }
+def cut(batch: Batch, packs: int) -> Iterator[Batch]:
+    """Parts of `packs` packs; zeros, which count nothing, fill up the last one."""
+    for start in range(0, len(batch.tokens_KC), packs):
+        part = jax.tree.map(lambda x, a=start: x[a : a + packs], batch)
+        missing = packs - len(part.tokens_KC)
+        yield jax.tree.map(
+            lambda x, n=missing: np.pad(x, ((0, n), *[(0, 0)] * (x.ndim - 1))), part
+        )
+
+
+def means(collected: list[dict]) -> dict[str, float]:
+    """The metrics of a rollout batch from the sums of its optimizer steps."""
+    rows = []
+    for sums in collected:
+        tokens, own = max(sums.pop("tokens"), 1), max(sums.pop("own_tokens"), 1)
+        mismatch = sums.pop("mismatch_sum") / own
+        shares = {
+            name: sums.pop(f"{name}_sum") / tokens
+            for name in ("ratio", "clipped", "entropy")
+        }
+        rows.append(sums | shares | {"sampler_mismatch_mean": mismatch})
+    result = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    result["skipped_steps"] = int(collected[-1]["skipped_steps"])
+    norms = [float(row["grad_norm"]) for row in rows]
+    return result | {"grad_norm_var": float(np.var(norms))}

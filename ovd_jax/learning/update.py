@@ -1,4 +1,4 @@
-"""One optimizer step, by policy gradient or by imitation."""
+"""Optimizer steps: gradients are added up part by part, then applied once."""
 
 import functools
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ovd_jax.learning.logprobs import token_logprobs
-from ovd_jax.learning.losses import Batch, policy_loss, token_weights
-from ovd_jax.models.transformer import Layout, Transformer
+from ovd_jax.learning.logprobs import token_logprobs, token_loss
+from ovd_jax.learning.losses import Batch, policy_loss
+from ovd_jax.models.transformer import Transformer
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -71,9 +71,55 @@ def decay_mask(params):
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
-def apply_gradients(state: TrainState, grads, tx) -> tuple[TrainState, dict]:
-    """The next state, and the gradient's norm and the number of steps skipped so
-    far."""
+class Stepper:
+    """Jitted optimizer steps on the sum of `loss_fn(model, part) -> (loss, sums)` over
+    the parts of a batch, all of one shape."""
+
+    def __init__(self, loss_fn: Callable, tx: optax.GradientTransformation):
+        self._zeros = jax.jit(zero_gradients)
+        self._add = jax.jit(functools.partial(add_gradients, loss_fn), donate_argnums=1)
+        self._apply = jax.jit(
+            functools.partial(apply_gradients, tx=tx), donate_argnums=0
+        )
+
+    def __call__(self, state: TrainState, parts) -> tuple[TrainState, dict]:
+        """The state after one step, and the sums over its parts, still on the device.
+
+        `state` is donated: what it held is gone.
+        """
+        grads, total = self._zeros(state.model), None
+        for part in parts:
+            grads, sums = self._add(state.model, grads, part)
+            total = jax.tree.map(jnp.add, total, sums) if total else sums
+        state, metrics = self._apply(state, grads)
+        return state, total | metrics
+
+
+def zero_gradients(model: Transformer) -> Transformer:
+    """Where `add_gradients` begins."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
+
+
+def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
+    """(grads + the gradient of the part's loss, its sums with `loss`).
+
+    The backward pass adds into `grads` itself, layer by layer: parts of a batch cost no
+    second copy of the gradient.
+    """
+    leaves, treedef = jax.tree.flatten(model)
+    refs = [jax.new_ref(leaf) for leaf in jax.tree.leaves(grads)]
+    loss, pullback, sums = jax.vjp(
+        lambda leaves: loss_fn(jax.tree.unflatten(treedef, leaves), part),
+        leaves,
+        has_aux=True,
+    )
+    pullback.with_refs(refs)(jnp.ones_like(loss))
+    grads = jax.tree.unflatten(treedef, [jax.freeze(ref) for ref in refs])
+    return grads, sums | {"loss": loss}
+
+
+def apply_gradients(state: TrainState, grads: Transformer, *, tx):
+    """(next state, the gradient's norm and the number of steps skipped so far)."""
     updates, opt_state = tx.update(grads, state.opt_state, state.model)
     model = optax.apply_updates(state.model, updates)
     metrics = {
@@ -83,105 +129,68 @@ def apply_gradients(state: TrainState, grads, tx) -> tuple[TrainState, dict]:
     return TrainState(state.step + 1, model, opt_state), metrics
 
 
-def accumulate(loss_fn: Callable, model: Transformer, batches):
-    """Gradients and metrics of `loss_fn(model, batch)`, summed over a leading axis."""
-
-    def part(batch):
-        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(model, batch)
-        return grads, metrics | {"loss": loss}
-
-    def add(total, batch):
-        return jax.tree.map(jnp.add, total, part(batch)), None
-
-    shapes = jax.eval_shape(part, jax.tree.map(lambda x: x[0], batches))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zeros, batches)[0]
-
-
-def update(
-    state: TrainState,
+def policy_objective(
+    model: Transformer,
     batch: Batch,
     *,
-    tx: optax.GradientTransformation,
-    micro_batches: int,
-    aggregation: str,
-    max_tokens: int,
     temperature: float,
     chunk: int,
-    remat: bool,
-    entropy_coef: float = 0.0,
+    remat: str,
     **loss_options,
 ):
-    """One GRPO step on a minibatch: (state, batch) -> (state, metrics).
-
-    The B rows are worked on in `micro_batches` equal parts whose gradients are summed;
-    the result does not depend on their number.
-    """
-    weights_BT = token_weights(
-        batch.completion_mask_BT, aggregation=aggregation, max_tokens=max_tokens
+    """GRPO's loss of some packs, by the weights they carry: (loss, sums)."""
+    per_token = jax.tree.map(
+        jnp.ravel, batch.replace(prompts_KP=None, prompt_lengths_K=None)
+    )
+    return token_loss(
+        functools.partial(policy_loss, **loss_options),
+        completion_hidden(model, batch, remat=remat),
+        model.head_VD,
+        per_token.tokens_KC,
+        per_token,
+        temperature,
+        chunk,
     )
 
-    def loss_fn(model, inputs):
-        part, weights = inputs
-        logprobs, entropies = token_logprobs(
-            model, part.tokens_BT, temperature=temperature, chunk=chunk, remat=remat
-        )
-        loss, metrics = policy_loss(logprobs, part, weights, **loss_options)
-        loss -= entropy_coef * jnp.sum(entropies * weights)
-        entropy = jnp.sum(entropies, where=part.completion_mask_BT)
-        return loss, metrics | {"entropy_sum": jax.lax.stop_gradient(entropy)}
 
-    parts = split_rows((batch, weights_BT), micro_batches)
-    grads, metrics = accumulate(loss_fn, state.model, parts)
-    state, more = apply_gradients(state, grads, tx)
-    tokens = jnp.maximum(metrics.pop("tokens"), 1)
-    means = {
-        name: metrics.pop(f"{name}_sum") / tokens
-        for name in ("ratio", "clipped", "entropy")
-    }
-    return state, metrics | means | more
+def imitation_objective(model: Transformer, part, *, chunk: int, remat: str):
+    """Cross-entropy of `part` = (tokens_BT, weights_BT, layout or None).
 
-
-def imitate(
-    state: TrainState,
-    tokens_BT: jax.Array,
-    weights_BT: jax.Array,
-    layout: Layout | None = None,
-    *,
-    tx: optax.GradientTransformation,
-    micro_batches: int = 1,
-    chunk: int,
-    remat: bool,
-):
-    """One cross-entropy step (SFT, SeqKD): the mean over tokens weighted by
-    `weights_BT`, float32, 0 where a token is only read."""
-    weights_BT = weights_BT / weights_BT.sum()
-
-    def loss_fn(model, inputs):
-        tokens, layout, weights = inputs
-        logprobs, _ = token_logprobs(model, tokens, layout, chunk=chunk, remat=remat)
-        return -jnp.sum(logprobs * weights), {}
-
-    parts = split_rows((tokens_BT, layout, weights_BT), micro_batches)
-    grads, metrics = accumulate(loss_fn, state.model, parts)
-    state, more = apply_gradients(state, grads, tx)
-    return state, metrics | more
+    The sum over tokens weighted by `weights_BT`, float32, 0 where a token is only read;
+    the first token of a row has nothing to be predicted from.
+    """
+    tokens_BT, weights_BT, layout = part
+    hidden_BTD = model.hidden(tokens_BT, layout, remat=remat)
+    targets_BT = jnp.roll(tokens_BT, -1, axis=1)
+    weights_BT = jnp.roll(weights_BT.at[:, 0].set(0), -1, axis=1)
+    return token_loss(
+        lambda logprobs, _, weights: (-jnp.sum(logprobs * weights), {}),
+        hidden_BTD.reshape(-1, hidden_BTD.shape[-1]),
+        model.head_VD,
+        targets_BT.ravel(),
+        weights_BT.ravel(),
+        1.0,
+        chunk,
+    )
 
 
-def split_rows(tree, parts: int):
-    """Every [B, ...] array as [parts, B / parts, ...]."""
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), tree)
+def completion_hidden(model: Transformer, batch: Batch, *, remat: str = "none"):
+    """The hidden states that predict the completions' tokens, [K * C, D]."""
+    tokens_KM = jnp.concatenate([batch.prompts_KP, batch.tokens_KC], axis=1)
+    hidden_KMD = model.hidden(tokens_KM, batch.layout(), remat=remat)
+    sources_KC1 = batch.sources_KC()[:, :, None]
+    hidden_KCD = jnp.take_along_axis(hidden_KMD, sources_KC1, axis=1)
+    return hidden_KCD.reshape(-1, hidden_KCD.shape[-1])
 
 
-@functools.partial(jax.jit, static_argnames=("temperature", "chunk", "rows"))
-def batch_logprobs(model, tokens_BT, *, temperature: float, chunk: int, rows: int):
-    """Log-probabilities [B, T] of a whole batch, `rows` rows at a time."""
-
-    def part(tokens):
-        return token_logprobs(model, tokens, temperature=temperature, chunk=chunk)[0]
-
-    count, length = tokens_BT.shape
-    rows = min(rows, count)
-    tokens_BT = jnp.pad(tokens_BT, ((0, -count % rows), (0, 0)))
-    logprobs = jax.lax.map(part, tokens_BT.reshape(-1, rows, length))
-    return logprobs.reshape(-1, length)[:count]
+@functools.partial(jax.jit, static_argnames=("temperature", "chunk"))
+def batch_logprobs(model, batch: Batch, *, temperature: float, chunk: int):
+    """Log-probabilities [K, C] of the completions' tokens."""
+    logprobs, _ = token_logprobs(
+        completion_hidden(model, batch),
+        model.head_VD,
+        batch.tokens_KC.ravel(),
+        temperature=temperature,
+        chunk=chunk,
+    )
+    return logprobs.reshape(batch.tokens_KC.shape)

@@ -13,6 +13,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovd_jax.models.attention import Layout, attend, causal
+
+REMAT = {  # what the backward pass need not compute again
+    "none": None,
+    "matmuls": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -52,26 +60,6 @@ class Cache(flax.struct.PyTreeNode):
     length: jax.Array  # int32: slots in use, the same for every row
 
 
-class Layout(flax.struct.PyTreeNode):
-    """Which tokens of a row see which, where that is more than plain causality.
-
-    A token sees the first `prefix` tokens of its row, and those of its own segment up
-    to itself: several continuations can hang on one text without seeing each other.
-    """
-
-    positions_BT: jax.Array  # int32: for the rotary embedding
-    segments_BT: jax.Array  # int32
-    prefix_BT: jax.Array  # int32
-
-    def mask_BTS(self) -> jax.Array:
-        """True where token t sees token s."""
-        slots = jnp.arange(self.segments_BT.shape[1])
-        same_BTS = self.segments_BT[:, :, None] == self.segments_BT[:, None, :]
-        earlier_TS = slots[None, :] <= slots[:, None]
-        in_prefix_BTS = slots[None, None, :] < self.prefix_BT[:, :, None]
-        return in_prefix_BTS | (same_BTS & earlier_TS[None])
-
-
 def empty_cache(config: TransformerConfig, batch: int, slots: int, dtype) -> Cache:
     """A cache with room for `slots` tokens in each of `batch` rows."""
     shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
@@ -106,8 +94,8 @@ def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array
     return jnp.concatenate(rotated, axis=-1).astype(x_BTHE.dtype)
 
 
-def attend(q_BTHE, k_BSKE, v_BSKE, mask_BTS) -> jax.Array:
-    """Grouped-query attention with a float32 softmax; returns [B, T, H*E]."""
+def attend_cached(q_BTHE, k_BSKE, v_BSKE, mask_BTS) -> jax.Array:
+    """Grouped-query attention to a cache, with a float32 softmax; [B, T, H*E]."""
     batch, length = q_BTHE.shape[:2]
     mixed = jax.nn.dot_product_attention(
         q_BTHE, k_BSKE, v_BSKE, mask=mask_BTS[:, None], implementation="xla"
@@ -187,26 +175,23 @@ class Transformer(nnx.Module):
         )
 
     def hidden(
-        self, tokens_BT, layout: Layout | None = None, *, remat: bool = False
+        self, tokens_BT, layout: Layout | None = None, *, remat: str = "none"
     ) -> jax.Array:
-        """Final hidden states [B, T, D], under a causal mask or that of `layout`.
+        """Final hidden states [B, T, D], causal or under `layout`.
 
-        With `remat` the backward pass recomputes each layer from its input.
+        `remat` says what the backward pass computes again: `none` of it, all but the
+        `matmuls`, or each layer in `full`.
         """
-        batch, length = tokens_BT.shape
-        if layout is None:
-            positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
-            mask_BTS = jnp.tril(jnp.ones((length, length), bool))[None]
-        else:
-            positions_BT, mask_BTS = layout.positions_BT, layout.mask_BTS()
+        layout = layout or causal(*tokens_BT.shape)
         frequencies = rope_frequencies(self.config)
 
         def block(x_BTD, layer):
-            q, k, v = layer.project(x_BTD, positions_BT, frequencies)
-            return layer.finish(x_BTD, attend(q, k, v, mask_BTS)), None
+            q, k, v = layer.project(x_BTD, layout.positions_BT, frequencies)
+            return layer.finish(x_BTD, attend(q, k, v, layout)), None
 
-        body = jax.checkpoint(block, prevent_cse=False) if remat else block
-        x_BTD, _ = jax.lax.scan(body, self.embed(tokens_BT), self.layers)
+        if remat != "none":
+            block = jax.checkpoint(block, policy=REMAT[remat], prevent_cse=False)
+        x_BTD, _ = jax.lax.scan(block, self.embed(tokens_BT), self.layers)
         return self.norm(x_BTD)
 
     def extend(self, tokens_BT, valid_BT, cache: Cache) -> tuple[jax.Array, Cache]:
@@ -235,7 +220,7 @@ class Transformer(nnx.Module):
             start = (index, 0, cache.length, 0, 0)
             keys = jax.lax.dynamic_update_slice(keys, k[None], start)
             values = jax.lax.dynamic_update_slice(values, v[None], start)
-            mixed_BTD = attend(q, keys[index], values[index], mask_BTS)
+            mixed_BTD = attend_cached(q, keys[index], values[index], mask_BTS)
             return (layer.finish(x_BTD, mixed_BTD), keys, values), None
 
         carry = (self.embed(tokens_BT), cache.keys_NBSKE, cache.values_NBSKE)

@@ -1,11 +1,36 @@
-"""Groups to one device batch: the border from host to device."""
+"""Groups to one batch of arrays: the border from host to device."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from ovd_jax.learning.losses import Batch
-from ovd_jax.rollout.trajectory import Group
+from ovd_jax.learning.losses import PADDING, Batch
+from ovd_jax.rollout.trajectory import Group, Trajectory
+from ovd_jax.sampling.shapes import bucket, round_up
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Of a pack: a prompt in `prompt` slots, then `stretches` of `stretch` slots."""
+
+    prompt: int
+    stretch: int
+    stretches: int
+    at_once: int  # packs on the device at a time
+
+    @property
+    def slots(self) -> int:
+        """All slots of a pack."""
+        return self.prompt + self.stretch * self.stretches
+
+
+@dataclasses.dataclass
+class Pack:
+    """A prompt and the stretches of completions that share it."""
+
+    prompt: tuple[int, ...]
+    stretches: list[list[tuple[Trajectory, Sequence[float]]]]
 
 
 def pack(
@@ -14,45 +39,116 @@ def pack(
     *,
     length_multiple: int,
     max_tokens: int,
-) -> Batch:
-    """One row a final trajectory, right-padded to a multiple of `length_multiple`.
+    minibatches: int = 1,
+) -> tuple[Batch, Shape]:
+    """Every final trajectory behind a prompt that its group shares, and their shape.
 
-    `advantages[p][g][k]` is step k's of rollout g of group p. Every token of the
-    completion is trained on, the end token included. The log-probabilities of behavior
-    and reference are left at 0, for the learner to fill in. Raises ValueError where a
-    row is longer than `max_tokens`; nothing is cut.
+    `advantages[p][g][k]` is step k's of rollout g of group p. Completions are put into
+    stretches as long as the longest of them, up to a multiple of `length_multiple`; a
+    group with more stretches than a pack has is given several. At most `max_tokens`
+    slots are on the device at a time. All weights are 1, for the learner to share out.
+    Raises ValueError where a prompt and a completion exceed `max_tokens`; nothing is
+    cut.
     """
-    rows = [
-        (group.prompt_tokens, rollout.final, steps)
-        for group, group_steps in zip(groups, advantages, strict=True)
-        for rollout, steps in zip(group.rollouts, group_steps, strict=True)
-    ]
-    longest = max(len(prompt) + len(final.tokens) for prompt, final, _ in rows)
-    if longest > max_tokens:
+    lengths = [len(r.final.tokens) for group in groups for r in group.rollouts]
+    prompt = bucket(max(len(group.prompt_tokens) for group in groups))
+    stretch = round_up(max(lengths), length_multiple)
+    if prompt + stretch > max_tokens:
         raise ValueError(
-            f"A trajectory has {longest} tokens with its prompt, over the budget of "
-            f"{max_tokens}; raise config.max_prompt_tokens or config.max_new_tokens."
+            f"A prompt and a completion take {prompt} + {stretch} tokens, over the "
+            f"budget of {max_tokens}; raise config.tokens_at_once."
         )
-    shape = (len(rows), -(-longest // length_multiple) * length_multiple)
-    tokens_BT = np.zeros(shape, np.int32)
-    mask_BT = np.zeros(shape, bool)
-    teacher_BT = np.zeros(shape, bool)
-    advantages_BT = np.zeros(shape, np.float32)
-    sampler_BT = np.zeros(shape, np.float32)
-    for b, (prompt, final, steps) in enumerate(rows):
-        start, end = len(prompt), len(prompt) + len(final.tokens)
-        tokens_BT[b, :end] = (*prompt, *final.tokens)
-        mask_BT[b, start:end] = True
-        teacher_BT[b, start:end] = final.from_teacher
-        sampler_BT[b, start:end] = final.logprobs
-        sizes = np.diff((0, *final.step_ends))
-        advantages_BT[b, start:end] = np.repeat(np.asarray(steps, np.float32), sizes)
+    filled = [
+        (group.prompt_tokens, fill(group, group_advantages, stretch))
+        for group, group_advantages in zip(groups, advantages, strict=True)
+    ]
+    counts = [len(bins) for _, bins in filled]
+    shape = plan(counts, prompt, stretch, max_tokens, minibatches)
+    packs = [
+        Pack(prompt_tokens, bins[start : start + shape.stretches])
+        for prompt_tokens, bins in filled
+        for start in range(0, len(bins), shape.stretches)
+    ]
+    return to_arrays(packs, shape), shape
+
+
+def fill(group: Group, advantages, stretch: int) -> list[list]:
+    """A group's trajectories in few stretches: longest first, each where it fits."""
+    pairs = [
+        (rollout.final, steps)
+        for rollout, steps in zip(group.rollouts, advantages, strict=True)
+    ]
+    bins, room = [], []
+    for pair in sorted(pairs, key=lambda pair: -len(pair[0].tokens)):
+        size = len(pair[0].tokens)
+        index = next((i for i, left in enumerate(room) if left >= size), len(bins))
+        if index == len(bins):
+            bins.append([])
+            room.append(stretch)
+        bins[index].append(pair)
+        room[index] -= size
+    return bins
+
+
+def plan(
+    bins: Sequence[int], prompt: int, stretch: int, max_tokens: int, minibatches: int
+) -> Shape:
+    """The shape that computes the fewest slots, given the stretches of each group.
+
+    Counts are powers of two or three times one, so that few shapes are compiled.
+    """
+    counts = sorted(factor << n for n in range(16) for factor in (1, 3))
+    costs = {}
+    for stretches in counts:
+        slots = prompt + stretch * stretches
+        if slots > max_tokens or stretches >= 2 * max(bins):
+            break
+        packs = sum(-(-count // stretches) for count in bins)
+        packs = -(-packs // minibatches)
+        most = max(x for x in counts if x * slots <= max_tokens)
+        rounds = -(-packs // most)
+        at_once = min(x for x in counts if x * rounds >= packs)
+        shape = Shape(prompt, stretch, stretches, at_once)
+        costs[shape] = (rounds * at_once * slots, rounds)
+    return min(costs, key=costs.get)
+
+
+def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
+    """The arrays of `packs`, still without behavior and reference log-probabilities."""
+    count, slots = len(packs), shape.stretch * shape.stretches
+    prompts_KP = np.zeros((count, shape.prompt), np.int32)
+    tokens_KC, offsets_KC = (np.zeros((count, slots), np.int32) for _ in range(2))
+    segments_KC = np.full((count, slots), PADDING, np.int32)
+    weights_KC, advantages_KC, sampler_KC = (
+        np.zeros((count, slots), np.float32) for _ in range(3)
+    )
+    teacher_KC = np.zeros((count, slots), bool)
+    for k, item in enumerate(packs):
+        prompts_KP[k, : len(item.prompt)] = item.prompt
+        segment = 0
+        for index, completions in enumerate(item.stretches):
+            end = index * shape.stretch
+            for trajectory, steps in completions:
+                segment += 1
+                here = slice(end, end := end + len(trajectory.tokens))
+                tokens_KC[k, here] = trajectory.tokens
+                segments_KC[k, here] = segment
+                offsets_KC[k, here] = np.arange(len(trajectory.tokens))
+                weights_KC[k, here] = 1.0
+                teacher_KC[k, here] = trajectory.from_teacher
+                sampler_KC[k, here] = trajectory.logprobs
+                sizes = np.diff((0, *trajectory.step_ends))
+                values = np.asarray(steps, np.float32)
+                advantages_KC[k, here] = np.repeat(values, sizes)
     return Batch(
-        tokens_BT=tokens_BT,
-        completion_mask_BT=mask_BT,
-        teacher_mask_BT=teacher_BT,
-        advantages_BT=advantages_BT,
-        sampler_logprobs_BT=sampler_BT,
-        behavior_logprobs_BT=np.zeros(shape, np.float32),
-        ref_logprobs_BT=np.zeros(shape, np.float32),
+        prompts_KP=prompts_KP,
+        prompt_lengths_K=np.array([len(item.prompt) for item in packs], np.int32),
+        tokens_KC=tokens_KC,
+        segments_KC=segments_KC,
+        offsets_KC=offsets_KC,
+        weights_KC=weights_KC,
+        teacher_KC=teacher_KC,
+        advantages_KC=advantages_KC,
+        sampler_logprobs_KC=sampler_KC,
+        stretch=shape.stretch,
     )
