@@ -1,20 +1,28 @@
 """Every shipped config loads, and its update can be traced without any weights."""
 
-import dataclasses
 import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from fakes import group, kept, trajectory
 
 from ovd_jax import flags, train
-from ovd_jax.learning.losses import Batch
-from ovd_jax.learning.update import TrainState, optimizer, update
+from ovd_jax.learning.learner import cut
+from ovd_jax.learning.update import (
+    TrainState,
+    add_gradients,
+    apply_gradients,
+    optimizer,
+    policy_objective,
+    zero_gradients,
+)
 from ovd_jax.models import hf
 from ovd_jax.models.embedded import FOLDER
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.rollout.buffer import RolloutBuffer
 
 CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
 SFT = {"sft", "quickstart_student", "quickstart_teacher"}
@@ -26,20 +34,14 @@ def load(name: str):
     return flags.load_file(f"configs/{name}.py")
 
 
-def abstract_batch(rows: int, tokens: int) -> Batch:
-    kinds = {
-        "tokens_BT": jnp.int32,
-        "completion_mask_BT": bool,
-        "teacher_mask_BT": bool,
-    }
-    return Batch(
-        **{
-            field.name: jax.ShapeDtypeStruct(
-                (rows, tokens), kinds.get(field.name, jnp.float32)
-            )
-            for field in dataclasses.fields(Batch)
-        }
-    )
+def longest_batch(config):
+    """Two groups of the longest trajectories that `config` allows."""
+    completions = [
+        kept(trajectory(config.max_new_tokens), 0.0) for _ in range(config.samples)
+    ]
+    groups = [group(*completions, prompt=range(config.max_prompt_tokens))] * 2
+    buffer = RolloutBuffer(tuple(groups), [[[0.0]] * config.samples] * 2, levels=10)
+    return train.to_batch(config, buffer)
 
 
 def shapes(tree) -> list:
@@ -68,17 +70,20 @@ def test_the_update_of_every_training_config_can_be_traced_without_weights(name)
             Transformer(architecture, jax.random.key(0), dtype), tx
         )
     )
-    rows = config.problems_per_step * config.samples // config.minibatches
-    batch = abstract_batch(rows, config.max_prompt_tokens + config.max_new_tokens)
-    step = functools.partial(
-        update, tx=tx, micro_batches=config.micro_batches,
-        aggregation=config.aggregation, max_tokens=config.max_new_tokens,
-        temperature=config.temperature, chunk=config.chunk, remat=config.remat,
-        clip_low=config.clip_low, clip_high=config.clip_high, kl_coef=config.kl_coef,
+    batch, shape = longest_batch(config)
+    batch = batch.replace(ref_logprobs_KC=batch.sampler_logprobs_KC)
+    objective = functools.partial(
+        policy_objective, temperature=config.temperature, chunk=config.chunk,
+        remat=config.remat, clip_low=config.clip_low, clip_high=config.clip_high,
+        kl_coef=config.kl_coef, entropy_coef=config.entropy_coef,
     )  # fmt: skip
-    after, metrics = jax.eval_shape(step, state, batch)
+    add = functools.partial(add_gradients, objective)
+    grads = jax.eval_shape(zero_gradients, state.model)
+    part = next(cut(batch, shape.at_once))
+    grads, sums = jax.eval_shape(add, state.model, grads, part)
+    after, _ = jax.eval_shape(functools.partial(apply_gradients, tx=tx), state, grads)
     assert shapes(after) == shapes(state)
-    assert metrics["loss"].shape == ()
+    assert sums["loss"].shape == ()
 
 
 def test_the_maths_config_is_that_of_the_papers_appendix():

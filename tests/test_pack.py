@@ -1,112 +1,116 @@
-"""The device batch of a few trajectories, cell by cell."""
+"""The device batch of a few trajectories, cell by cell, and what it computes."""
 
 import dataclasses
+import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import group, kept, swapped, trajectory
 
-from ovd_jax.rollout.pack import pack
+from ovd_jax.learning.learner import cut
+from ovd_jax.learning.losses import PADDING, token_weights
+from ovd_jax.learning.update import (
+    add_gradients,
+    batch_logprobs,
+    policy_objective,
+    zero_gradients,
+)
+from ovd_jax.rollout.pack import Shape, pack, plan
 
-PAD = 0
-MIXED = trajectory(
-    1, 2, teacher=(1,), first=30
-)  # its last two tokens are the teacher's
-ENDED = dataclasses.replace(trajectory(2, 1, first=20), tokens=(20, 21, PAD))
-LONG = trajectory(5, first=40)
+MIXED = trajectory(1, 2, teacher=(1,), first=20)  # its last two tokens: the teacher's
+ENDED = dataclasses.replace(trajectory(2, 1, first=10), tokens=(10, 11, 0))
+LONG = trajectory(5, first=13)
 GROUPS = (
-    group(kept(ENDED, 1.0), swapped(trajectory(9, first=60), MIXED), prompt=(7, 8)),
+    group(kept(ENDED, 1.0), swapped(trajectory(9, first=2), MIXED), prompt=(7, 8)),
     group(kept(LONG, 0.0), prompt=(9, 9, 9)),
 )
 ADVANTAGES = [[[0.5, -1.0], [2.0, 3.0]], [[-0.25]]]
+_ = PADDING
 
 
-def packed(groups=GROUPS, advantages=ADVANTAGES, *, length_multiple=8, max_tokens=8):
+def packed(groups=GROUPS, advantages=ADVANTAGES, *, length_multiple=6, max_tokens=99):
     return pack(
         groups, advantages, length_multiple=length_multiple, max_tokens=max_tokens
     )
 
 
-def test_a_row_is_the_prompt_the_final_completion_and_padding():
-    expected = [
-        [7, 8, 20, 21, 0, 0, 0, 0],
-        [7, 8, 30, 31, 32, 0, 0, 0],
-        [9, 9, 9, 40, 41, 42, 43, 44],
-    ]
-    tokens_BT = packed().tokens_BT
-    np.testing.assert_array_equal(tokens_BT, expected)
-    assert tokens_BT.dtype == np.int32
+def assert_cells(actual, expected, dtype):
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    assert actual.dtype == dtype
 
 
-def test_the_completion_alone_is_trained_on_an_end_token_that_pads_included():
-    mask_BT = packed().completion_mask_BT
-    expected = [
-        [0, 0, 1, 1, 1, 0, 0, 0],
-        [0, 0, 1, 1, 1, 0, 0, 0],
-        [0, 0, 0, 1, 1, 1, 1, 1],
-    ]
-    np.testing.assert_array_equal(mask_BT, np.array(expected, bool))
-    assert mask_BT.dtype == bool
+def test_a_pack_is_a_prompt_and_stretches_of_whole_completions():
+    batch, shape = packed()
+    assert shape == Shape(prompt=4, stretch=6, stretches=1, at_once=2)
+    assert batch.stretch == 6
+    assert_cells(batch.prompts_KP, [[7, 8, 0, 0], [9, 9, 9, 0]], np.int32)
+    assert_cells(batch.prompt_lengths_K, [2, 3], np.int32)
+    tokens = [[10, 11, 0, 20, 21, 22], [13, 14, 15, 16, 17, 0]]
+    assert_cells(batch.tokens_KC, tokens, np.int32)
+    assert_cells(batch.segments_KC, [[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, _]], np.int32)
+    assert_cells(batch.offsets_KC, [[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 0]], np.int32)
 
 
-def test_teacher_tokens_are_marked_one_by_one():
-    expected = np.zeros((3, 8), bool)
-    expected[1, 3:5] = True
-    teacher_BT = packed().teacher_mask_BT
-    np.testing.assert_array_equal(teacher_BT, expected)
-    assert teacher_BT.dtype == bool
-
-
-def test_each_token_has_the_advantage_of_its_step():
-    expected = [
-        [0, 0, 0.5, 0.5, -1, 0, 0, 0],
-        [0, 0, 2, 3, 3, 0, 0, 0],
-        [0, 0, 0, -0.25, -0.25, -0.25, -0.25, -0.25],
-    ]
-    advantages_BT = packed().advantages_BT
-    np.testing.assert_array_equal(advantages_BT, expected)
-    assert advantages_BT.dtype == np.float32
+def test_what_is_said_of_a_token_stands_at_its_place():
+    batch, _ = packed()
+    assert_cells(batch.weights_KC, [[1] * 6, [1, 1, 1, 1, 1, 0]], np.float32)
+    assert_cells(batch.teacher_KC, [[0, 0, 0, 0, 1, 1], [0] * 6], bool)
+    assert_cells(
+        batch.advantages_KC, [[0.5, 0.5, -1, 2, 3, 3], [-0.25] * 5 + [0]], np.float32
+    )
+    sampler = [[-1, -1.1, -1.2, -2, 0, 0], [-1.3, -1.4, -1.5, -1.6, -1.7, 0]]
+    assert_cells(batch.sampler_logprobs_KC, sampler, np.float32)
+    assert batch.behavior_logprobs_KC is batch.ref_logprobs_KC is None
 
 
 def test_a_step_without_tokens_moves_no_other():
     """Its only characters are in a token that began in the step before."""
     straddled = trajectory(2, 0, 1)
     assert straddled.step_ends == (2, 2, 3)
-    batch = packed([group(kept(straddled, 1.0))], [[[1.0, 2.0, 3.0]]])
-    np.testing.assert_array_equal(batch.advantages_BT[0, 2:6], [1, 1, 3, 0])
+    batch, _ = packed([group(kept(straddled, 1.0))], [[[1.0, 2.0, 3.0]]])
+    np.testing.assert_array_equal(batch.advantages_KC[0, :4], [1, 1, 3, 0])
 
 
-def test_sampler_logprobs_stand_beside_their_tokens_and_are_0_for_the_teachers():
-    expected = [
-        [0, 0, -2, -2.1, -2.2, 0, 0, 0],
-        [0, 0, -3, 0, 0, 0, 0, 0],
-        [0, 0, 0, -4, -4.1, -4.2, -4.3, -4.4],
-    ]
-    np.testing.assert_allclose(packed().sampler_logprobs_BT, expected, rtol=1e-6)
-
-
-def test_what_the_learner_fills_in_is_zeros_of_the_same_shape():
-    batch = packed()
-    for array in (batch.behavior_logprobs_BT, batch.ref_logprobs_BT):
-        np.testing.assert_array_equal(array, np.zeros((3, 8), np.float32))
-        assert array.dtype == np.float32
+def test_a_large_group_is_given_several_packs_and_each_its_prompt():
+    sizes = [5, 4, 4, 3, 2, 1]
+    many = group(*[kept(trajectory(n), 1.0) for n in sizes], prompt=(7, 8))
+    batch, shape = packed([many], [[[1.0]] * 6], length_multiple=5, max_tokens=12)
+    assert shape == Shape(prompt=2, stretch=5, stretches=2, at_once=1)
+    assert_cells(batch.prompts_KP, [[7, 8]] * 2, np.int32)
+    segments = [[1] * 5 + [2] * 4 + [3], [1] * 4 + [_] + [2] * 3 + [3] * 2]
+    assert_cells(batch.segments_KC, segments, np.int32)
 
 
 @pytest.mark.parametrize(
-    ("multiple", "length"), [(1, 8), (3, 9), (8, 8), (7, 14), (64, 64)]
+    ("bins", "prompt", "budget", "minibatches", "expected"),
+    [
+        ([8], 64, 10_000, 1, (8, 1)),  # all of a group behind one prompt
+        ([8], 64, 64 + 3 * 200, 1, (2, 1)),  # 4 x (64 + 400) slots, not 3 x (64 + 600)
+        ([4, 4, 4, 4], 64, 2000, 1, (4, 2)),  # two groups at a time
+        ([4, 4, 4, 4], 64, 10_000, 2, (4, 2)),  # a minibatch has but two
+        ([4, 4, 4, 5], 0, 10_000, 1, (1, 24)),  # nothing to share, 17 stretches
+        (
+            [4, 4, 4, 5],
+            1000,
+            10_000,
+            1,
+            (6, 4),
+        ),  # an empty stretch costs less than a prompt
+    ],
 )
-def test_rows_are_padded_to_a_multiple(multiple, length):
-    batch = packed(length_multiple=multiple)
-    for field in dataclasses.fields(batch):
-        assert getattr(batch, field.name).shape == (3, length)
-    assert batch.completion_mask_BT.sum() == 3 + 3 + 5
+def test_the_plan_computes_the_fewest_slots(
+    bins, prompt, budget, minibatches, expected
+):
+    shape = plan(bins, prompt, 200, budget, minibatches)
+    assert (shape.stretches, shape.at_once) == expected
+    assert shape.slots * shape.at_once <= budget
 
 
-def test_a_row_over_the_budget_is_refused_not_cut():
-    with pytest.raises(
-        ValueError, match=r"has 8 tokens .* over the budget of 7; raise"
-    ):
-        packed(max_tokens=7)
+def test_a_completion_over_the_budget_is_refused_not_cut():
+    with pytest.raises(ValueError, match=r"take 4 \+ 6 tokens, over the budget of 9"):
+        packed(max_tokens=9)
 
 
 def test_groups_and_advantages_must_match():
@@ -116,3 +120,69 @@ def test_groups_and_advantages_must_match():
         packed(advantages=[ADVANTAGES[0][:1], ADVANTAGES[1]])
     with pytest.raises(ValueError, match="broadcast"):
         packed(advantages=[ADVANTAGES[0], [[1.0, 2.0]]])
+
+
+def random_groups():
+    """Completions of all lengths, most of them shorter than the longest."""
+    rng = np.random.default_rng(0)
+
+    def draw(count):
+        return tuple(rng.integers(1, 26, count).tolist())
+
+    def rollout(size):
+        return kept(dataclasses.replace(trajectory(size), tokens=draw(size)), 0.0)
+
+    sizes = [(3, [5, 2, 9, 1]), (7, [3, 3, 3]), (1, [12, 7, 1, 2, 4])]
+    groups = [group(*map(rollout, s), prompt=draw(p)) for p, s in sizes]
+    return groups, [[[rng.normal()] for _ in g.rollouts] for g in groups]
+
+
+def separate_rows(model, groups, advantages):
+    """(loss, log-probabilities) by plain softmax, a row a trajectory."""
+    losses, logprobs = [], []
+    for group_, values in zip(groups, advantages, strict=True):
+        for rollout, (advantage,) in zip(group_.rollouts, values, strict=True):
+            start, tokens = len(group_.prompt_tokens), rollout.final.tokens
+            row_1T = jnp.array([group_.prompt_tokens + tokens])
+            all_TV = jax.nn.log_softmax(model(row_1T)[0, start - 1 : -1])
+            picked_T = all_TV[jnp.arange(len(tokens)), jnp.array(tokens)]
+            entropy = -(jnp.exp(all_TV) * all_TV).sum(-1).mean()
+            ratio_T = jnp.exp(picked_T - jax.lax.stop_gradient(picked_T))
+            losses.append(-advantage * ratio_T.mean() - 0.1 * entropy)
+            logprobs.append(picked_T)
+    return sum(losses) / len(losses), jnp.concatenate(logprobs)
+
+
+@pytest.mark.parametrize(
+    ("multiple", "budget"), [(1, 20), (4, 64), (16, 200), (16, 10_000)]
+)
+def test_loss_logprobs_and_gradient_are_those_of_separate_rows(multiple, budget, model):
+    groups, advantages = random_groups()
+    (loss, logprobs), expected = jax.jit(
+        jax.value_and_grad(
+            functools.partial(separate_rows, groups=groups, advantages=advantages),
+            has_aux=True,
+        )
+    )(model)
+    batch, shape = packed(
+        groups, advantages, length_multiple=multiple, max_tokens=budget
+    )
+    actual = batch_logprobs(model, batch, temperature=1.0, chunk=7)
+    actual = np.asarray(actual)[batch.weights_KC > 0]
+    np.testing.assert_allclose(np.sort(actual), np.sort(logprobs), atol=1e-5)
+    objective = functools.partial(
+        policy_objective, temperature=1.0, chunk=8, remat="none", clip_low=0.2,
+        clip_high=0.2, kl_coef=0.0, entropy_coef=0.1,
+    )  # fmt: skip
+    weights = token_weights(
+        batch.weights_KC > 0, batch.segments_KC, aggregation="grpo", max_tokens=1
+    )
+    add = jax.jit(functools.partial(add_gradients, objective))
+    grads, total = zero_gradients(model), 0.0
+    for part in cut(batch.replace(weights_KC=weights), shape.at_once):
+        grads, sums = add(model, grads, part)
+        total += sums["loss"]
+    np.testing.assert_allclose(total, loss, atol=1e-5)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-5), grads, expected
+    )

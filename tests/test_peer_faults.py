@@ -17,6 +17,7 @@ resume skips data; shuffle not restored  below
 """
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -25,8 +26,15 @@ import numpy as np
 import pytest
 
 from ovd_jax.learning.learner import Learner
-from ovd_jax.learning.losses import policy_loss, token_weights
-from ovd_jax.learning.update import TrainState, batch_logprobs, optimizer
+from ovd_jax.learning.losses import policy_loss
+from ovd_jax.learning.update import (
+    TrainState,
+    add_gradients,
+    batch_logprobs,
+    optimizer,
+    policy_objective,
+    zero_gradients,
+)
 from ovd_jax.models import hf
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.pack import pack
@@ -44,9 +52,8 @@ OPTIMIZER = dict(
     weight_decay=0.0, b1=0.9, b2=0.99, grad_clip=1.0,
 )  # fmt: skip
 LEARNER = dict(
-    reference=None, minibatches=2, epochs=1, temperature=1.0, chunk=4, logprob_rows=2,
-    micro_batches=1, aggregation="grpo", max_tokens=16, remat=False, clip_low=0.2,
-    clip_high=0.2, kl_coef=0.0,
+    reference=None, minibatches=2, epochs=1, temperature=1.0, chunk=4, remat="none",
+    aggregation="grpo", max_tokens=16, clip_low=0.2, clip_high=0.2, kl_coef=0.0,
 )  # fmt: skip
 
 
@@ -73,10 +80,11 @@ def make_group(prompt, *completions):
     return Group(problem, tuple(prompt), tuple(map(rollout, completions)))
 
 
-def make_batch(*completions, prompt=(1, 5), advantages=(1.0, -0.5, 0.7, 0.3), width=8):
-    steps = [[[value] for value in advantages[: len(completions)]]]
-    group = make_group(prompt, *completions)
-    return pack([group], steps, length_multiple=width, max_tokens=64)
+def make_batch(*completions, prompt=(1, 5), advantages=(1.0, -0.5, 0.7, 0.3), width=4):
+    """Every completion in a pack of its own."""
+    groups = [make_group(prompt, completion) for completion in completions]
+    steps = [[[value]] for value in advantages[: len(completions)]]
+    return pack(groups, steps, length_multiple=width, max_tokens=64)[0]
 
 
 BATCH = make_batch((7, 8, EOS), (9, EOS), (4, 4, 4, EOS), (EOS,))
@@ -108,7 +116,7 @@ def test_the_rope_theta_of_a_folder_reaches_the_logits(model, tmp_path):
         raw = json.loads((tmp_path / "config.json").read_text())
         raw["rope_parameters"]["rope_theta"] = raw["rope_theta"] = theta
         (tmp_path / "config.json").write_text(json.dumps(raw))
-        logits.append(jax.jit(Transformer.__call__)(hf.load(tmp_path), BATCH.tokens_BT))
+        logits.append(jax.jit(Transformer.__call__)(hf.load(tmp_path), BATCH.tokens_KC))
     assert np.abs(logits[0] - logits[1]).max() > 1e-2
 
 
@@ -118,33 +126,29 @@ def test_a_sampled_end_token_is_returned_and_trained(model):
     assert completion.stopped
     assert completion.tokens[-1] in sampler.stop_ids
     batch = make_batch(completion.tokens, prompt=(1, 5), advantages=[1.0])
-    end = 2 + len(completion.tokens) - 1
-    assert batch.tokens_BT[0, end] == completion.tokens[-1]
-    grads_BT = jax.grad(lambda x: loss_and_kl(x, batch)[0])(batch.behavior_logprobs_BT)
-    assert grads_BT[0, end] < 0  # descending makes it likelier
-    np.testing.assert_array_equal(grads_BT[0, end + 1 :], 0.0)
+    end = len(completion.tokens) - 1
+    assert batch.tokens_KC[0, end] == completion.tokens[-1]
+    logprobs_KC = np.full(batch.tokens_KC.shape, -1.0, np.float32)
+    grads_KC = jax.grad(lambda x: loss_and_kl(x, batch)[0])(logprobs_KC)
+    assert grads_KC[0, end] < 0  # descending makes it likelier
+    np.testing.assert_array_equal(grads_KC[0, end + 1 :], 0.0)
 
 
 @jax.jit
-def loss_and_kl(logprobs_BT, batch):
-    weights_BT = token_weights(
-        batch.completion_mask_BT, aggregation="grpo", max_tokens=16
+def loss_and_kl(logprobs_KC, batch):
+    loss, sums = policy_loss(
+        logprobs_KC, -logprobs_KC, batch, clip_low=0.2, clip_high=0.2, kl_coef=0.3
     )
-    loss, metrics = policy_loss(
-        logprobs_BT, batch, weights_BT, clip_low=0.2, clip_high=0.2, kl_coef=0.3
-    )
-    return loss, metrics["kl"]
+    return loss, sums["kl"]
 
 
 @pytest.mark.parametrize("pad", [0, EOS])
 def test_masks_come_from_lengths_and_not_from_ids(pad):
     """Prompts and completions may hold the padding's id, and end tokens inside."""
-    batch = make_batch((7, pad, EOS), (EOS, pad), prompt=(pad, EOS, 5), width=8)
-    expected = [[0, 0, 0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0]]
-    np.testing.assert_array_equal(batch.completion_mask_BT, np.array(expected, bool))
-    np.testing.assert_array_equal(
-        batch.tokens_BT[:, 3:6], [[7, pad, EOS], [EOS, pad, 0]]
-    )
+    batch = make_batch((7, pad, EOS), (EOS, pad), prompt=(pad, EOS, 5))
+    np.testing.assert_array_equal(batch.weights_KC, [[1, 1, 1, 0], [1, 1, 0, 0]])
+    np.testing.assert_array_equal(batch.tokens_KC, [[7, pad, EOS, 0], [EOS, pad, 0, 0]])
+    np.testing.assert_array_equal(batch.prompt_lengths_K, [3, 3])
 
 
 def test_seeds_differ_by_step_and_by_purpose_and_come_back():
@@ -164,38 +168,43 @@ def test_the_sampler_has_no_seed_of_its_own(model):
 
 def test_padding_counts_neither_in_the_loss_nor_in_the_kl():
     """The wide batch has six times the padding, and nothing sensible in it."""
-    noise_BT = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
-    policy_BT, ref_BT = noise_BT - 2, noise_BT[::-1] - 2
-    loss, kl = loss_and_kl(policy_BT, BATCH.replace(ref_logprobs_BT=ref_BT))
+    noise_KC = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    policy_KC, ref_KC = noise_KC - 2, noise_KC[::-1] - 2
+    loss, kl = loss_and_kl(policy_KC, BATCH.replace(ref_logprobs_KC=ref_KC))
     assert kl > 0.1
 
-    def widened(x_BT, fill):
-        return jnp.pad(x_BT, ((0, 0), (0, 24)), constant_values=fill)
+    def widened(x_KC, fill):
+        return jnp.pad(x_KC, ((0, 0), (0, 24)), constant_values=fill)
 
-    wide = jax.tree.map(lambda x: widened(x, 0), BATCH)
-    wide = wide.replace(ref_logprobs_BT=widened(ref_BT, np.inf))
+    wide = jax.tree.map(lambda x: widened(x, 0) if x.ndim == 2 else x, BATCH)
+    wide = wide.replace(ref_logprobs_KC=widened(ref_KC, np.inf))
     for fill in (5.0, np.inf):
-        actual = loss_and_kl(widened(policy_BT, fill), wide)
+        actual = loss_and_kl(widened(policy_KC, fill), wide)
         np.testing.assert_allclose(actual, (loss, kl), rtol=1e-6)
 
 
 def test_no_array_of_all_logits_is_made(config, make_model):
     """Neither by the update and its gradient, nor for behavior and reference."""
-    big = dataclasses.replace(config, vocab_size=BIG_VOCAB)
+    model = make_model(dataclasses.replace(config, vocab_size=BIG_VOCAB))
+    chunk, width = 4, model.config.width
     batch = make_batch(*[(7, 8, EOS)] * 4, width=16)
-    rows, chunk = batch.tokens_BT.size, LEARNER["chunk"]
-    learner, state = make_learner(make_model(big), micro_batches=1)
-    update = jax.make_jaxpr(learner._update)(state, batch).jaxpr
+    count = batch.tokens_KC.size
+    objective = functools.partial(
+        policy_objective, temperature=1.0, chunk=chunk, remat="none", clip_low=0.2,
+        clip_high=0.2, kl_coef=0.0,
+    )  # fmt: skip
+    update = jax.make_jaxpr(functools.partial(add_gradients, objective))(
+        model, zero_gradients(model), batch
+    )
     score = jax.make_jaxpr(
-        lambda m, tokens: batch_logprobs(m, tokens, temperature=1.0, chunk=4, rows=4)
-    )(state.model, batch.tokens_BT).jaxpr
-    weights = BIG_VOCAB * big.width
-    for jaxpr in (update, score):
-        sizes = sizes_with(BIG_VOCAB, jaxpr)
+        lambda m, batch: batch_logprobs(m, batch, temperature=1.0, chunk=chunk)
+    )(model, batch)
+    for traced in (update, score):
+        sizes = sizes_with(BIG_VOCAB, traced.jaxpr)
         assert chunk * BIG_VOCAB in sizes
-        assert max(sizes) <= weights < rows * BIG_VOCAB / 2
-    whole = jax.make_jaxpr(Transformer.__call__)(state.model, batch.tokens_BT).jaxpr
-    assert max(sizes_with(BIG_VOCAB, whole)) == rows * BIG_VOCAB
+        assert max(sizes) <= BIG_VOCAB * width < count * BIG_VOCAB / 2
+    whole = jax.make_jaxpr(Transformer.__call__)(model, batch.tokens_KC).jaxpr
+    assert max(sizes_with(BIG_VOCAB, whole)) == count * BIG_VOCAB
 
 
 def test_a_group_reads_its_prompt_once(model):
@@ -220,7 +229,7 @@ def test_a_group_reads_its_prompt_once(model):
 def taught(config, make_model):
     """(learner, state before, state after) one rollout batch of 2 * 3 steps."""
     learner, state = make_learner(make_model(config), minibatches=2, epochs=3)
-    return learner, state, learner.learn(state, BATCH, seed=0)[0]
+    return learner, state, learner.learn(state, BATCH, packs=2, seed=0)[0]
 
 
 def test_the_old_state_is_donated(taught):
@@ -246,10 +255,10 @@ def test_data_and_its_order_are_functions_of_the_step_alone(model):
     assert len({problem.question for batch in seen for problem in batch}) > 12
     learner, _ = make_learner(model, epochs=3)
     orders = [
-        [part.tokens_BT.tolist() for part in learner.split(BATCH, seed=seed)]
+        [part.tokens_KC.tolist() for part in learner.split(BATCH, seed=seed)]
         for seed in (5, 6, 5)
     ]
     assert orders[0] == orders[2] != orders[1]
     for epoch in range(3):
         rows = [row for part in orders[0][2 * epoch : 2 * epoch + 2] for row in part]
-        assert sorted(rows) == sorted(BATCH.tokens_BT.tolist())
+        assert sorted(rows) == sorted(BATCH.tokens_KC.tolist())

@@ -1,15 +1,14 @@
-"""The transformer's invariants, and log-probabilities against a dense softmax."""
+"""The transformer's invariants."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ovd_jax.learning.logprobs import linear_logprobs, token_logprobs
 from ovd_jax.models.transformer import (
+    REMAT,
     RopeScaling,
     Transformer,
     empty_cache,
@@ -20,7 +19,7 @@ TOKENS_BT = np.random.default_rng(1).integers(0, 26, (3, 9)).astype(np.int32)
 SCALING = RopeScaling(8.0, 1.0, 4.0, original_max_positions=16)
 VALID_BT = np.ones(TOKENS_BT.shape, bool)
 forward = jax.jit(Transformer.__call__)
-hidden = jax.jit(Transformer.hidden, static_argnames="remat")
+hidden = jax.jit(Transformer.hidden)
 extend = jax.jit(Transformer.extend)
 
 
@@ -126,72 +125,11 @@ def test_logits_are_float32_when_computing_in_bfloat16(config, model, make_model
     assert np.any(logits_BTV.astype(jnp.bfloat16).astype(jnp.float32) != logits_BTV)
 
 
-def dense(hidden_MD, head_VD, targets_M, temperature):
-    """What `linear_logprobs` computes, with all logits at once."""
-    logprobs_MV = jax.nn.log_softmax(hidden_MD @ head_VD.T / temperature)
-    entropies_M = -jnp.sum(jnp.exp(logprobs_MV) * logprobs_MV, axis=-1)
-    picked_M = jnp.take_along_axis(logprobs_MV, targets_M[:, None], axis=-1)[:, 0]
-    return picked_M, entropies_M
+@pytest.mark.parametrize("remat", REMAT)
+def test_layers_are_recomputed_only_on_request_and_gradients_stay(remat, model):
+    def loss(model, remat):
+        return jnp.sum(model.hidden(TOKENS_BT, remat=remat) ** 2)
 
-
-@pytest.mark.parametrize(
-    ("chunk", "temperature"), [(1, 1.0), (5, 0.7), (8, 1.0), (24, 1.5), (1000, 1.0)]
-)
-def test_chunked_logprobs_equal_a_dense_log_softmax(chunk, temperature):
-    rng = np.random.default_rng(2)
-    hidden_MD = jnp.asarray(rng.standard_normal((24, 6)), jnp.float32)
-    head_VD = jnp.asarray(rng.standard_normal((11, 6)), jnp.float32)
-    targets_M = jnp.asarray(rng.integers(0, 11, 24))
-    weights_2M = jnp.asarray(rng.standard_normal((2, 24)), jnp.float32)
-    chunked = functools.partial(linear_logprobs, temperature=temperature, chunk=chunk)
-    whole = functools.partial(dense, temperature=temperature)
-
-    def outputs_and_gradients(function):
-        def weighted(hidden_MD, head_VD):
-            outputs = jnp.stack(function(hidden_MD, head_VD, targets_M))
-            return jnp.sum(outputs * weights_2M), outputs
-
-        grad = jax.jit(jax.grad(weighted, argnums=(0, 1), has_aux=True))
-        return grad(hidden_MD, head_VD)
-
-    jax.tree.map(
-        assert_close, outputs_and_gradients(chunked), outputs_and_gradients(whole)
-    )
-
-
-def test_token_logprobs_are_of_each_token_given_those_before(model):
-    scored = jax.jit(functools.partial(token_logprobs, temperature=1.3, chunk=7))
-    logprobs_BT, entropies_BT = scored(model, TOKENS_BT)
-    logprobs_BTV = jax.nn.log_softmax(forward(model, TOKENS_BT) / 1.3)
-    for row in range(3):
-        for t in range(1, 9):
-            expected = logprobs_BTV[row, t - 1, TOKENS_BT[row, t]]
-            assert_close(logprobs_BT[row, t], expected)
-    expected_BT = -jnp.sum(jnp.exp(logprobs_BTV) * logprobs_BTV, axis=-1)[:, :-1]
-    assert_close(entropies_BT[:, 1:], expected_BT)
-    np.testing.assert_array_equal(logprobs_BT[:, 0], 0.0)
-    np.testing.assert_array_equal(entropies_BT[:, 0], 0.0)
-
-
-def test_gradients_through_remat_and_chunks_equal_those_of_the_plain_model(model):
-    weights_BT = np.random.default_rng(3).standard_normal((3, 8)).astype(np.float32)
-
-    def chunked(model):
-        logprobs_BT, _ = token_logprobs(model, TOKENS_BT, chunk=7, remat=True)
-        return jnp.mean(logprobs_BT[:, 1:] * weights_BT)
-
-    def whole(model):
-        logprobs_BTV = jax.nn.log_softmax(model(TOKENS_BT)[:, :-1])
-        targets_BT1 = TOKENS_BT[:, 1:, None]
-        picked_BT1 = jnp.take_along_axis(logprobs_BTV, targets_BT1, axis=-1)
-        return jnp.mean(picked_BT1[..., 0] * weights_BT)
-
-    grads, expected = (jax.jit(jax.grad(loss))(model) for loss in (chunked, whole))
-    jax.tree.map(assert_close, grads, expected)
-    assert all(np.abs(leaf).max() > 1e-2 for leaf in jax.tree.leaves(expected))
-
-
-@pytest.mark.parametrize("remat", [False, True])
-def test_layers_are_recomputed_only_on_request(remat, model):
-    traced = hidden.trace(model, TOKENS_BT, remat=remat)
-    assert ("remat" in str(traced.jaxpr)) == remat
+    grad = jax.jit(jax.grad(loss), static_argnums=1)
+    assert ("remat" in str(grad.trace(model, remat).jaxpr)) == (remat != "none")
+    jax.tree.map(assert_close, grad(model, remat), grad(model, "none"))

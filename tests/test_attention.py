@@ -1,0 +1,79 @@
+"""Attention in blocks against one softmax over the whole of a row."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovd_jax.models import attention
+from ovd_jax.models.attention import Layout, attend, causal
+
+HEADS, GROUPS, SIZE = 4, 2, 6
+
+
+def dense(q_BTHE, k_BTKE, v_BTKE, layout):
+    mixed = jax.nn.dot_product_attention(
+        q_BTHE, k_BTKE, v_BTKE, mask=layout.mask_BTS()[:, None], implementation="xla"
+    )
+    return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def arrays(batch, length):
+    rng = np.random.default_rng(0)
+    shapes = [(batch, length, heads, SIZE) for heads in (HEADS, GROUPS, GROUPS)]
+    return [jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes]
+
+
+def shared_prompt(segments, lengths, stretch) -> Layout:
+    """Two packs of a prompt in 5 slots, of which `lengths` hold one."""
+    prompt = np.zeros((2, 5), np.int32)
+    segments = np.concatenate([prompt, segments], 1).astype(np.int32)
+    prefix = np.where(segments == 0, 0, np.array(lengths)[:, None]).astype(np.int32)
+    return Layout(np.zeros_like(segments), segments, prefix, prompt=5, stretch=stretch)
+
+
+LAYOUTS = {
+    "causal": causal(2, 17),
+    "branches": Layout(
+        np.zeros((2, 6), np.int32),
+        np.array([[1, 1, 1, 2, 2, 3], [1, 1, 2, 2, 3, 3]], np.int32),
+        np.array([[0, 0, 0, 2, 2, 3], [0, 0, 1, 1, 2, 2]], np.int32),
+    ),
+    "one stretch": shared_prompt([[1, 1, 2, 2], [1, 2, 2, -1]], (5, 2), 4),
+    "three stretches": shared_prompt(
+        [[1, 1, 2, 3, 3, 3, 4, -1, -1], [1, 1, 1, 2, 2, -1, 3, 4, 5]], (1, 4), 3
+    ),
+}
+
+
+@pytest.mark.parametrize("block", [3, 256])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_blocks_equal_one_softmax_and_so_do_their_gradients(name, block, monkeypatch):
+    monkeypatch.setattr(attention, "_BLOCK", block)
+    layout = LAYOUTS[name]
+    inputs = arrays(*layout.segments_BT.shape)
+    seen = np.asarray(layout.segments_BT)[..., None] >= 0  # padding may say anything
+    weights = np.random.default_rng(1).standard_normal((1, 1, HEADS * SIZE)) * seen
+
+    def outputs_and_gradients(function):
+        def loss(*inputs):
+            mixed = function(*inputs, layout) * weights
+            return mixed.sum(), mixed
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(*inputs)
+
+    actual, expected = map(outputs_and_gradients, (attend, dense))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-5), actual, expected
+    )
+
+
+def test_a_stretch_costs_its_own_square():
+    """No array has the scores of a whole row."""
+    layout = shared_prompt(np.repeat(np.arange(1, 9), 4)[None].repeat(2, 0), (5, 5), 4)
+    length = layout.segments_BT.shape[1]
+    jaxpr = jax.make_jaxpr(lambda *x: attend(*x, layout))(*arrays(2, length))
+    largest = max(v.aval.size for e in jaxpr.eqns for v in e.outvars)
+    assert largest < 2 * HEADS * length**2 / 2

@@ -1,0 +1,266 @@
+"""The loss in numbers worked by hand: two rows, three trained tokens and two."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovd_jax.learning.losses import (
+    Batch,
+    importance_weights,
+    k3,
+    policy_loss,
+    token_weights,
+)
+
+MASK_KC = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 0]], bool)
+AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
+CLIP = dict(clip_low=0.2, clip_high=0.4)
+
+
+def assert_close(actual, expected, tolerance=1e-6):
+    np.testing.assert_allclose(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+WHOLE_KC = MASK_KC.astype(np.float32)
+
+
+def make_batch(weights_KC=WHOLE_KC, **fields) -> Batch:
+    """Zeros but for `weights_KC` and `fields`."""
+    zeros_KC = np.zeros(weights_KC.shape, np.float32)
+    integers_KC = zeros_KC.astype(np.int32)
+    defaults = dict(
+        prompts_KP=integers_KC,
+        prompt_lengths_K=integers_KC[:, 0] + 1,
+        tokens_KC=integers_KC,
+        segments_KC=integers_KC + 1,
+        offsets_KC=integers_KC,
+        weights_KC=weights_KC,
+        teacher_KC=zeros_KC.astype(bool),
+        advantages_KC=zeros_KC,
+        sampler_logprobs_KC=zeros_KC,
+        behavior_logprobs_KC=zeros_KC,
+        ref_logprobs_KC=zeros_KC,
+    )
+    return Batch(**defaults | fields)
+
+
+def loss_of(logprobs_KC, batch, **options):
+    """The loss at entropies of 0."""
+    zeros_KC = jnp.zeros_like(logprobs_KC)
+    return policy_loss(logprobs_KC, zeros_KC, batch, **CLIP | options)
+
+
+def loss_of_ratio(ratio, advantage, *, kl_coef=0.0, ref=0.0):
+    """(loss, metrics) of one token of weight 1 whose behavior log-probability is 0."""
+    batch = make_batch(
+        np.ones((1, 1), np.float32),
+        advantages_KC=np.full((1, 1), advantage, np.float32),
+        ref_logprobs_KC=np.full((1, 1), ref, np.float32),
+    )
+    return loss_of(jnp.log(jnp.full((1, 1), ratio)), batch, kl_coef=kl_coef)
+
+
+def weigh(trained_KC, aggregation, segments_KC=None):
+    if segments_KC is None:
+        segments_KC = np.ones(trained_KC.shape, np.int32)
+    return token_weights(
+        trained_KC, np.array(segments_KC), aggregation=aggregation, max_tokens=10
+    )
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "first", "second"),
+    [
+        ("grpo", 1 / 3 / 2, 1 / 2 / 2),
+        ("dapo", 1 / 5, 1 / 5),
+        ("dr_grpo", 1 / 10 / 2, 1 / 10 / 2),
+    ],
+)
+def test_token_weights_by_hand(aggregation, first, second):
+    """Trajectories of three tokens and two, in one pack or in one each."""
+    expected = MASK_KC * np.array([[first], [second]])
+    weights_KC = weigh(MASK_KC, aggregation)
+    assert_close(weights_KC, expected)
+    assert weights_KC.dtype == np.float32
+    together = weigh(MASK_KC.reshape(1, -1), aggregation, [[1] * 5 + [2] * 5])
+    assert_close(together, expected.reshape(1, -1))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_row_without_trained_tokens_counts_nowhere(aggregation):
+    longer = np.concatenate([MASK_KC, np.zeros((3, 5), bool)])
+    weights_KC = weigh(longer, aggregation)
+    alone_KC = weigh(MASK_KC, aggregation)
+    np.testing.assert_array_equal(weights_KC[:2], alone_KC)
+    np.testing.assert_array_equal(weights_KC[2:], 0.0)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_nothing_to_train_on_gives_weights_of_zero(aggregation):
+    nothing = np.zeros((2, 5), bool)
+    weights_KC = weigh(nothing, aggregation)
+    np.testing.assert_array_equal(weights_KC, np.zeros((2, 5)))
+
+
+def test_an_unknown_aggregation_is_named():
+    with pytest.raises(ValueError, match="'mean' is not one of grpo, dapo, dr_grpo"):
+        weigh(MASK_KC, "mean")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "gain", "slope"),
+    [
+        (1.0, 2.0, 2.0, 2.0),
+        (1.3, 2.0, 2.6, 2.6),  # inside: 1.4 is the upper end
+        (1.5, 2.0, 2.8, 0.0),  # a likely good token is not pushed further
+        (0.5, 2.0, 1.0, 1.0),  # an unlikely good one is
+        (0.7, -2.0, -1.6, 0.0),  # an unlikely bad token is not pushed further
+        (1.5, -2.0, -3.0, -3.0),  # a likely bad one is
+        (1.5, 0.0, 0.0, 0.0),
+    ],
+)
+def test_clipping_by_hand(ratio, advantage, gain, slope):
+    """d(ratio * A) / d(log p) is ratio * A."""
+    loss, metrics = loss_of_ratio(ratio, advantage)
+    assert_close(loss, -gain)
+    assert_close(metrics["ratio_sum"], ratio)
+    assert metrics["clipped_sum"] == float(not 0.8 <= ratio <= 1.4)
+    grad = jax.grad(lambda x: loss_of_ratio(jnp.exp(x), advantage)[0])(jnp.log(ratio))
+    assert_close(grad, -slope)
+
+
+@pytest.mark.parametrize(
+    ("policy", "ref", "expected"),
+    [
+        (0.5, 0.5, 0.0),
+        (0.25, 0.5, 2 - np.log(2) - 1),
+        (0.5, 0.25, 0.5 + np.log(2) - 1),
+        (1.0, np.exp(-1.0), np.exp(-1.0)),
+    ],
+)
+def test_k3_by_hand(policy, ref, expected):
+    assert_close(k3(jnp.log(policy), jnp.log(ref)), expected)
+
+
+def test_k3_of_a_small_drift_is_no_rounding_noise():
+    """About half the square of it; 1 is a million times that."""
+    drifts = np.array([1e-2, -1e-3, 1e-4, -1e-5], np.float32)
+    np.testing.assert_allclose(k3(0.0, drifts), drifts**2 / 2, rtol=5e-3)
+
+
+def test_k3_is_unbiased_for_the_kl():
+    policy, ref = np.array([0.7, 0.2, 0.1]), np.array([0.3, 0.3, 0.4])
+    values = k3(jnp.log(policy), jnp.log(ref))
+    assert np.all(values > 0)
+    assert_close(np.sum(policy * values), np.sum(policy * np.log(policy / ref)))
+
+
+def test_the_kl_is_added_with_its_coefficient():
+    loss, metrics = loss_of_ratio(1.0, 2.0, kl_coef=0.5, ref=np.log(2.0))
+    assert_close(metrics["kl"], 1 - np.log(2))
+    assert_close(loss, -2.0 + 0.5 * (1 - np.log(2)))
+
+
+def test_importance_weights_are_capped_and_leave_the_teachers_tokens_alone():
+    batch = make_batch(
+        np.ones((1, 4), np.float32),
+        sampler_logprobs_KC=np.array([[-np.log(5), -np.log(5), 0, 0]], np.float32),
+        teacher_KC=np.array([[0, 0, 0, 1]], bool),
+    )
+    behavior_KC = np.log(np.array([[0.1, 0.9, 0.6, 0.5]], np.float32))
+    weights_KC = importance_weights(behavior_KC, batch, cap=2.0)
+    assert_close(weights_KC, [[0.5, 2.0, 0.6, 1.0]])
+
+
+def test_importance_weights_scale_the_surrogate_but_not_the_kl():
+    """Weights 0.5 and 2 (capped), 1 for the teacher's token; ratios are 1."""
+    batch = make_batch(
+        np.ones((1, 3), np.float32),
+        advantages_KC=np.array([[1, -1, 3]], np.float32),
+        sampler_logprobs_KC=np.log(np.array([[2.0, 0.01, 0.01]], np.float32)),
+        teacher_KC=np.array([[0, 0, 1]], bool),
+        ref_logprobs_KC=np.full((1, 3), np.log(2.0), np.float32),
+    )
+    options = dict(kl_coef=1.0, importance_cap=2.0)
+    loss, metrics = loss_of(jnp.zeros((1, 3)), batch, **options)
+    kl = 3 * (1 - np.log(2))
+    assert_close(metrics["kl"], kl)
+    assert_close(loss, kl - (0.5 - 2.0 + 3.0))
+
+
+def noisy_case():
+    """A batch of random numbers and the policy's."""
+    rng = np.random.default_rng(0)
+    names = ("advantages_KC", "behavior_logprobs_KC", "ref_logprobs_KC")
+    draws = [rng.normal(size=MASK_KC.shape).astype(np.float32) for _ in range(4)]
+    return make_batch(**dict(zip(names, draws[1:], strict=True))), draws[0]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_the_losses_of_the_rows_add_up_to_the_batchs(aggregation):
+    batch, logprobs_KC = noisy_case()
+    batch = batch.replace(weights_KC=weigh(MASK_KC, aggregation))
+    whole = loss_of(logprobs_KC, batch, kl_coef=0.3)
+    parts = []
+    for row in (slice(0, 1), slice(1, 2)):
+        part = jax.tree.map(lambda x, row=row: x[row], batch)
+        parts.append(loss_of(logprobs_KC[row], part, kl_coef=0.3))
+    jax.tree.map(assert_close, jax.tree.map(jnp.add, *parts), whole)
+    assert whole[1]["tokens"] == 5
+
+
+@pytest.mark.parametrize("field", ["policy", "behavior_logprobs_KC", "ref_logprobs_KC"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 200.0])
+def test_what_an_untrained_position_holds_reaches_neither_loss_nor_gradient(
+    field, value
+):
+    """A log-probability that has drifted by 100 nats overflows `exp`."""
+    batch, logprobs_KC = noisy_case()
+
+    def loss_and_grad(batch, logprobs_KC):
+        return jax.value_and_grad(lambda x: loss_of(x, batch, kl_coef=0.3)[0])(
+            logprobs_KC
+        )
+
+    expected = loss_and_grad(batch, logprobs_KC)
+    if field == "policy":
+        logprobs_KC = np.where(MASK_KC, logprobs_KC, np.float32(value))
+    else:
+        changed_KC = np.where(MASK_KC, getattr(batch, field), np.float32(value))
+        batch = batch.replace(**{field: changed_KC})
+    actual = loss_and_grad(batch, logprobs_KC)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    np.testing.assert_array_equal(actual[1][~MASK_KC], 0.0)
+    assert np.all(actual[1][MASK_KC] != 0)
+
+
+def test_without_behavior_the_policy_is_its_own():
+    """The ratio is 1 whatever the policy, and its slope that of the log-probability."""
+    batch, logprobs_KC = noisy_case()
+    own = batch.replace(behavior_logprobs_KC=logprobs_KC)
+    grad = jax.value_and_grad(lambda x, batch: loss_of(x, batch, kl_coef=0.3)[0])
+    expected = grad(logprobs_KC, own)
+    actual = grad(logprobs_KC, batch.replace(behavior_logprobs_KC=None))
+    jax.tree.map(assert_close, actual, expected)
+
+
+def test_the_entropy_bonus_is_taken_off_the_loss():
+    batch, logprobs_KC = noisy_case()
+    options = dict(kl_coef=0.0, **CLIP)
+    plain, _ = policy_loss(logprobs_KC, logprobs_KC**2, batch, **options)
+    loss, sums = policy_loss(
+        logprobs_KC, logprobs_KC**2, batch, entropy_coef=0.5, **options
+    )
+    assert_close(loss, plain - 0.5 * np.sum(logprobs_KC[MASK_KC] ** 2))
+    assert_close(sums["entropy_sum"], np.sum(logprobs_KC[MASK_KC] ** 2))
+
+
+def test_the_mismatch_is_over_the_students_own_tokens():
+    batch = make_batch(
+        behavior_logprobs_KC=np.full((2, 5), -1.0, np.float32),
+        sampler_logprobs_KC=np.full((2, 5), -1.5, np.float32),
+        teacher_KC=np.array([[1, 1, 0, 0, 0], [0, 0, 0, 1, 0]], bool),
+    )
+    _, sums = loss_of(jnp.zeros((2, 5)), batch, kl_coef=0.0)
+    assert_close([sums["own_tokens"], sums["mismatch_sum"]], [3, 1.5])
