@@ -1,4 +1,7 @@
-"""The quickstart, shorter and measured more often; see benchmarks/ovd_vs_rlvr.py."""
+"""The quickstart, shorter and measured more often; see benchmarks/ovd_vs_rlvr.py.
+
+Groups are of four and not of two samples, which outcome rewards alone need.
+"""
 
 from configs import quickstart
 
@@ -7,7 +10,9 @@ def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs"
     config.num_steps = 40
-    config.eval_every = 5
+    config.problems_per_step = 32
+    config.samples = 4
+    config.eval_every = 8
     config.checkpoint_every = 0
     config.loggers = ()
     return config
