@@ -20,7 +20,7 @@ setup(
         "absl-py>=2.1",
         "flax>=0.12",
         "gguf>=0.17",
-        "jax>=0.8",
+        "jax>=0.10",
         "jinja2>=3.1",
         "math-verify[antlr4_13_2]>=0.8",
         "matplotlib>=3.8",

@@ -26,6 +26,8 @@ def get_config():
     config.teacher.max_new_tokens = 128
     config.teacher.rows = 8
     config.threshold = 5
+    config.granularity = "step"
+    config.credit = "hybrid"  # few of its answers are right; steps still differ
     config.demonstration_tries = 1
     config.baseline = "union"
     config.optimizer.learning_rate = 5e-6

@@ -153,17 +153,20 @@ def separate_rows(model, groups, advantages):
     return sum(losses) / len(losses), jnp.concatenate(logprobs)
 
 
-@pytest.mark.parametrize(
-    ("multiple", "budget"), [(1, 20), (4, 64), (16, 200), (16, 10_000)]
-)
-def test_loss_logprobs_and_gradient_are_those_of_separate_rows(multiple, budget, model):
+@pytest.fixture(scope="module")
+def of_separate_rows(model):
+    """((loss, log-probabilities), gradient)"""
     groups, advantages = random_groups()
-    (loss, logprobs), expected = jax.jit(
-        jax.value_and_grad(
-            functools.partial(separate_rows, groups=groups, advantages=advantages),
-            has_aux=True,
-        )
-    )(model)
+    rows = functools.partial(separate_rows, groups=groups, advantages=advantages)
+    return jax.jit(jax.value_and_grad(rows, has_aux=True))(model)
+
+
+@pytest.mark.parametrize(("multiple", "budget"), [(1, 20), (4, 64), (16, 200)])
+def test_loss_logprobs_and_gradient_are_those_of_separate_rows(
+    multiple, budget, model, of_separate_rows
+):
+    (loss, logprobs), expected = of_separate_rows
+    groups, advantages = random_groups()
     batch, shape = packed(
         groups, advantages, length_multiple=multiple, max_tokens=budget
     )
