@@ -10,8 +10,6 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decode import next_logits
 from ovd_jax.sampling.tree import grow, to_arrays
 
-_MULTIPLE = 16  # prompts are padded to a multiple of this many tokens
-
 
 def label_probabilities(
     model: Transformer,
@@ -64,7 +62,7 @@ def next_probabilities(model, prompts, token_ids, *, rows: int) -> np.ndarray:
     result = np.zeros((len(prompts), len(token_ids)))
     for start in range(0, len(trees), rows):
         part = trees[start : start + rows]
-        tokens, layout, ends = to_arrays(part, rows, _MULTIPLE)
+        tokens, layout, ends = to_arrays(part, rows)
         probs = np.asarray(
             _probabilities_at(model, tokens, layout, ends, np.asarray(token_ids))
         )

@@ -10,6 +10,12 @@ def bucket(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
+def fine_bucket(count: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, ... at or above `count`."""
+    power = bucket(count)
+    return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
+
+
 def round_up(count: int, multiple: int) -> int:
     """The multiple of `multiple` at or above `count`."""
     return -(-count // multiple) * multiple

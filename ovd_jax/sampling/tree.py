@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ovd_jax.models.transformer import Layout
-from ovd_jax.sampling.shapes import bucket, round_up
+from ovd_jax.sampling.shapes import bucket, fine_bucket
+
+_MIN_WIDTH = 32  # tokens; shorter trees are padded to as many
 
 
 @dataclasses.dataclass
@@ -71,12 +73,12 @@ def common(first: Sequence[int], second: Sequence[int]) -> int:
     return size
 
 
-def to_arrays(trees: Sequence[Tree], height: int, multiple: int):
-    """(tokens_BT, layout, ends_BK) for `height` rows, right-padded.
+def to_arrays(trees: Sequence[Tree], height: int):
+    """(tokens_BT, layout, ends_BK) for `height` rows, right-padded to few widths.
 
     K is a power of two; where a row has fewer ends the rest point at its first token.
     """
-    width = round_up(max(len(tree.tokens) for tree in trees), multiple)
+    width = fine_bucket(max(_MIN_WIDTH, *(len(tree.tokens) for tree in trees)))
     names = ("tokens", "positions", "segments", "prefixes")
     arrays = [np.zeros((height, width), np.int32) for _ in names]
     ends = np.zeros((height, bucket(max(len(t.ends) for t in trees))), np.int32)
