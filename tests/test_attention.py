@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ovd_jax.models import attention
-from ovd_jax.models.attention import Layout, attend, causal
+from ovd_jax.models.attention import Layout, attend, attend_cached, causal
 
 HEADS, GROUPS, SIZE = 4, 2, 6
 
@@ -77,3 +77,31 @@ def test_a_stretch_costs_its_own_square():
     jaxpr = jax.make_jaxpr(lambda *x: attend(*x, layout))(*arrays(2, length))
     largest = max(v.aval.size for e in jaxpr.eqns for v in e.outvars)
     assert largest < 2 * HEADS * length**2 / 2
+
+
+def test_a_new_token_sees_its_prompt_and_its_own_row_and_nothing_unused():
+    """Two prompts of 3 and 5 tokens, three rows each, 2 of 4 slots in use before it."""
+    lengths, used, rows = (3, 5), 2, 3
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    q_PGHE = draw(2, rows, HEADS, SIZE)
+    prompt = [draw(2, 5, GROUPS, SIZE) for _ in range(2)]
+    own = [draw(2, rows, 4, GROUPS, SIZE) for _ in range(2)]
+    attend_now = jax.jit(attend_cached)
+    lengths_P = jnp.array(lengths)
+    actual = attend_now(q_PGHE, prompt, own, lengths_P, used)
+    for p, length in enumerate(lengths):
+        for g in range(rows):
+            k, v = (
+                jnp.concatenate([x[p, :length], y[p, g, : used + 1]])[None]
+                for x, y in zip(prompt, own, strict=True)
+            )
+            expected = jax.nn.dot_product_attention(q_PGHE[p, g][None, None], k, v)
+            np.testing.assert_allclose(actual[p, g], expected.ravel(), atol=1e-5)
+    dirty_prompt = [x.at[0, 3:].set(1e3) for x in prompt]
+    dirty_own = [x.at[:, :, used + 1 :].set(-1e3) for x in own]
+    dirty = attend_now(q_PGHE, dirty_prompt, dirty_own, lengths_P, used)
+    np.testing.assert_allclose(dirty, actual, atol=1e-5)

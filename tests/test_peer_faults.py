@@ -39,7 +39,7 @@ from ovd_jax.models import hf
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.pack import pack
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
-from ovd_jax.sampling.decode import prefill
+from ovd_jax.sampling.decode import prefill, row_rngs
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.arithmetic import ArithmeticTask
@@ -210,19 +210,30 @@ def test_no_array_of_all_logits_is_made(config, make_model):
 def test_a_group_reads_its_prompt_once(model):
     """The mlp works on [P, T, F], never on [P * G, T, F]."""
     prompts, samples, length, width = 2, 5, 8, model.config.mlp_width
+    grid = (prompts, samples)
     shapes = shapes_in(
         jax.make_jaxpr(
-            lambda *arrays: prefill(model, *arrays, samples=samples, new_tokens=3)
+            lambda *arrays: prefill(
+                model, *arrays, slots=3, temperature=1.0, top_k=0, top_p=1.0
+            )
         )(
             np.ones((prompts, length), np.int32),
-            np.ones((prompts, length), bool),
-            np.ones(prompts * samples, bool),
+            np.full(prompts, length, np.int32),
+            np.full(grid, 3, np.int32),
+            row_rngs(0, np.arange(10).reshape(grid)),
+            np.array([EOS]),
         ).jaxpr
     )
     assert (prompts, length, width) in shapes
     wide = {shape for shape in shapes if shape[-1:] == (width,) and len(shape) == 3}
     assert {shape[0] for shape in wide if shape[1] == length} == {prompts}
-    assert (prompts * samples, model.config.vocab_size) in shapes  # G rows go on
+    heads = (model.config.num_kv_heads, model.config.head_dim)
+    assert (prompts, length, *heads) in shapes  # its cache is one too
+    assert not any(
+        shape[-3:] == (length, *heads) and np.prod(shape[:-3]) > 2 * prompts
+        for shape in shapes
+    )
+    assert (*grid, model.config.vocab_size) in shapes  # G rows go on
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.sampling import sampler
 from ovd_jax.sampling.decode import choose
-from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.sampling.sampler import Sampler, compact
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
 NEW_TOKENS = 20  # more than the sampler decodes between two looks for stop strings
@@ -26,11 +27,11 @@ class Letters:
 
 
 def sample(model, prompts=PROMPTS, *, seed=0, samples=2, limits=None, **changes):
-    sampler = Sampler(
+    plain = Sampler(
         tokenizer=Letters(), stop_ids=(), max_new_tokens=NEW_TOKENS, prompt_multiple=8
     )
-    sampler = dataclasses.replace(sampler, **changes)
-    return sampler(model, prompts, seed=seed, samples=samples, limits=limits)
+    generate = dataclasses.replace(plain, **changes)
+    return generate(model, prompts, seed=seed, samples=samples, limits=limits)
 
 
 def tokens_of(groups):
@@ -189,6 +190,80 @@ def test_the_filling_after_a_finished_row_is_no_text(model, free):
     completions, _ = stop_at_text(model, free, "aA" * 5, limits=limits)
     assert [c.tokens for c in completions] == [t[:4] for t in tokens_of(free)]
     assert not any(c.stopped for c in completions)
+
+
+@pytest.mark.parametrize("min_rows", [1, 4])
+def test_rows_that_leave_and_room_that_grows_change_no_sample(
+    min_rows, model, monkeypatch
+):
+    """16 rows that end between tokens 1 and 40, looked at every 3 tokens, and room
+    that begins with 4 tokens."""
+    options = dict(samples=4, max_new_tokens=40, stop_ids=(1, 12))
+    expected = sample(model, **options, min_rows=64)
+    monkeypatch.setattr(sampler, "_LOOK_EVERY", 3)
+    monkeypatch.setattr(sampler, "_MIN_SLOTS", 4)
+    grids = []
+    original = sampler.regroup
+
+    def regroup(state, cells_PG, *, slots):
+        grids.append((*cells_PG.shape, slots))
+        return original(state, cells_PG, slots=slots)
+
+    monkeypatch.setattr(sampler, "regroup", regroup)
+    assert_same_samples(sample(model, **options, min_rows=min_rows), expected)
+    lengths = {len(tokens) for tokens in tokens_of(expected)}
+    assert len(lengths) > 4
+    assert min_rows <= min(p * g for p, g, _ in grids) <= 4
+    assert {slots for _, _, slots in grids} >= {8, 16}
+
+
+@pytest.mark.parametrize(
+    ("is_open", "stay", "alive"),
+    [
+        # More than half are needed: nothing moves.
+        ([[1, 1], [1, 0]], [[0, 1], [2, 3]], [[1, 1], [1, 0]]),
+        # One line left, and of it both rows.
+        ([[0, 0], [1, 1]], [[2, 3]], [[1, 1]]),
+        # A row in each line.
+        ([[0, 1], [1, 0]], [[1], [2]], [[1], [1]]),
+        # Three lines are padded to four; dead cells repeat one of their own line.
+        (
+            [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]],
+            [[0, 2], [9, 10], [15, 15], [0, 0]],
+            [[1, 1], [1, 1], [1, 0], [0, 0]],
+        ),
+        # Kept together, the longest line would cost the others three rows each.
+        (
+            [[1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]],
+            [[0], [1], [2], [3], [4], [8], [12], [16]],
+            [[1]] * 8,
+        ),
+    ],
+)
+def test_the_grid_of_what_is_left(is_open, stay, alive):
+    stay_PG, alive_PG = compact(np.array(is_open, bool), min_rows=1)
+    assert stay_PG.tolist() == stay
+    assert alive_PG.tolist() == np.array(alive, bool).tolist()
+
+
+def test_completions_are_handed_over_while_others_are_sampled(model, monkeypatch):
+    monkeypatch.setattr(sampler, "_LOOK_EVERY", 2)
+    calls = []
+    original = sampler.decode
+
+    def decode(*arrays, **options):
+        calls.append(int(arrays[3]))
+        return original(*arrays, **options)
+
+    monkeypatch.setattr(sampler, "decode", decode)
+    limits = (9, 2, 5)
+    make = functools.partial(
+        Sampler, tokenizer=None, stop_ids=(), max_new_tokens=NEW_TOKENS
+    )
+    stream = make().stream(model, PROMPTS, seed=0, limits=limits)
+    seen = [(row, len(completion.tokens), calls[-1]) for row, completion in stream]
+    # The next tokens are on their way when a completion is handed over.
+    assert seen == [(1, 2, 5), (2, 5, 7), (0, 9, 9)]
 
 
 def test_no_prompt_gives_nothing_and_an_empty_one_is_an_error(model):

@@ -11,16 +11,13 @@ from ovd_jax.models.transformer import (
     REMAT,
     RopeScaling,
     Transformer,
-    empty_cache,
     rope_frequencies,
 )
 
 TOKENS_BT = np.random.default_rng(1).integers(0, 26, (3, 9)).astype(np.int32)
 SCALING = RopeScaling(8.0, 1.0, 4.0, original_max_positions=16)
-VALID_BT = np.ones(TOKENS_BT.shape, bool)
 forward = jax.jit(Transformer.__call__)
 hidden = jax.jit(Transformer.hidden)
-extend = jax.jit(Transformer.extend)
 
 
 def assert_close(actual, expected, tolerance=1e-5):
@@ -45,50 +42,15 @@ def test_rows_do_not_see_each_other(model):
     assert_close(forward(model, TOKENS_BT)[1], alone)
 
 
-def test_the_cache_gives_what_a_full_forward_gives(model):
-    expected_BTD = hidden(model, TOKENS_BT)
-    cache = empty_cache(model.config, 3, 12, model.dtype)
-    for start, end in ((0, 3), (3, 6), (6, 9)):
-        hidden_BTD, cache = extend(
-            model, TOKENS_BT[:, start:end], VALID_BT[:, start:end], cache
-        )
-        assert_close(hidden_BTD, expected_BTD[:, start:end])
-    assert int(cache.length) == 9
-    np.testing.assert_array_equal(cache.valid_BS[0], np.arange(12) < 9)
-
-
-def test_left_padding_shifts_no_position(model):
-    """One row is padded by 3, another by 1, and padding holds arbitrary tokens."""
-    pads = (3, 0, 1)
-    tokens_BT = np.full((3, 12), 11, np.int32)
-    valid_BT = np.zeros((3, 12), bool)
-    for row, pad in enumerate(pads):
-        tokens_BT[row, pad : pad + 9] = TOKENS_BT[row]
-        valid_BT[row, pad : pad + 9] = True
-    cache = empty_cache(model.config, 3, 12, model.dtype)
-    hidden_BTD, _ = extend(model, tokens_BT, valid_BT, cache)
-    expected_BTD = hidden(model, TOKENS_BT)
-    for row, pad in enumerate(pads):
-        assert_close(hidden_BTD[row, pad : pad + 9], expected_BTD[row])
-
-
-def test_what_an_unused_slot_holds_does_not_matter(model):
-    cache = empty_cache(model.config, 3, 12, model.dtype)
-    dirty = cache.replace(
-        keys_NBSKE=cache.keys_NBSKE + 50.0, values_NBSKE=cache.values_NBSKE - 1e3
-    )
-    clean_BTD, _ = extend(model, TOKENS_BT, VALID_BT, cache)
-    dirty_BTD, _ = extend(model, TOKENS_BT, VALID_BT, dirty)
-    assert_close(dirty_BTD, clean_BTD)
-
-
-def test_an_invalid_slot_in_the_middle_is_never_attended(model):
-    """A finished row of the sampler goes on writing such slots."""
-    cache = empty_cache(model.config, 3, 12, model.dtype)
-    for start, end, valid in ((0, 3, True), (3, 6, False), (3, 6, True), (6, 9, True)):
-        tokens_BT, valid_BT = TOKENS_BT[:, start:end], np.full((3, 3), valid)
-        hidden_BTD, cache = extend(model, tokens_BT, valid_BT, cache)
-    assert_close(hidden_BTD, hidden(model, TOKENS_BT)[:, 6:])
+def test_reading_keeps_the_rotated_keys_and_the_values_of_every_layer(model):
+    """Prompts of which one begins like the other have the same ones to begin with."""
+    hidden_BTD, keys, values = jax.jit(Transformer.read)(model, TOKENS_BT)
+    assert_close(hidden_BTD, hidden(model, TOKENS_BT))
+    assert keys.shape == values.shape == (2, *TOKENS_BT.shape, 2, 6)
+    _, *short = jax.jit(Transformer.read)(model, TOKENS_BT[:, :4])
+    for some, whole in zip(short, (keys, values), strict=True):
+        assert_close(some, whole[:, :, :4])
+        assert np.std(whole) > 0.1
 
 
 @pytest.mark.parametrize(

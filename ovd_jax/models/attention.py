@@ -74,6 +74,32 @@ def attend(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
     return jnp.concatenate(mixed, axis=1)
 
 
+def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
+    """Attention of one new token in each of G rows that share a prompt; [P, G, H*E].
+
+    `prompt` holds keys and values [P, S, K, E], of which a row sees `lengths_P`; `own`
+    [P, G, O, K, E], of which it sees `count` and its new token behind them.
+    """
+    prompts, rows, heads, size = q_PGHE.shape
+    length, slots = prompt[0].shape[1], own[0].shape[2]
+
+    def tokens(shape, slots, segment):
+        slots = jnp.broadcast_to(slots, shape)
+        return slots, jnp.full(shape, segment), jnp.zeros(shape, jnp.int32)
+
+    queries = (
+        jnp.full((prompts, rows, 1), length + count),
+        jnp.ones((prompts, rows, 1), jnp.int32),
+        jnp.broadcast_to(lengths_P[:, None, None], (prompts, rows, 1)),
+    )
+    own_tokens = tokens((prompts, rows, slots), length + jnp.arange(slots), 1)
+    prompt_tokens = tokens((prompts, length), jnp.arange(length), 0)
+    mixed = _block(
+        q_PGHE[:, :, None], queries, (*own, own_tokens), (*prompt, prompt_tokens)
+    )
+    return mixed.reshape(prompts, rows, heads * size)
+
+
 def _stretches(q_BRWHE, k_BRWKE, v_BRWKE, tokens, *, prompt) -> jax.Array:
     """Attention of each stretch to itself and to (keys, values, tokens) of a prompt."""
     width = q_BRWHE.shape[2]

@@ -1,14 +1,12 @@
 """A decoder-only transformer for the Llama and Qwen2 families.
 
-Axes: B rows, T tokens of the input, S slots that attention can see (the input itself,
-or the KV cache), N layers, D width, H query heads, K key-value heads, E size of a
+Axes: B rows, T tokens, N layers, D width, H query heads, K key-value heads, E size of a
 head, F mlp width, V vocabulary.
 """
 
 import dataclasses
 import math
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -51,26 +49,6 @@ class TransformerConfig:
     max_positions: int = 2048
 
 
-class Cache(flax.struct.PyTreeNode):
-    """Keys and values of the tokens read so far, in the first `length` of S slots."""
-
-    keys_NBSKE: jax.Array
-    values_NBSKE: jax.Array
-    valid_BS: jax.Array  # bool: the slot holds a token, not padding
-    length: jax.Array  # int32: slots in use, the same for every row
-
-
-def empty_cache(config: TransformerConfig, batch: int, slots: int, dtype) -> Cache:
-    """A cache with room for `slots` tokens in each of `batch` rows."""
-    shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
-    return Cache(
-        keys_NBSKE=jnp.zeros(shape, dtype),
-        values_NBSKE=jnp.zeros(shape, dtype),
-        valid_BS=jnp.zeros((batch, slots), bool),
-        length=jnp.zeros((), jnp.int32),
-    )
-
-
 def rope_frequencies(config: TransformerConfig) -> jax.Array:
     """Radians per position of each rotary pair, shape [E/2]."""
     exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
@@ -92,15 +70,6 @@ def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array
     first, second = jnp.split(x_BTHE.astype(jnp.float32), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(rotated, axis=-1).astype(x_BTHE.dtype)
-
-
-def attend_cached(q_BTHE, k_BSKE, v_BSKE, mask_BTS) -> jax.Array:
-    """Grouped-query attention to a cache, with a float32 softmax; [B, T, H*E]."""
-    batch, length = q_BTHE.shape[:2]
-    mixed = jax.nn.dot_product_attention(
-        q_BTHE, k_BSKE, v_BSKE, mask=mask_BTS[:, None], implementation="xla"
-    )
-    return mixed.reshape(batch, length, -1)
 
 
 class Layer(nnx.Module):
@@ -182,48 +151,25 @@ class Transformer(nnx.Module):
         `remat` says what the backward pass computes again: `none` of it, all but the
         `matmuls`, or each layer in `full`.
         """
+        hidden_BTD, _ = self._run(tokens_BT, layout, remat=remat)
+        return hidden_BTD
+
+    def read(self, tokens_BT):
+        """(final hidden states [B, T, D], keys [N, B, T, K, E], values): what is needed
+        to go on from right-padded rows."""
+        hidden_BTD, (keys, values) = self._run(tokens_BT, None, keep=True)
+        return hidden_BTD, keys, values
+
+    def _run(self, tokens_BT, layout, *, remat="none", keep=False):
         layout = layout or causal(*tokens_BT.shape)
         frequencies = rope_frequencies(self.config)
 
         def block(x_BTD, layer):
             q, k, v = layer.project(x_BTD, layout.positions_BT, frequencies)
-            return layer.finish(x_BTD, attend(q, k, v, layout)), None
+            kept = (k, v) if keep else None
+            return layer.finish(x_BTD, attend(q, k, v, layout)), kept
 
         if remat != "none":
             block = jax.checkpoint(block, policy=REMAT[remat], prevent_cse=False)
-        x_BTD, _ = jax.lax.scan(block, self.embed(tokens_BT), self.layers)
-        return self.norm(x_BTD)
-
-    def extend(self, tokens_BT, valid_BT, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Reads T more tokens into the cache; returns their hidden states and the
-        cache.
-
-        Positions count valid tokens only, so left padding shifts nothing. The caller
-        sees to it that `cache.length + T` slots exist.
-        """
-        length = tokens_BT.shape[1]
-        positions_BT = (
-            cache.valid_BS.sum(1, keepdims=True) + jnp.cumsum(valid_BT, 1) - 1
-        )
-        valid_BS = jax.lax.dynamic_update_slice(
-            cache.valid_BS, valid_BT, (0, cache.length)
-        )
-        slots = jnp.arange(valid_BS.shape[1])
-        causal_TS = slots[None] <= (cache.length + jnp.arange(length))[:, None]
-        mask_BTS = causal_TS[None] & valid_BS[:, None]
-        frequencies = rope_frequencies(self.config)
-
-        def block(carry, inputs):
-            x_BTD, keys, values = carry
-            layer, index = inputs
-            q, k, v = layer.project(x_BTD, positions_BT, frequencies)
-            start = (index, 0, cache.length, 0, 0)
-            keys = jax.lax.dynamic_update_slice(keys, k[None], start)
-            values = jax.lax.dynamic_update_slice(values, v[None], start)
-            mixed_BTD = attend_cached(q, keys[index], values[index], mask_BTS)
-            return (layer.finish(x_BTD, mixed_BTD), keys, values), None
-
-        carry = (self.embed(tokens_BT), cache.keys_NBSKE, cache.values_NBSKE)
-        indices = jnp.arange(self.config.num_layers)
-        (x_BTD, keys, values), _ = jax.lax.scan(block, carry, (self.layers, indices))
-        return self.norm(x_BTD), Cache(keys, values, valid_BS, cache.length + length)
+        x_BTD, kept = jax.lax.scan(block, self.embed(tokens_BT), self.layers)
+        return self.norm(x_BTD), kept

@@ -76,5 +76,6 @@ def next_probabilities(model, prompts, token_ids, *, rows: int) -> np.ndarray:
 def _probabilities_at(model, tokens_BT, layout, ends_BK, token_ids):
     hidden_BTD = model.hidden(tokens_BT, layout)
     hidden_BKD = jnp.take_along_axis(hidden_BTD, ends_BK[:, :, None], axis=1)
-    logits_MV = next_logits(model, hidden_BKD.reshape(-1, hidden_BKD.shape[-1]))
+    hidden_MD = hidden_BKD.reshape(-1, hidden_BKD.shape[-1])
+    logits_MV = next_logits(hidden_MD, model.head_VD)
     return jax.nn.softmax(logits_MV)[:, token_ids].reshape(*ends_BK.shape, -1)

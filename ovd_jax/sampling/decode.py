@@ -1,6 +1,7 @@
 """Prefill and decode under jit: the device side of the sampler.
 
-Axes as in `models/transformer.py`; here T counts the prompt's tokens, O the new ones.
+Axes as in `models/transformer.py`; here P prompts have G rows each that go on from
+them, T counts a prompt's tokens and O the new ones of a row.
 """
 
 import functools
@@ -8,112 +9,227 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from ovd_jax.models.transformer import Cache, Transformer, empty_cache
+from ovd_jax.models.attention import attend_cached
+from ovd_jax.models.transformer import (
+    Layer,
+    Transformer,
+    TransformerConfig,
+    rope_frequencies,
+)
 
 _BISECTIONS = 30  # halvings of the top-p threshold; the last interval is under 1e-8
 
 
-class DecodeState(flax.struct.PyTreeNode):
-    """B sequences in the middle of being sampled."""
+class Decoder(flax.struct.PyTreeNode):
+    """A model as decoding reads it, one token of each row at a time.
 
-    cache: Cache
-    logits_BV: jax.Array  # float32: for the token that comes next
-    tokens_BO: jax.Array  # int32: sampled so far, then zeros
-    logprobs_BO: jax.Array  # float32: of those tokens
-    done_B: jax.Array  # bool
+    Its layers lie apart, for a slice of a stacked weight would be copied at every step,
+    and matrices have the dtype that is computed in.
+    """
+
+    embed: nnx.Embed
+    layers: tuple[Layer, ...]
+    norm: nnx.RMSNorm
+    head_VD: jax.Array
+    config: TransformerConfig = flax.struct.field(pytree_node=False)
+
+
+class DecodeState(flax.struct.PyTreeNode):
+    """P * G rows in the middle of being sampled; caches are tuples over the layers."""
+
+    prompt_keys: tuple[jax.Array, ...]  # [P, T, K, E]
+    prompt_values: tuple[jax.Array, ...]
+    lengths_P: jax.Array  # int32: of the prompts
+    keys: tuple[jax.Array, ...]  # [P, G, O, K, E]
+    values: tuple[jax.Array, ...]
+    tokens_PGO: jax.Array  # int32: sampled so far, then zeros
+    logprobs_PGO: jax.Array  # float32: of those tokens
+    done_PG: jax.Array  # bool
+    limits_PG: jax.Array  # int32: tokens a row may have
+    rngs_PG: jax.Array  # random keys
     count: jax.Array  # int32: tokens sampled so far by the rows that go on
 
 
-@functools.partial(jax.jit, static_argnames=("samples", "new_tokens"))
-def prefill(model: Transformer, tokens_PT, valid_PT, active_B, *, samples, new_tokens):
-    """Reads P left-padded prompts once and gives each `samples` rows to continue it."""
-    prompts, length = tokens_PT.shape
-    cache = empty_cache(model.config, prompts, length, model.dtype)
-    hidden_PTD, cache = model.extend(tokens_PT, valid_PT, cache)
-    logits_PV = next_logits(model, hidden_PTD[:, -1])
+@jax.jit
+def unstack(model: Transformer) -> Decoder:
+    """The model for decoding; matrices are cast once and not at every step."""
 
-    def repeat(x, axis):
-        return jnp.repeat(x, samples, axis=axis)
+    def cast(x):
+        return x.astype(model.dtype) if x.ndim > 1 else x
 
-    def grow(x, axis):
-        widths = [(0, new_tokens if a == axis else 0) for a in range(x.ndim)]
-        return jnp.pad(repeat(x, axis - 1), widths)
-
-    cache = Cache(
-        grow(cache.keys_NBSKE, 2),
-        grow(cache.values_NBSKE, 2),
-        grow(cache.valid_BS, 1),
-        cache.length,
+    layers = tuple(
+        jax.tree.map(lambda x, n=n: cast(x[n]), model.layers)
+        for n in range(model.config.num_layers)
     )
-    rows = prompts * samples
-    return DecodeState(
-        cache=cache,
-        logits_BV=repeat(logits_PV, 0),
-        tokens_BO=jnp.zeros((rows, new_tokens), jnp.int32),
-        logprobs_BO=jnp.zeros((rows, new_tokens), jnp.float32),
-        done_B=~active_B,
+    return Decoder(model.embed, layers, model.norm, model.head_VD, config=model.config)
+
+
+@jax.jit
+def row_rngs(seed, rows_PG) -> jax.Array:
+    """fold_in(key(seed), row) for every row."""
+    return jax.vmap(
+        jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))
+    )(rows_PG)
+
+
+@functools.partial(jax.jit, static_argnames=("slots", "temperature", "top_k", "top_p"))
+def prefill(
+    model: Transformer,
+    tokens_PT,
+    lengths_P,
+    limits_PG,
+    rngs_PG,
+    stop_ids,
+    *,
+    slots: int,
+    **sampling,
+) -> DecodeState:
+    """Reads right-padded prompts once and samples the first token of every row.
+
+    Rows have room for `slots` tokens; `sampling` is for `choose`.
+    """
+    hidden_PTD, *caches = model.read(tokens_PT)
+    last_P1D = jnp.take_along_axis(hidden_PTD, lengths_P[:, None, None] - 1, axis=1)
+    logits_PV = next_logits(last_P1D[:, 0], model.head_VD)
+    grid = limits_PG.shape
+    cache = (*grid, slots, *caches[0].shape[-2:])
+    prompt_keys, prompt_values = (tuple(cache) for cache in caches)
+    state = DecodeState(
+        prompt_keys=prompt_keys,
+        prompt_values=prompt_values,
+        lengths_P=lengths_P,
+        keys=tuple(jnp.zeros(cache, x.dtype) for x in prompt_keys),
+        values=tuple(jnp.zeros(cache, x.dtype) for x in prompt_values),
+        tokens_PGO=jnp.zeros((*grid, slots), jnp.int32),
+        logprobs_PGO=jnp.zeros((*grid, slots), jnp.float32),
+        done_PG=limits_PG <= 0,
+        limits_PG=limits_PG,
+        rngs_PG=rngs_PG,
         count=jnp.zeros((), jnp.int32),
     )
+    logits_PGV = jnp.broadcast_to(logits_PV[:, None], (*grid, logits_PV.shape[-1]))
+    return append(state, logits_PGV, stop_ids, **sampling)
 
 
-def next_logits(model: Transformer, hidden_BD) -> jax.Array:
+def next_logits(hidden_BD, head_VD) -> jax.Array:
     """Float32 logits [B, V] after the last hidden state."""
     return jnp.einsum(
-        "BD,VD->BV", hidden_BD, model.head_VD, preferred_element_type=jnp.float32
+        "BD,VD->BV", hidden_BD, head_VD, preferred_element_type=jnp.float32
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=("temperature", "top_k", "top_p"), donate_argnums=1
+    jax.jit,
+    static_argnames=("temperature", "top_k", "top_p"),
+    donate_argnames="state",
 )
 def decode(
-    model: Transformer,
-    state: DecodeState,
-    keys_B,
-    limits_B,
-    stop_ids,
-    until,
-    *,
-    temperature: float,
-    top_k: int,
-    top_p: float,
+    decoder: Decoder, state: DecodeState, stop_ids, until, **sampling
 ) -> DecodeState:
-    """Samples until every row is done or `until` tokens exist.
+    """Samples on until every row is done or `until` tokens exist."""
+
+    def body(state: DecodeState) -> DecodeState:
+        logits_PGV, state = step(decoder, state)
+        return append(state, logits_PGV, stop_ids, **sampling)
+
+    def unfinished(state: DecodeState):
+        return (state.count < until) & ~state.done_PG.all()
+
+    return jax.lax.while_loop(unfinished, body, state)
+
+
+def step(decoder: Decoder, state: DecodeState):
+    """Reads the last token of every row: (logits for the next one, state)."""
+    place = state.count - 1
+    tokens_PG = jax.lax.dynamic_index_in_dim(
+        state.tokens_PGO, place, axis=2, keepdims=False
+    )
+    positions_PG = jnp.broadcast_to(state.lengths_P[:, None] + place, tokens_PG.shape)
+    frequencies = rope_frequencies(decoder.config)
+    x_PGD = decoder.embed(tokens_PG)
+    keys, values = [], []
+    for n, layer in enumerate(decoder.layers):
+        q, k, v = layer.project(x_PGD, positions_PG, frequencies)
+        own = [
+            jax.lax.dynamic_update_index_in_dim(cache[n], new, place, axis=2)
+            for cache, new in ((state.keys, k), (state.values, v))
+        ]
+        prompt = (state.prompt_keys[n], state.prompt_values[n])
+        mixed_PGD = attend_cached(q, prompt, own, state.lengths_P, place)
+        x_PGD = layer.finish(x_PGD, mixed_PGD)
+        keys.append(own[0])
+        values.append(own[1])
+    logits_PGV = jnp.einsum(
+        "PGD,VD->PGV", decoder.norm(x_PGD), decoder.head_VD,
+        preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    return logits_PGV, state.replace(keys=tuple(keys), values=tuple(values))
+
+
+def append(state: DecodeState, logits_PGV, stop_ids, **sampling) -> DecodeState:
+    """Samples a token for every row that goes on.
 
     A row is done after one of `stop_ids`, which it keeps, or at its limit. Token i of a
     row is drawn with fold_in(key of the row, i): other rows and padding cannot change
     it.
     """
-    rows = jnp.arange(state.done_B.shape[0])
+    grid = state.done_PG.shape
+    rngs_B = jax.vmap(jax.random.fold_in, (0, None))(state.rngs_PG.ravel(), state.count)
+    logits_BV = logits_PGV.reshape(-1, logits_PGV.shape[-1])
+    drawn = choose(logits_BV, rngs_B, **sampling)
+    tokens_PG, logprobs_PG = (
+        jnp.where(state.done_PG, 0, x.reshape(grid)) for x in drawn
+    )
+    stopped_PG = (tokens_PG[..., None] == stop_ids[None, None]).any(-1)
+    stopped_PG |= state.count + 1 >= state.limits_PG
 
-    def body(state: DecodeState) -> DecodeState:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.count)
-        tokens_B, logprobs_B = choose(
-            state.logits_BV, keys, temperature=temperature, top_k=top_k, top_p=top_p
-        )
-        going_B = ~state.done_B
-        tokens_B = jnp.where(going_B, tokens_B, 0)
-        stopped_B = (tokens_B[:, None] == stop_ids[None]).any(1)
-        stopped_B |= state.count + 1 >= limits_B
-        hidden_B1D, cache = model.extend(
-            tokens_B[:, None], going_B[:, None], state.cache
-        )
-        return DecodeState(
-            cache=cache,
-            logits_BV=next_logits(model, hidden_B1D[:, 0]),
-            tokens_BO=state.tokens_BO.at[rows, state.count].set(tokens_B),
-            logprobs_BO=state.logprobs_BO.at[rows, state.count].set(
-                jnp.where(going_B, logprobs_B, 0.0)
-            ),
-            done_B=state.done_B | stopped_B,
-            count=state.count + 1,
+    def put(history_PGO, new_PG):
+        return jax.lax.dynamic_update_index_in_dim(
+            history_PGO, new_PG, state.count, axis=2
         )
 
-    def unfinished(state: DecodeState):
-        return (state.count < until) & ~state.done_B.all()
+    return state.replace(
+        tokens_PGO=put(state.tokens_PGO, tokens_PG),
+        logprobs_PGO=put(state.logprobs_PGO, logprobs_PG),
+        done_PG=state.done_PG | stopped_PG,
+        count=state.count + 1,
+    )
 
-    return jax.lax.while_loop(unfinished, body, state)
+
+@functools.partial(jax.jit, static_argnames="slots")
+def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
+    """The rows numbered `cells_PG` in a new grid, with room for `slots` tokens.
+
+    All rows of a line must have shared a prompt.
+    """
+    lines_P = cells_PG[:, 0] // state.done_PG.shape[1]
+
+    def line(x):
+        return x[lines_P]
+
+    def row(x):
+        return x.reshape(-1, *x.shape[2:])[cells_PG]
+
+    def grown(x):
+        more = [(0, 0)] * x.ndim
+        more[2] = (0, slots - x.shape[2])
+        return jnp.pad(row(x), more)
+
+    return DecodeState(
+        prompt_keys=jax.tree.map(line, state.prompt_keys),
+        prompt_values=jax.tree.map(line, state.prompt_values),
+        lengths_P=line(state.lengths_P),
+        keys=jax.tree.map(grown, state.keys),
+        values=jax.tree.map(grown, state.values),
+        tokens_PGO=grown(state.tokens_PGO),
+        logprobs_PGO=grown(state.logprobs_PGO),
+        done_PG=row(state.done_PG),
+        limits_PG=row(state.limits_PG),
+        rngs_PG=row(state.rngs_PG),
+        count=state.count,
+    )
 
 
 def choose(logits_BV, keys_B, *, temperature: float, top_k: int, top_p: float):

@@ -21,16 +21,15 @@ def round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def left_pad(rows: Sequence[Sequence[int]], height: int, multiple: int):
-    """(tokens, valid): `height` rows ending at the right edge, as long as need be.
+def right_pad(rows: Sequence[Sequence[int]], height: int, multiple: int):
+    """(tokens, lengths): `height` rows beginning at the left edge, as long as need be.
 
-    Rows beyond those given hold one valid token 0, so that no softmax is over nothing.
+    Rows beyond those given hold one token 0, so that no softmax is over nothing.
     """
     width = round_up(max(map(len, rows)), multiple)
     tokens = np.zeros((height, width), np.int32)
-    valid = np.zeros((height, width), bool)
-    valid[len(rows) :, -1] = True
+    lengths = np.ones(height, np.int32)
     for index, row in enumerate(rows):
-        tokens[index, width - len(row) :] = row
-        valid[index, width - len(row) :] = True
-    return tokens, valid
+        tokens[index, : len(row)] = row
+        lengths[index] = len(row)
+    return tokens, lengths
