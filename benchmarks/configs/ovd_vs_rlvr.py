@@ -9,10 +9,10 @@ from configs import quickstart
 def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs"
-    config.num_steps = 40
+    config.num_steps = 80
     config.problems_per_step = 32
     config.samples = 4
-    config.eval_every = 8
+    config.eval_every = 10
     config.checkpoint_every = 0
     config.loggers = ()
     return config
