@@ -1,0 +1,10 @@
+"""Knobs of benchmarks/sampler.py."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.works = ("greedy", "top_p", "group")
+    config.repeats = 5
+    return config

@@ -1,0 +1,11 @@
+"""Knobs of benchmarks/update.py."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.works = ("full", "ragged", "search")
+    config.peers = ("tunix", "trl")
+    config.repeats = 3
+    return config

@@ -1,0 +1,43 @@
+"""What every side does alike: read its work, time calls, report."""
+
+import json
+import resource
+import statistics
+import sys
+import time
+
+
+def work() -> dict:
+    """The work that the command line asks for."""
+    return json.loads(sys.argv[1])
+
+
+def seconds(call, repeats: int) -> float:
+    """Median wall time of `call(index)`, which must wait for its result; the first of
+    `repeats` + 1 calls compiles and is not counted."""
+    return statistics.median(row[0] for row in _timed(call, repeats))
+
+
+def rate(call, repeats: int) -> dict:
+    """Median of what `call(index)` counts a second, and of what it counts."""
+    rows = _timed(call, repeats)
+    return {
+        "tokens_per_s": statistics.median(count / took for took, count in rows),
+        "tokens": statistics.median(count for _, count in rows),
+    }
+
+
+def _timed(call, repeats: int) -> list[tuple[float, object]]:
+    """(seconds, result) of each call but the first."""
+    rows = []
+    for index in range(repeats + 1):
+        started = time.perf_counter()
+        result = call(index)
+        rows.append((time.perf_counter() - started, result))
+    return rows[1:]
+
+
+def report(**measured) -> None:
+    """Prints the last line of a side, with the process's peak of resident memory."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps(measured | {"rss_mib": peak_kib / 1024}))
