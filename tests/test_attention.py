@@ -92,7 +92,16 @@ def test_a_new_token_sees_its_prompt_and_its_own_row_and_nothing_unused():
     own = [draw(2, rows, 4, GROUPS, SIZE) for _ in range(2)]
     attend_now = jax.jit(attend_cached)
     lengths_P = jnp.array(lengths)
-    actual = attend_now(q_PGHE, prompt, own, lengths_P, used)
+
+    def laid_out(prompt, own):
+        """As they are cached: keys with their slots last."""
+        (k, v), (own_k, own_v) = prompt, own
+        return (
+            (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)),
+            (own_k.transpose(0, 1, 3, 4, 2), own_v.swapaxes(2, 3)),
+        )
+
+    actual = attend_now(q_PGHE, *laid_out(prompt, own), lengths_P, used)
     for p, length in enumerate(lengths):
         for g in range(rows):
             k, v = (
@@ -103,5 +112,5 @@ def test_a_new_token_sees_its_prompt_and_its_own_row_and_nothing_unused():
             np.testing.assert_allclose(actual[p, g], expected.ravel(), atol=1e-5)
     dirty_prompt = [x.at[0, 3:].set(1e3) for x in prompt]
     dirty_own = [x.at[:, :, used + 1 :].set(-1e3) for x in own]
-    dirty = attend_now(q_PGHE, dirty_prompt, dirty_own, lengths_P, used)
+    dirty = attend_now(q_PGHE, *laid_out(dirty_prompt, dirty_own), lengths_P, used)
     np.testing.assert_allclose(dirty, actual, atol=1e-5)

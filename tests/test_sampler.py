@@ -11,7 +11,7 @@ import pytest
 
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling import sampler
-from ovd_jax.sampling.decode import choose
+from ovd_jax.sampling.draw import choose
 from ovd_jax.sampling.sampler import Sampler, compact
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
@@ -356,6 +356,19 @@ def test_top_k_and_top_p_keep_what_was_worked_out_by_hand(options, kept):
     assert_frequencies(tokens_B, left / left.sum())
     # The learner knows nothing of top-k and top-p: these are the whole softmax's.
     np.testing.assert_allclose(logprobs_B, np.log(tempered)[tokens_B], atol=1e-5)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-3])
+def test_a_vocabulary_of_many_blocks_is_drawn_from_as_a_small_one(top_p):
+    """600 tokens are two blocks and a part of one; whole blocks may have no weight."""
+    probs = np.random.default_rng(0).dirichlet(np.full(600, 0.2))
+    probs[256:512] = 0
+    probs /= probs.sum()
+    order = np.argsort(-probs)
+    kept = np.zeros(600)
+    kept[order[np.cumsum(probs[order]) - probs[order] < top_p]] = 1
+    tokens_B, _ = draw(probs, top_p=top_p)
+    assert_frequencies(tokens_B, probs * kept / np.sum(probs * kept))
 
 
 @pytest.mark.parametrize("options", [{"top_k": 2}, {"top_p": 0.6}])

@@ -77,27 +77,46 @@ def attend(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
 def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
     """Attention of one new token in each of G rows that share a prompt; [P, G, H*E].
 
-    `prompt` holds keys and values [P, S, K, E], of which a row sees `lengths_P`; `own`
-    [P, G, O, K, E], of which it sees `count` and its new token behind them.
+    `prompt` holds keys [P, K, E, S] and values [P, K, S, E], of which a row sees
+    `lengths_P`; `own` [P, G, K, E, O] and [P, G, K, O, E], of which it sees `count` and
+    its new token behind them. The two are read one after the other, as flash attention
+    reads blocks (arXiv:2205.14135, sec. 3.1): each in the order it is kept in.
     """
-    prompts, rows, heads, size = q_PGHE.shape
-    length, slots = prompt[0].shape[1], own[0].shape[2]
+    prompts, rows, _, size = q_PGHE.shape
+    (prompt_k, prompt_v), (own_k, own_v) = prompt, own
+    groups = own_k.shape[2]
+    q = (q_PGHE * size**-0.5).reshape(prompts, rows, groups, -1, size)
+    slots_O, slots_S = jnp.arange(own_k.shape[-1]), jnp.arange(prompt_k.shape[-1])
+    sees_own = (slots_O <= count)[None, None, None, None]
+    mine = _summarize(q, own_k, own_v, sees_own)
+    # The rows of a prompt are the queries of one product.
+    q = q.swapaxes(1, 2).reshape(prompts, groups, -1, size)
+    sees_prompt = (slots_S[None] < lengths_P[:, None])[:, None, None]
+    shared = [
+        x.reshape(prompts, groups, rows, -1, x.shape[-1]).swapaxes(1, 2)
+        for x in _summarize(q, prompt_k, prompt_v, sees_prompt)
+    ]
+    peak = jnp.maximum(mine[0], shared[0])
+    mixed, total = 0.0, 0.0
+    for peak_of_part, sum_of_part, mixed_of_part in (mine, shared):
+        scale = jnp.exp(peak_of_part - peak)
+        total += scale * sum_of_part
+        mixed += scale * mixed_of_part
+    return (mixed / total).astype(own_v.dtype).reshape(prompts, rows, -1)
 
-    def tokens(shape, slots, segment):
-        slots = jnp.broadcast_to(slots, shape)
-        return slots, jnp.full(shape, segment), jnp.zeros(shape, jnp.int32)
 
-    queries = (
-        jnp.full((prompts, rows, 1), length + count),
-        jnp.ones((prompts, rows, 1), jnp.int32),
-        jnp.broadcast_to(lengths_P[:, None, None], (prompts, rows, 1)),
-    )
-    own_tokens = tokens((prompts, rows, slots), length + jnp.arange(slots), 1)
-    prompt_tokens = tokens((prompts, length), jnp.arange(length), 0)
-    mixed = _block(
-        q_PGHE[:, :, None], queries, (*own, own_tokens), (*prompt, prompt_tokens)
-    )
-    return mixed.reshape(prompts, rows, heads * size)
+def _summarize(q, k, v, sees):
+    """One block of attention: (peak of the scores, sum of exp(score - peak), values
+    mixed by these weights), for q [..., X, E], k [..., E, S] and v [..., S, E]."""
+    scores = jnp.einsum("...XE,...ES->...XS", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(sees, scores, _HIDDEN)
+    peak = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - peak)
+    mixed = jnp.einsum(
+        "...XS,...SE->...XE", weights.astype(v.dtype), v,
+        preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    return peak, weights.sum(-1, keepdims=True), mixed
 
 
 def _stretches(q_BRWHE, k_BRWKE, v_BRWKE, tokens, *, prompt) -> jax.Array:

@@ -18,8 +18,7 @@ from ovd_jax.models.transformer import (
     TransformerConfig,
     rope_frequencies,
 )
-
-_BISECTIONS = 30  # halvings of the top-p threshold; the last interval is under 1e-8
+from ovd_jax.sampling.draw import choose
 
 
 class Decoder(flax.struct.PyTreeNode):
@@ -37,13 +36,16 @@ class Decoder(flax.struct.PyTreeNode):
 
 
 class DecodeState(flax.struct.PyTreeNode):
-    """P * G rows in the middle of being sampled; caches are tuples over the layers."""
+    """P * G rows in the middle of being sampled.
 
-    prompt_keys: tuple[jax.Array, ...]  # [P, T, K, E]
-    prompt_values: tuple[jax.Array, ...]
+    Caches are tuples over the layers, laid out as the products of attention read them.
+    """
+
+    prompt_keys: tuple[jax.Array, ...]  # [P, K, E, T]
+    prompt_values: tuple[jax.Array, ...]  # [P, K, T, E]
     lengths_P: jax.Array  # int32: of the prompts
-    keys: tuple[jax.Array, ...]  # [P, G, O, K, E]
-    values: tuple[jax.Array, ...]
+    keys: tuple[jax.Array, ...]  # [P, G, K, E, O]
+    values: tuple[jax.Array, ...]  # [P, G, K, O, E]
     tokens_PGO: jax.Array  # int32: sampled so far, then zeros
     logprobs_PGO: jax.Array  # float32: of those tokens
     done_PG: jax.Array  # bool
@@ -90,18 +92,19 @@ def prefill(
 
     Rows have room for `slots` tokens; `sampling` is for `choose`.
     """
-    hidden_PTD, *caches = model.read(tokens_PT)
+    hidden_PTD, keys_NPTKE, values_NPTKE = model.read(tokens_PT)
     last_P1D = jnp.take_along_axis(hidden_PTD, lengths_P[:, None, None] - 1, axis=1)
     logits_PV = next_logits(last_P1D[:, 0], model.head_VD)
     grid = limits_PG.shape
-    cache = (*grid, slots, *caches[0].shape[-2:])
-    prompt_keys, prompt_values = (tuple(cache) for cache in caches)
+    heads, size = keys_NPTKE.shape[-2:]
     state = DecodeState(
-        prompt_keys=prompt_keys,
-        prompt_values=prompt_values,
+        prompt_keys=tuple(jnp.einsum("NPTKE->NPKET", keys_NPTKE)),
+        prompt_values=tuple(jnp.einsum("NPTKE->NPKTE", values_NPTKE)),
         lengths_P=lengths_P,
-        keys=tuple(jnp.zeros(cache, x.dtype) for x in prompt_keys),
-        values=tuple(jnp.zeros(cache, x.dtype) for x in prompt_values),
+        keys=tuple(jnp.zeros((*grid, heads, size, slots), x.dtype) for x in keys_NPTKE),
+        values=tuple(
+            jnp.zeros((*grid, heads, slots, size), x.dtype) for x in values_NPTKE
+        ),
         tokens_PGO=jnp.zeros((*grid, slots), jnp.int32),
         logprobs_PGO=jnp.zeros((*grid, slots), jnp.float32),
         done_PG=limits_PG <= 0,
@@ -109,15 +112,15 @@ def prefill(
         rngs_PG=rngs_PG,
         count=jnp.zeros((), jnp.int32),
     )
-    logits_PGV = jnp.broadcast_to(logits_PV[:, None], (*grid, logits_PV.shape[-1]))
-    return append(state, logits_PGV, stop_ids, **sampling)
+    return append(state, jnp.repeat(logits_PV, grid[1], 0), stop_ids, **sampling)
 
 
 def next_logits(hidden_BD, head_VD) -> jax.Array:
     """Float32 logits [B, V] after the last hidden state."""
+    # In this order the product is a fifth to a third faster on CPU.
     return jnp.einsum(
-        "BD,VD->BV", hidden_BD, head_VD, preferred_element_type=jnp.float32
-    )
+        "VD,BD->VB", head_VD, hidden_BD, preferred_element_type=jnp.float32
+    ).T
 
 
 @functools.partial(
@@ -131,8 +134,8 @@ def decode(
     """Samples on until every row is done or `until` tokens exist."""
 
     def body(state: DecodeState) -> DecodeState:
-        logits_PGV, state = step(decoder, state)
-        return append(state, logits_PGV, stop_ids, **sampling)
+        logits_BV, state = step(decoder, state)
+        return append(state, logits_BV, stop_ids, **sampling)
 
     def unfinished(state: DecodeState):
         return (state.count < until) & ~state.done_PG.all()
@@ -141,7 +144,7 @@ def decode(
 
 
 def step(decoder: Decoder, state: DecodeState):
-    """Reads the last token of every row: (logits for the next one, state)."""
+    """Reads the last token of every row: (logits [P * G, V] for the next, state)."""
     place = state.count - 1
     tokens_PG = jax.lax.dynamic_index_in_dim(
         state.tokens_PGO, place, axis=2, keepdims=False
@@ -152,23 +155,19 @@ def step(decoder: Decoder, state: DecodeState):
     keys, values = [], []
     for n, layer in enumerate(decoder.layers):
         q, k, v = layer.project(x_PGD, positions_PG, frequencies)
-        own = [
-            jax.lax.dynamic_update_index_in_dim(cache[n], new, place, axis=2)
-            for cache, new in ((state.keys, k), (state.values, v))
-        ]
+        put = jax.lax.dynamic_update_index_in_dim
+        keys.append(put(state.keys[n], k, place, axis=4))
+        values.append(put(state.values[n], v, place, axis=3))
         prompt = (state.prompt_keys[n], state.prompt_values[n])
+        own = (keys[n], values[n])
         mixed_PGD = attend_cached(q, prompt, own, state.lengths_P, place)
         x_PGD = layer.finish(x_PGD, mixed_PGD)
-        keys.append(own[0])
-        values.append(own[1])
-    logits_PGV = jnp.einsum(
-        "PGD,VD->PGV", decoder.norm(x_PGD), decoder.head_VD,
-        preferred_element_type=jnp.float32,
-    )  # fmt: skip
-    return logits_PGV, state.replace(keys=tuple(keys), values=tuple(values))
+    x_BD = decoder.norm(x_PGD).reshape(-1, x_PGD.shape[-1])
+    state = state.replace(keys=tuple(keys), values=tuple(values))
+    return next_logits(x_BD, decoder.head_VD), state
 
 
-def append(state: DecodeState, logits_PGV, stop_ids, **sampling) -> DecodeState:
+def append(state: DecodeState, logits_BV, stop_ids, **sampling) -> DecodeState:
     """Samples a token for every row that goes on.
 
     A row is done after one of `stop_ids`, which it keeps, or at its limit. Token i of a
@@ -177,7 +176,6 @@ def append(state: DecodeState, logits_PGV, stop_ids, **sampling) -> DecodeState:
     """
     grid = state.done_PG.shape
     rngs_B = jax.vmap(jax.random.fold_in, (0, None))(state.rngs_PG.ravel(), state.count)
-    logits_BV = logits_PGV.reshape(-1, logits_PGV.shape[-1])
     drawn = choose(logits_BV, rngs_B, **sampling)
     tokens_PG, logprobs_PG = (
         jnp.where(state.done_PG, 0, x.reshape(grid)) for x in drawn
@@ -212,17 +210,17 @@ def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
     def row(x):
         return x.reshape(-1, *x.shape[2:])[cells_PG]
 
-    def grown(x):
+    def grown(x, axis=2):
         more = [(0, 0)] * x.ndim
-        more[2] = (0, slots - x.shape[2])
+        more[axis] = (0, slots - x.shape[axis])
         return jnp.pad(row(x), more)
 
     return DecodeState(
         prompt_keys=jax.tree.map(line, state.prompt_keys),
         prompt_values=jax.tree.map(line, state.prompt_values),
         lengths_P=line(state.lengths_P),
-        keys=jax.tree.map(grown, state.keys),
-        values=jax.tree.map(grown, state.values),
+        keys=tuple(grown(x, axis=4) for x in state.keys),
+        values=tuple(grown(x, axis=3) for x in state.values),
         tokens_PGO=grown(state.tokens_PGO),
         logprobs_PGO=grown(state.logprobs_PGO),
         done_PG=row(state.done_PG),
@@ -230,55 +228,3 @@ def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
         rngs_PG=row(state.rngs_PG),
         count=state.count,
     )
-
-
-def choose(logits_BV, keys_B, *, temperature: float, top_k: int, top_p: float):
-    """A token for each row and its log-probability under softmax(logits / temperature).
-
-    Temperature 0 takes the likeliest token, with log-probabilities at temperature 1.
-    The log-probability is that of the whole distribution, before top-k and top-p, which
-    is what the learner recomputes.
-    """
-    logprobs_BV = jax.nn.log_softmax(logits_BV / (temperature or 1.0))
-    if temperature == 0:
-        tokens_B = jnp.argmax(logits_BV, axis=-1)
-    else:
-        kept_BV = logprobs_BV
-        if top_k > 0:
-            kept_BV = keep_top_k(kept_BV, top_k)
-        if top_p < 1:
-            kept_BV = keep_top_p(kept_BV, top_p)
-        tokens_B = jax.vmap(jax.random.categorical)(keys_B, kept_BV)
-    picked_B = jnp.take_along_axis(logprobs_BV, tokens_B[:, None], axis=-1)[:, 0]
-    return tokens_B.astype(jnp.int32), picked_B
-
-
-def keep_top_k(logprobs_BV, k: int) -> jax.Array:
-    """-inf for all but the `k` likeliest tokens (and those tied with the last)."""
-    k = min(k, logprobs_BV.shape[-1])
-    threshold_B1 = jax.lax.top_k(logprobs_BV, k)[0][:, -1:]
-    return jnp.where(logprobs_BV >= threshold_B1, logprobs_BV, -jnp.inf)
-
-
-def keep_top_p(logprobs_BV, p: float) -> jax.Array:
-    """-inf outside the smallest set of likeliest tokens whose probability reaches `p`.
-
-    The probability threshold is found by bisection: thirty sums over V cost less than
-    one sort of it.
-    """
-    probs_BV = jax.nn.softmax(logprobs_BV)
-    low_B1 = jnp.zeros((probs_BV.shape[0], 1))
-    high_B1 = probs_BV.max(-1, keepdims=True)
-
-    def halve(_, bounds):
-        low_B1, high_B1 = bounds
-        middle_B1 = (low_B1 + high_B1) / 2
-        mass_B1 = jnp.sum(probs_BV, -1, keepdims=True, where=probs_BV >= middle_B1)
-        enough_B1 = mass_B1 >= p
-        return (
-            jnp.where(enough_B1, middle_B1, low_B1),
-            jnp.where(enough_B1, high_B1, middle_B1),
-        )
-
-    low_B1, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (low_B1, high_B1))
-    return jnp.where(probs_BV >= low_B1, logprobs_BV, -jnp.inf)
