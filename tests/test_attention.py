@@ -98,7 +98,10 @@ def test_a_new_token_sees_its_prompt_and_its_own_row_and_nothing_unused():
         (k, v), (own_k, own_v) = prompt, own
         return (
             (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)),
-            (own_k.transpose(0, 1, 3, 4, 2), own_v.swapaxes(2, 3)),
+            (
+                own_k.transpose(0, 1, 3, 4, 2).reshape(-1, GROUPS, SIZE, 4),
+                own_v.swapaxes(2, 3).reshape(-1, GROUPS, 4, SIZE),
+            ),
         )
 
     actual = attend_now(q_PGHE, *laid_out(prompt, own), lengths_P, used)

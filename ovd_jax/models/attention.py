@@ -78,22 +78,24 @@ def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
     """Attention of one new token in each of G rows that share a prompt; [P, G, H*E].
 
     `prompt` holds keys [P, K, E, S] and values [P, K, S, E], of which a row sees
-    `lengths_P`; `own` [P, G, K, E, O] and [P, G, K, O, E], of which it sees `count` and
+    `lengths_P`; `own` [P*G, K, E, O] and [P*G, K, O, E], of which it sees `count` and
     its new token behind them. The two are read one after the other, as flash attention
     reads blocks (arXiv:2205.14135, sec. 3.1): each in the order it is kept in.
     """
     prompts, rows, _, size = q_PGHE.shape
     (prompt_k, prompt_v), (own_k, own_v) = prompt, own
-    groups = own_k.shape[2]
+    groups = own_k.shape[1]
     q = (q_PGHE * size**-0.5).reshape(prompts, rows, groups, -1, size)
     slots_O, slots_S = jnp.arange(own_k.shape[-1]), jnp.arange(prompt_k.shape[-1])
-    sees_own = (slots_O <= count)[None, None, None, None]
-    mine = _summarize(q, own_k, own_v, sees_own)
+    sees_own = (slots_O <= count)[None, None, None]
+    mine = _summarize(q.reshape(-1, *q.shape[2:]), own_k, own_v, sees_own)
     # The rows of a prompt are the queries of one product.
     q = q.swapaxes(1, 2).reshape(prompts, groups, -1, size)
     sees_prompt = (slots_S[None] < lengths_P[:, None])[:, None, None]
     shared = [
-        x.reshape(prompts, groups, rows, -1, x.shape[-1]).swapaxes(1, 2)
+        x.reshape(prompts, groups, rows, -1, x.shape[-1])
+        .swapaxes(1, 2)
+        .reshape(prompts * rows, groups, -1, x.shape[-1])
         for x in _summarize(q, prompt_k, prompt_v, sees_prompt)
     ]
     peak = jnp.maximum(mine[0], shared[0])
@@ -107,13 +109,13 @@ def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
 
 def _summarize(q, k, v, sees):
     """One block of attention: (peak of the scores, sum of exp(score - peak), values
-    mixed by these weights), for q [..., X, E], k [..., E, S] and v [..., S, E]."""
-    scores = jnp.einsum("...XE,...ES->...XS", q, k, preferred_element_type=jnp.float32)
+    mixed by these weights), for q [R, K, X, E], k [R, K, E, S] and v [R, K, S, E]."""
+    scores = jnp.einsum("RKXE,RKES->RKXS", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(sees, scores, _HIDDEN)
     peak = scores.max(-1, keepdims=True)
     weights = jnp.exp(scores - peak)
     mixed = jnp.einsum(
-        "...XS,...SE->...XE", weights.astype(v.dtype), v,
+        "RKXS,RKSE->RKXE", weights.astype(v.dtype), v,
         preferred_element_type=jnp.float32,
     )  # fmt: skip
     return peak, weights.sum(-1, keepdims=True), mixed

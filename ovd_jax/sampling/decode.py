@@ -44,8 +44,8 @@ class DecodeState(flax.struct.PyTreeNode):
     prompt_keys: tuple[jax.Array, ...]  # [P, K, E, T]
     prompt_values: tuple[jax.Array, ...]  # [P, K, T, E]
     lengths_P: jax.Array  # int32: of the prompts
-    keys: tuple[jax.Array, ...]  # [P, G, K, E, O]
-    values: tuple[jax.Array, ...]  # [P, G, K, O, E]
+    keys: tuple[jax.Array, ...]  # [P * G, K, E, O]: a G of 1 would cost copies
+    values: tuple[jax.Array, ...]  # [P * G, K, O, E]
     tokens_PGO: jax.Array  # int32: sampled so far, then zeros
     logprobs_PGO: jax.Array  # float32: of those tokens
     done_PG: jax.Array  # bool
@@ -101,9 +101,12 @@ def prefill(
         prompt_keys=tuple(jnp.einsum("NPTKE->NPKET", keys_NPTKE)),
         prompt_values=tuple(jnp.einsum("NPTKE->NPKTE", values_NPTKE)),
         lengths_P=lengths_P,
-        keys=tuple(jnp.zeros((*grid, heads, size, slots), x.dtype) for x in keys_NPTKE),
+        keys=tuple(
+            jnp.zeros((limits_PG.size, heads, size, slots), x.dtype) for x in keys_NPTKE
+        ),
         values=tuple(
-            jnp.zeros((*grid, heads, slots, size), x.dtype) for x in values_NPTKE
+            jnp.zeros((limits_PG.size, heads, slots, size), x.dtype)
+            for x in values_NPTKE
         ),
         tokens_PGO=jnp.zeros((*grid, slots), jnp.int32),
         logprobs_PGO=jnp.zeros((*grid, slots), jnp.float32),
@@ -156,8 +159,9 @@ def step(decoder: Decoder, state: DecodeState):
     for n, layer in enumerate(decoder.layers):
         q, k, v = layer.project(x_PGD, positions_PG, frequencies)
         put = jax.lax.dynamic_update_index_in_dim
-        keys.append(put(state.keys[n], k, place, axis=4))
-        values.append(put(state.values[n], v, place, axis=3))
+        k, v = (x.reshape(-1, *x.shape[2:]) for x in (k, v))
+        keys.append(put(state.keys[n], k, place, axis=3))
+        values.append(put(state.values[n], v, place, axis=2))
         prompt = (state.prompt_keys[n], state.prompt_values[n])
         own = (keys[n], values[n])
         mixed_PGD = attend_cached(q, prompt, own, state.lengths_P, place)
@@ -210,19 +214,19 @@ def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
     def row(x):
         return x.reshape(-1, *x.shape[2:])[cells_PG]
 
-    def grown(x, axis=2):
+    def grown(x, axis):
         more = [(0, 0)] * x.ndim
         more[axis] = (0, slots - x.shape[axis])
-        return jnp.pad(row(x), more)
+        return jnp.pad(x, more)
 
     return DecodeState(
         prompt_keys=jax.tree.map(line, state.prompt_keys),
         prompt_values=jax.tree.map(line, state.prompt_values),
         lengths_P=line(state.lengths_P),
-        keys=tuple(grown(x, axis=4) for x in state.keys),
-        values=tuple(grown(x, axis=3) for x in state.values),
-        tokens_PGO=grown(state.tokens_PGO),
-        logprobs_PGO=grown(state.logprobs_PGO),
+        keys=tuple(grown(x[cells_PG.ravel()], 3) for x in state.keys),
+        values=tuple(grown(x[cells_PG.ravel()], 2) for x in state.values),
+        tokens_PGO=grown(row(state.tokens_PGO), 2),
+        logprobs_PGO=grown(row(state.logprobs_PGO), 2),
         done_PG=row(state.done_PG),
         limits_PG=row(state.limits_PG),
         rngs_PG=row(state.rngs_PG),
