@@ -12,9 +12,11 @@ def work() -> dict:
     return json.loads(sys.argv[1])
 
 
+WARM_UP = 3  # calls that are not counted: they compile, ragged work for several shapes
+
+
 def seconds(call, repeats: int) -> float:
-    """Median wall time of `call(index)`, which must wait for its result; the first of
-    `repeats` + 1 calls compiles and is not counted."""
+    """Median wall time of `call(index)`, which must wait for its result."""
     return statistics.median(row[0] for row in _timed(call, repeats))
 
 
@@ -28,13 +30,13 @@ def rate(call, repeats: int) -> dict:
 
 
 def _timed(call, repeats: int) -> list[tuple[float, object]]:
-    """(seconds, result) of each call but the first."""
+    """(seconds, result) of each call after the warm-up."""
     rows = []
-    for index in range(repeats + 1):
+    for index in range(WARM_UP + repeats):
         started = time.perf_counter()
         result = call(index)
         rows.append((time.perf_counter() - started, result))
-    return rows[1:]
+    return rows[WARM_UP:]
 
 
 def report(**measured) -> None:
