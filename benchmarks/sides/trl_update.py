@@ -79,7 +79,8 @@ with tempfile.TemporaryDirectory() as folder:
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict({"prompt": ["-"] * 64}),
         args=GRPOConfig(
-            output_dir=folder, max_steps=work["repeats"] + timing.WARM_UP, use_cpu=True, bf16=False,
+            output_dir=folder, max_steps=work["repeats"] + timing.WARM_UP,
+            use_cpu=True, bf16=False,
             per_device_train_batch_size=8, num_generations=8, beta=0.0,
             gradient_accumulation_steps=len(lengths) // 8, loss_type="grpo",
             gradient_checkpointing=work["checkpointing"], report_to=[],
