@@ -79,10 +79,7 @@ def load(folder: Path, dtype=jnp.float32, shardings=None) -> Transformer:
     config = read_config(folder)
     abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    if shardings is None:
-        places = [None] * len(leaves)
-    else:
-        places = treedef.flatten_up_to(shardings)
+    places = jax.tree.leaves(shardings) or [None] * len(leaves)
     tensors = shards.Tensors(folder)
     stored = [_stored(path, leaf) for path, leaf in leaves]
     for parameter in stored:  # all of them, before the first is read
