@@ -48,9 +48,7 @@ def check(config) -> None:
             raise ValueError(f"config.{knob} is empty; set it to {what}.")
     output = Path(config.output).resolve()
     if output == Path(config.model).resolve():
-        raise ValueError(
-            f"config.output={config.output} is config.model; name another."
-        )
+        raise ValueError(f"config.output={config.output} is the model; name another.")
     check_replaceable(output)
     check_dtype(config.dtype)
 
