@@ -60,7 +60,7 @@ def open_model(name: str, scratch: Path):
     """
     if (Path(name) / "checkpoints").is_dir():
         return open_run(Path(name))
-    if name.endswith(".gguf"):
+    if name.endswith(".gguf") and Path(name).is_file():
         gguf.write_hf_folder(name, scratch / "gguf")
         folder = scratch / "gguf"
     else:

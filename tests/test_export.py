@@ -196,6 +196,8 @@ def test_a_gguf_in_place_of_a_folder_is_refused_with_the_remedy(tmp_path):
             build.find_model(str(name), "student")
         with pytest.raises(ValueError, match=command):
             hf.load(name)
+    with pytest.raises(ValueError, match=r"No model folder at 'none\.gguf'"):
+        export.main(settings(model="none.gguf", output=tmp_path / "out"))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def read_raw(folder: Path) -> dict:
 def find_gguf(path: Path) -> list[Path]:
     """The GGUF files that `path` is or holds."""
     path = Path(path)
-    return [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
+    if path.is_file():
+        return [path] if path.suffix == ".gguf" else []
+    return sorted(path.glob("*.gguf"))
 
 
 def parse_config(raw: dict) -> TransformerConfig:
