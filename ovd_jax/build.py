@@ -32,6 +32,11 @@ def find_model(name: str, role: str) -> Path:
         return smollm2_dir()
     if (Path(name) / "export").is_dir():
         return Path(name) / "export"
+    if (Path(name) / "checkpoints").is_dir():
+        raise ValueError(
+            f"{name} is a run without an export; write one with `python "
+            f"launch/export.py --config.model={name} --config.output=DIR`."
+        )
     return hf.resolve(name)
 
 

@@ -31,7 +31,7 @@ def main(config):
     """Trains as `config` says and writes a Hugging Face folder to `run_dir/export`."""
     started = time.time()
     enable_compilation_cache()
-    model, tokenizer = starting_model(config)
+    model, tokenizer, source = starting_model(config)
     examples = example_source(config)
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
     state = TrainState.create(model, tx)
@@ -60,7 +60,8 @@ def main(config):
             checkpoints.save(state)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
-    hf.save(state.model, export, tokenizer, jnp.dtype(config.export_dtype))
+    dtype = jnp.dtype(config.export_dtype)
+    hf.save(state.model, export, tokenizer, dtype, source=source)
     flags.summary(
         loss=metrics.get("loss"), steps=int(state.step),
         seconds=round(time.time() - started, 1), export=str(export),
@@ -68,17 +69,14 @@ def main(config):
 
 
 def starting_model(config):
-    """The model to tune and its tokenizer: a fresh embedded one, or a folder's."""
-    fresh = {
-        "student": embedded.student_config,
-        "teacher": embedded.teacher_config,
-    }
-    if config.model in fresh:
+    """(model to tune, its tokenizer, its folder); a fresh embedded model has none."""
+    if config.model in embedded.SIZES:
         tokenizer = embedded.arithmetic_tokenizer()
-        shape = fresh[config.model](len(tokenizer))
-        return Transformer(shape, jax.random.key(config.seed)), tokenizer
+        shape = embedded.SIZES[config.model](len(tokenizer))
+        return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
     folder = hf.resolve(config.model)
-    return hf.load(folder, jnp.dtype(config.compute_dtype)), load_tokenizer(folder)
+    model = hf.load(folder, jnp.dtype(config.compute_dtype))
+    return model, load_tokenizer(folder), folder
 
 
 def example_source(config):

@@ -78,7 +78,7 @@ def main(config):
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
-    hf.save(state.model, export, tokenizer, jnp.dtype(config.export_dtype))
+    hf.save(state.model, export, dtype=jnp.dtype(config.export_dtype), source=folder)
     report(config, time.time() - started)
 
 

@@ -275,6 +275,9 @@ def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path):
     train = ("train", f"model={taught}", f"teacher.model={taught}", *TRAIN)
     runner.finish(*train, f"run_dir={whole}")
     assert any(row["replaced_share"] for row in read_metrics(whole)[:-1])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        exported = (whole / "export" / name).read_bytes()
+        assert exported == (taught / name).read_bytes()
     step_seconds = np.median(
         [row["seconds_collect"] for row in read_metrics(whole)[:-1]]
     )

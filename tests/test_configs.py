@@ -25,8 +25,8 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.buffer import RolloutBuffer
 
 CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
-SFT = {"sft", "quickstart_student", "quickstart_teacher"}
-TRAINING = [p.stem for p in CONFIGS if p.stem not in SFT | {"__init__"}]
+OTHER = {"sft", "quickstart_student", "quickstart_teacher", "export"}
+TRAINING = [p.stem for p in CONFIGS if p.stem not in OTHER | {"__init__"}]
 NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 

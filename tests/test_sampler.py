@@ -51,9 +51,7 @@ def assert_same_samples(actual, expected):
             np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 1.5])
-def test_logprobs_are_those_of_a_forward_pass(temperature, model):
-    """Greedy completions carry log-probabilities at temperature 1."""
+def assert_logprobs_are_those_of_a_forward_pass(model, temperature):
     groups = sample(model, temperature=temperature)
     rows = [
         (*prompt, *completion.tokens)
@@ -71,6 +69,17 @@ def test_logprobs_are_those_of_a_forward_pass(temperature, model):
         expected = logprobs_BT[row, end - NEW_TOKENS - 1 : end - 1]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
         assert np.std(expected) > 0.3 or temperature == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 1.5])
+def test_logprobs_are_those_of_a_forward_pass(temperature, model):
+    """Greedy completions carry log-probabilities at temperature 1."""
+    assert_logprobs_are_those_of_a_forward_pass(model, temperature)
+
+
+def test_logprobs_are_those_of_a_forward_pass_of_qwen3(config, make_model):
+    qwen3 = dataclasses.replace(config, qkv_bias=False, qk_norm=True, head_dim=10)
+    assert_logprobs_are_those_of_a_forward_pass(make_model(qwen3), 1.0)
 
 
 def test_greedy_takes_the_argmax_of_a_full_forward(model):

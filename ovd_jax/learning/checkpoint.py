@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from ovd_jax.learning.update import TrainState
+from ovd_jax.models.transformer import Transformer
 
 
 class Checkpoints:
@@ -39,37 +40,76 @@ class Checkpoints:
         A damaged one is passed over with a warning: from the one before, training comes
         to the same state again. Raises ValueError where none of them can be read.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, by_path(state))
-        failures = []
-        for step in sorted(self.manager.all_steps(), reverse=True):
-            try:
-                saved = self.manager.restore(
-                    step, args=ocp.args.StandardRestore(abstract)
-                )
-            except Exception as error:  # Orbax raises plain ones too
-                reason = " ".join(str(error).split())  # pages of it
-                failures.append(f"step {step}: {reason[:200]}")
-                continue
-            if failures:
-                warnings.warn(
-                    f"Going on from step {step}: in {self.manager.directory} newer "
-                    f"checkpoints cannot be read ({'; '.join(failures)}).",
-                    stacklevel=2,
-                )
-            treedef = jax.tree.structure(state)
-            return jax.tree.unflatten(treedef, [saved[name] for name in by_path(state)])
-        if failures:
-            raise ValueError(
-                f"No checkpoint in {self.manager.directory} can be read: they are "
-                f"damaged or do not fit this config ({'; '.join(failures)}). Use "
-                "another run_dir, or the config they were made with."
-            )
-        return state
+        saved = _newest(self.manager, ocp.args.StandardRestore(_abstract(state)))
+        return state if saved is None else _in_place_of(state, saved)
 
     def close(self) -> None:
         """Waits for the saves under way."""
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def restore_model(run_dir, model: Transformer) -> Transformer | None:
+    """The newest saved weights of a run, in the layout of `model`, or None.
+
+    What else a checkpoint holds is not read. Raises ValueError where none is readable.
+    """
+    folder = Path(run_dir).absolute() / "checkpoints"
+    if not folder.is_dir():
+        return None
+    only_model = TrainState(step=None, model=model, opt_state=None)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        name: x.update(sharding=x.sharding or device)
+        for name, x in _abstract(only_model).items()
+    }
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        saved = _newest(
+            manager,
+            ocp.args.PyTreeRestore(
+                abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            ),
+        )
+    return saved and _in_place_of(only_model, saved).model
+
+
+def _newest(manager: ocp.CheckpointManager, args) -> dict[str, jax.Array] | None:
+    """What `args` asks for of the newest checkpoint that can be read; None if there is
+    none at all."""
+    failures = []
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            saved = manager.restore(step, args=args)
+        except Exception as error:  # Orbax raises plain ones too
+            reason = " ".join(str(error).split())  # pages of it
+            failures.append(f"step {step}: {reason[:200]}")
+            continue
+        if failures:
+            warnings.warn(
+                f"Going on from step {step}: in {manager.directory} newer "
+                f"checkpoints cannot be read ({'; '.join(failures)}).",
+                stacklevel=3,
+            )
+        return saved
+    if failures:
+        raise ValueError(
+            f"No checkpoint in {manager.directory} can be read: they are "
+            f"damaged or do not fit this config ({'; '.join(failures)}). Use "
+            "another run_dir, or the config they were made with."
+        )
+    return None
+
+
+def _abstract(state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, by_path(state))
+
+
+def _in_place_of(state: TrainState, saved: dict[str, jax.Array]) -> TrainState:
+    treedef = jax.tree.structure(state)
+    return jax.tree.unflatten(treedef, [saved[name] for name in by_path(state)])
 
 
 def by_path(state: TrainState) -> dict[str, jax.Array]:

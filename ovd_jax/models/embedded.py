@@ -45,3 +45,6 @@ def teacher_config(vocab_size: int) -> TransformerConfig:
         vocab_size=vocab_size, width=192, num_layers=6, num_heads=6, num_kv_heads=6,
         head_dim=32, mlp_width=576, max_positions=512,
     )  # fmt: skip
+
+
+SIZES = {"student": student_config, "teacher": teacher_config}

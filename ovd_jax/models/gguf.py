@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
+
+from ovd_jax.models.folders import replaced
 
 _CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -81,39 +82,13 @@ def read_gguf(path: str | Path) -> tuple[dict, Iterator[tuple[str, np.ndarray]]]
 def write_hf_folder(gguf_path: str | Path, out_dir: str | Path) -> None:
     """Writes a folder that `models.hf`, `transformers` and vLLM read.
 
-    It is written beside `out_dir` and then renamed, so `out_dir` is never half there.
-    Replaces a model folder; raises ValueError rather than replace anything else.
+    `out_dir` is never half there. Replaces a model folder; raises ValueError rather
+    than replace anything else.
     """
-    out_dir = Path(out_dir).resolve()
-    check_replaceable(out_dir)
     reader = GGUFReader(gguf_path)
     metadata = _read_metadata(reader)
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{out_dir.name}-", dir=out_dir.parent
-    ) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        _write_files(reader, metadata, new)
-        if out_dir.exists():
-            out_dir.rename(Path(scratch) / "old")
-        new.rename(out_dir)
-
-
-def is_hf_folder(folder: str | Path) -> bool:
-    """Whether `folder` holds a model; `write_hf_folder` leaves all of it or none."""
-    files = ("config.json", "model.safetensors", "tokenizer.json")
-    return all((Path(folder) / name).is_file() for name in files)
-
-
-def check_replaceable(folder: Path) -> None:
-    """Raises ValueError if writing `folder` would destroy what is not a model."""
-    if not folder.exists() or is_hf_folder(folder):
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise ValueError(
-            f"{folder} exists and is no model folder; it is left alone. Name a new one."
-        )
+    with replaced(out_dir) as folder:
+        _write_files(reader, metadata, folder)
 
 
 def _read_metadata(reader: GGUFReader) -> dict:

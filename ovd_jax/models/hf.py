@@ -1,24 +1,28 @@
-"""Hugging Face folders to and from a `Transformer`: config.json and safetensors."""
+"""Hugging Face folders to and from a `Transformer`, one tensor at a time."""
 
+import dataclasses
+import functools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from ovd_jax.models.transformer import RopeScaling, Transformer, TransformerConfig
+from ovd_jax.models import shards
+from ovd_jax.models.folders import copy_companions, replaced
+from ovd_jax.models.hf_config import find_gguf, read_config, read_raw, to_hf_config
+from ovd_jax.models.transformer import Transformer
 
-_FAMILIES = ("llama", "qwen2")
 _LAYER_NAMES = {  # ours -> Hugging Face's; kernels are stored transposed there
     "attention_norm/scale": "input_layernorm.weight",
     "mlp_norm/scale": "post_attention_layernorm.weight",
     **{f"{x}/kernel": f"self_attn.{x}_proj.weight" for x in "qkvo"},
     **{f"{x}/bias": f"self_attn.{x}_proj.bias" for x in "qkv"},
+    **{f"{x}_norm/scale": f"self_attn.{x}_norm.weight" for x in "qk"},
     **{f"{x}/kernel": f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")},
 }
 _TOP_NAMES = {
@@ -26,6 +30,17 @@ _TOP_NAMES = {
     "norm/scale": "model.norm.weight",
     "head": "lm_head.weight",
 }
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """How the files hold a parameter: whole, or a tensor for each of its layers."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]  # of each tensor
+    stacked: bool
+    transposed: bool
 
 
 def resolve(model: str) -> Path:
@@ -33,8 +48,10 @@ def resolve(model: str) -> Path:
 
     Raises ValueError where neither can be had, with the remedy.
     """
-    if Path(model).is_dir():
-        return Path(model)
+    path = Path(model)
+    if path.is_dir() or find_gguf(path):
+        read_raw(path)  # says what to do if there is only a GGUF, or nothing
+        return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise ValueError(
             f"No model folder at {model!r}, and it is no hub name (owner/name)."
@@ -51,186 +68,152 @@ def resolve(model: str) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> TransformerConfig:
-    """The architecture in `folder/config.json`; ValueError if it is another family."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: {folder} is no Hugging Face folder.")
-    return parse_config(json.loads(path.read_text(encoding="utf-8")))
-
-
-def parse_config(raw: dict) -> TransformerConfig:
-    """A Hugging Face config as ours; both spellings of the rotary settings are read."""
-    family = raw.get("model_type")
-    if family not in _FAMILIES:
-        raise ValueError(f"model_type {family!r} is not one of {', '.join(_FAMILIES)}.")
-    unsupported = ["mlp_bias", "use_sliding_window"]
-    if family == "llama":
-        unsupported.append("attention_bias")  # there, o_proj has a bias as well
-    for name in unsupported:
-        if raw.get(name):
-            raise ValueError(f"{name} in config.json is not supported.")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise ValueError(
-            f"hidden_act {raw['hidden_act']!r} is not supported (silu is)."
-        )
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    heads = raw["num_attention_heads"]
-    return TransformerConfig(
-        vocab_size=raw["vocab_size"],
-        width=raw["hidden_size"],
-        num_layers=raw["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        mlp_width=raw["intermediate_size"],
-        rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0),
-        rope_scaling=_parse_scaling(rope),
-        norm_eps=raw.get("rms_norm_eps", 1e-6),
-        tied_head=raw.get("tie_word_embeddings", False),
-        qkv_bias=family == "qwen2",
-        max_positions=raw.get("max_position_embeddings", 2048),
-    )
-
-
-def _parse_scaling(rope: dict) -> RopeScaling | None:
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise ValueError(
-            f"rope_type {kind!r} is not supported (default and llama3 are)."
-        )
-    return RopeScaling(
-        factor=rope["factor"],
-        low_freq_factor=rope["low_freq_factor"],
-        high_freq_factor=rope["high_freq_factor"],
-        original_max_positions=rope["original_max_position_embeddings"],
-    )
-
-
-def to_hf_config(config: TransformerConfig) -> dict:
-    """The `config.json` that `transformers` and vLLM read."""
-    family = "qwen2" if config.qkv_bias else "llama"
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    if config.rope_scaling:
-        scaling = config.rope_scaling
-        rope |= {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_positions,
-        }
-    return {
-        "architectures": [
-            "Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"
-        ],
-        "model_type": family,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.mlp_width,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": rope,  # transformers >= 5
-        "rope_scaling": rope if config.rope_scaling else None,  # transformers 4, vLLM
-        "tie_word_embeddings": config.tied_head,
-        "attention_bias": False,
-    }
-
-
-def load(folder: Path, dtype=jnp.float32) -> Transformer:
+def load(folder: Path, dtype=jnp.float32, shardings=None) -> Transformer:
     """The model in `folder`, float32 weights computing in `dtype`.
 
-    Raises ValueError naming a tensor that is missing or has another shape.
+    `shardings` is a tree of the model's structure with a NamedSharding for each array;
+    of a tensor, every process reads what its devices hold. The host keeps one tensor of
+    the files at a time, besides what devices hold in its memory. Raises ValueError
+    naming a tensor that is missing or has another shape.
     """
     config = read_config(folder)
     abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
-    tensors = _Tensors(Path(folder))
-
-    def read(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        value = _read_parameter(tensors, name.removesuffix("/value"), config.num_layers)
-        if value.shape != leaf.shape:
-            raise ValueError(
-                f"{folder}: {name} has shape {value.shape}, config.json implies "
-                f"{leaf.shape}; the two files do not belong together."
-            )
-        return jnp.asarray(value, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(read, abstract)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    places = jax.tree.leaves(shardings) or [None] * len(leaves)
+    tensors = shards.Tensors(folder)
+    stored = [_stored(path, leaf) for path, leaf in leaves]
+    for parameter in stored:  # all of them, before the first is read
+        for name in parameter.names:
+            tensors.check(name, parameter.shape)
+    return treedef.unflatten(
+        _read(tensors, parameter, leaf, place)
+        for parameter, (_, leaf), place in zip(stored, leaves, places, strict=True)
+    )
 
 
-def _read_parameter(tensors: "_Tensors", name: str, num_layers: int) -> np.ndarray:
-    """One of our parameters; those under `layers/` are stacked along N."""
+def _stored(path, leaf) -> _Stored:
+    """How Hugging Face's files hold the parameter at `path`."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    name = name.removesuffix("/value")
     if name in _TOP_NAMES:
-        return tensors[_TOP_NAMES[name]]
+        return _Stored((_TOP_NAMES[name],), leaf.shape, stacked=False, transposed=False)
+    num_layers, *shape = leaf.shape
     suffix = name.removeprefix("layers/")
-    stack = [
-        tensors[f"model.layers.{index}.{_LAYER_NAMES[suffix]}"]
-        for index in range(num_layers)
-    ]
-    stacked = np.stack(stack)
-    return stacked.swapaxes(1, 2) if suffix.endswith("kernel") else stacked
+    transposed = suffix.endswith("kernel")
+    names = (f"model.layers.{n}.{_LAYER_NAMES[suffix]}" for n in range(num_layers))
+    shape = tuple(reversed(shape) if transposed else shape)
+    return _Stored(tuple(names), shape, stacked=True, transposed=transposed)
 
 
-class _Tensors:
-    """Tensors by name over all safetensors files of a folder, as float32."""
+def _read(tensors: shards.Tensors, stored: _Stored, leaf, place: Sharding | None):
+    """A parameter, put together on the devices of `place`.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.files = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            file = safe_open(path, framework="flax")
-            self.files |= dict.fromkeys(file.keys(), file)
-        if not self.files:
-            raise ValueError(f"{folder} holds no *.safetensors file.")
+    Layers go into a donated buffer one by one: stacked by NumPy they would be in memory
+    twice, and NumPy's memory, which a CPU device can borrow, cannot be donated.
+    """
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.files:
-            raise ValueError(
-                f"{self.folder} has no tensor {name!r} that config.json implies."
-            )
-        return np.asarray(self.files[name].get_tensor(name), np.float32)
+    def fetch(name):
+        if place is None:
+            return tensors.read(name)
+        return jax.make_array_from_callback(
+            stored.shape,
+            _place_in_files(place, stored),
+            lambda i: tensors.read(name, i),
+        )
+
+    if not stored.stacked:
+        cast = jax.jit(_cast, static_argnums=1, out_shardings=place)
+        return cast(fetch(stored.names[0]), leaf.dtype).block_until_ready()
+    zeros = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=place)
+    value = zeros(leaf.shape, leaf.dtype)
+    put = jax.jit(_put, static_argnums=3, donate_argnums=0, out_shardings=place)
+    for layer, name in enumerate(stored.names):
+        value = put(value, fetch(name), layer, stored.transposed)
+        value.block_until_ready()  # else pieces pile up on the host
+    return value
 
 
-def named_tensors(model: Transformer, dtype) -> Iterator[tuple[str, np.ndarray]]:
+def _place_in_files(place: Sharding, stored: _Stored) -> Sharding:
+    """Where each tensor of a parameter goes, with its axes as in the files."""
+    if not stored.stacked or not isinstance(place, NamedSharding):
+        return place
+    axes = [*place.spec, *[None] * len(stored.shape)][1 : 1 + len(stored.shape)]
+    return NamedSharding(
+        place.mesh, PartitionSpec(*(reversed(axes) if stored.transposed else axes))
+    )
+
+
+def _cast(value, dtype):
+    return value.astype(dtype)
+
+
+def _put(value, layer, index, transposed):
+    layer = (layer.T if transposed else layer).astype(value.dtype)
+    return jax.lax.dynamic_update_index_in_dim(value, layer, index, axis=0)
+
+
+def stored_tensors(model: Transformer, dtype) -> list[shards.Tensor]:
     """The model's weights under Hugging Face's names and in its layout."""
+    top, layers = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        name = name.removesuffix("/value")
-        value = np.asarray(jax.device_get(leaf).astype(dtype))
-        if name in _TOP_NAMES:
-            yield _TOP_NAMES[name], value
-            continue
-        suffix = name.removeprefix("layers/")
-        for index, layer in enumerate(value):
-            tensor = layer.T if suffix.endswith("kernel") else layer
-            yield (
-                f"model.layers.{index}.{_LAYER_NAMES[suffix]}",
-                np.ascontiguousarray(tensor),
-            )
+        stored = _stored(path, leaf)
+        for layer, name in enumerate(stored.names):
+            fetch = functools.partial(_fetch, leaf, stored, layer, dtype)
+            tensor = shards.Tensor(name, stored.shape, fetch)
+            (layers if stored.stacked else top).append((layer, tensor))
+    # A layer's tensors side by side, so that few shards hold each.
+    return [tensor for _, tensor in top + sorted(layers, key=lambda pair: pair[0])]
 
 
-def save(model: Transformer, folder: Path, tokenizer=None, dtype=jnp.float32) -> None:
-    """Writes a folder that `load`, `transformers` and vLLM read."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    raw = to_hf_config(model.config) | {"dtype": jnp.dtype(dtype).name}
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-        raw |= {
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    weights = folder / "model.safetensors"
-    save_file(dict(named_tensors(model, dtype)), weights, metadata={"format": "pt"})
-    weights.chmod(0o644)  # `save_file` lets nobody but the owner read it
+def _fetch(leaf, stored: _Stored, layer: int, dtype) -> np.ndarray:
+    """A parameter, or its layer if it has some, on the host of every process."""
+    if stored.stacked:
+        value = _take(leaf, layer, stored.transposed, dtype)
+    else:
+        value = leaf.astype(dtype)
+    if value.is_fully_addressable:
+        return np.asarray(value)
+    return np.asarray(multihost_utils.process_allgather(value, tiled=True))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _take(value, index, transposed, dtype):
+    layer = jax.lax.dynamic_index_in_dim(value, index, axis=0, keepdims=False)
+    return (layer.T if transposed else layer).astype(dtype)
+
+
+def save(
+    model: Transformer,
+    folder: Path,
+    tokenizer=None,
+    dtype=jnp.float32,
+    *,
+    source: Path | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes a folder that `load`, `transformers` and vLLM read.
+
+    `source` is the folder that the model came from: its tokenizer, chat template and
+    generation settings come along as they are; without one, `tokenizer` is saved.
+    Weights are cut into files of at most `max_shard_bytes`; the host keeps one tensor
+    at a time. All processes take part, the first one writes. Raises ValueError rather
+    than replace a folder that holds no model.
+    """
+    dtype = jnp.dtype(dtype)
+    shards.check_dtype(dtype.name)
+    tensors = stored_tensors(model, dtype)
+    if jax.process_index() != 0:
+        for tensor in tensors:
+            tensor.fetch()
+        return
+    raw = to_hf_config(model.config) | {"dtype": dtype.name}
+    with replaced(folder) as new:
+        if source is not None:
+            copy_companions(Path(source), new)
+            theirs = read_raw(source)
+            raw |= {name: theirs[name] for name in _TOKEN_IDS if name in theirs}
+        elif tokenizer is not None:
+            tokenizer.save_pretrained(new)
+            raw |= {name: getattr(tokenizer, name) for name in _TOKEN_IDS}
+        (new / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+        shards.write(new, tensors, dtype=dtype.name, max_shard_bytes=max_shard_bytes)

@@ -1,4 +1,4 @@
-"""A decoder-only transformer for the Llama and Qwen2 families.
+"""A decoder-only transformer for the Llama, Qwen2 and Qwen3 families.
 
 Axes: B rows, T tokens, N layers, D width, H query heads, K key-value heads, E size of a
 head, F mlp width, V vocabulary.
@@ -46,6 +46,7 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     tied_head: bool = True
     qkv_bias: bool = False
+    qk_norm: bool = False  # of each head's queries and keys, before they are rotated
     max_positions: int = 2048
 
 
@@ -79,12 +80,14 @@ class Layer(nnx.Module):
         def linear(inputs, outputs, bias=False):
             return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, rngs=rngs)
 
-        def norm():
-            return nnx.RMSNorm(c.width, epsilon=c.norm_eps, dtype=dtype, rngs=rngs)
+        def norm(size):
+            return nnx.RMSNorm(size, epsilon=c.norm_eps, dtype=dtype, rngs=rngs)
 
         c = config
         self.head_dim = c.head_dim
-        self.attention_norm, self.mlp_norm = norm(), norm()
+        self.attention_norm, self.mlp_norm = norm(c.width), norm(c.width)
+        self.q_norm = norm(c.head_dim) if c.qk_norm else None
+        self.k_norm = norm(c.head_dim) if c.qk_norm else None
         self.q = linear(c.width, c.num_heads * c.head_dim, c.qkv_bias)
         self.k = linear(c.width, c.num_kv_heads * c.head_dim, c.qkv_bias)
         self.v = linear(c.width, c.num_kv_heads * c.head_dim, c.qkv_bias)
@@ -97,8 +100,12 @@ class Layer(nnx.Module):
         """Queries, keys and values, the first two rotated to their positions."""
         heads = (*x_BTD.shape[:2], -1, self.head_dim)
         normed_BTD = self.attention_norm(x_BTD)
-        q_BTHE = rotate(self.q(normed_BTD).reshape(heads), positions_BT, frequencies)
-        k_BTKE = rotate(self.k(normed_BTD).reshape(heads), positions_BT, frequencies)
+        q_BTHE = self.q(normed_BTD).reshape(heads)
+        k_BTKE = self.k(normed_BTD).reshape(heads)
+        if self.q_norm is not None:
+            q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
+        q_BTHE = rotate(q_BTHE, positions_BT, frequencies)
+        k_BTKE = rotate(k_BTKE, positions_BT, frequencies)
         return q_BTHE, k_BTKE, self.v(normed_BTD).reshape(heads)
 
     def finish(self, x_BTD, mixed_BTD):

@@ -1,0 +1,160 @@
+"""Safetensors files: tensors read in slices, and written one by one in shards.
+
+The format is the length of a JSON header in eight bytes, the header, then the bytes of
+every tensor (https://huggingface.co/docs/safetensors).
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+_WHOLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+class Tensors:
+    """The tensors of a model folder, by name, in the dtype they are stored in.
+
+    A file is open during a read only: what was touched of a mapped file counts as
+    memory of the process until it is closed.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._stored = {}  # name: (file, shape, code of the dtype)
+        for path in _weight_files(self.folder):
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                    piece = file.get_slice(name)
+                    stored = (path, tuple(piece.get_shape()), piece.get_dtype())
+                    self._stored[name] = stored
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises ValueError unless `name` is there, in `shape` and a dtype we read."""
+        if name not in self._stored:
+            raise ValueError(
+                f"{self.folder} has no tensor {name!r} that config.json implies."
+            )
+        path, found, code = self._stored[name]
+        if found != shape:
+            raise ValueError(
+                f"{path}: {name} has shape {found}, config.json implies {shape}; the "
+                "two files do not belong together."
+            )
+        if code not in _CODES.values():
+            raise ValueError(
+                f"{path}: {name} is stored as {code}; {', '.join(_CODES.values())} are "
+                "read. Use the checkpoint that is not quantised."
+            )
+
+    def read(self, name: str, index=(slice(None),)) -> np.ndarray:
+        """`tensor[index]`, without the rest of it; `index` is a tuple of slices."""
+        with _opened(self._stored[name][0]) as file:
+            return file.get_slice(name)[index]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The whole model's file, or those that the index names, or all there are."""
+    if (folder / _WHOLE).is_file():
+        return [folder / _WHOLE]
+    if not (folder / _INDEX).is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{folder} holds no *.safetensors file.")
+        return files
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {', '.join(missing)}, which {_INDEX} names; fetch the "
+            "folder again."
+        )
+    return files
+
+
+def _opened(path: Path):
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no whole safetensors file ({error}); fetch it again."
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor to be written, which `fetch()` brings to the host."""
+
+    name: str
+    shape: tuple[int, ...]
+    fetch: Callable[[], np.ndarray]
+
+
+def write(
+    folder: Path, tensors: Sequence[Tensor], *, dtype: str, max_shard_bytes: int
+) -> None:
+    """Writes `tensors`, all of `dtype`, into files of at most `max_shard_bytes`.
+
+    There is one tensor in memory at a time, and one alone in a file that it overfills.
+    One file is `model.safetensors`; several come with an index, as in `transformers`.
+    """
+    item_bytes = np.dtype(dtype).itemsize
+    shards = _split(tensors, max_shard_bytes // item_bytes)
+    if len(shards) == 1:
+        _write_file(folder / _WHOLE, tensors, dtype)
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _write_file(folder / name, shard, dtype)
+        weight_map |= {tensor.name: name for tensor in shard}
+    total = item_bytes * sum(_size(tensor) for tensor in tensors)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises ValueError for a dtype that weights are not written in."""
+    if dtype not in _CODES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(_CODES)}.")
+
+
+def _size(tensor: Tensor) -> int:
+    return int(np.prod(tensor.shape))
+
+
+def _split(tensors: Sequence[Tensor], max_size: int) -> list[list[Tensor]]:
+    shards, room = [], 0
+    for tensor in tensors:
+        if not shards or _size(tensor) > room:
+            shards.append([])
+            room = max_size
+        shards[-1].append(tensor)
+        room -= _size(tensor)
+    return shards
+
+
+def _write_file(path: Path, tensors: Sequence[Tensor], dtype: str) -> None:
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for tensor in tensors:
+        start, end = end, end + _size(tensor) * np.dtype(dtype).itemsize
+        header[tensor.name] = {
+            "dtype": _CODES[dtype],
+            "shape": tensor.shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            value = np.ascontiguousarray(tensor.fetch())
+            assert value.shape == tensor.shape
+            assert value.dtype == np.dtype(dtype)
+            file.write(value.reshape(-1).view(np.uint8))
