@@ -9,7 +9,7 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.run_dir = "runs/quickstart"
-    config.num_steps = 90
+    config.num_steps = 130
     config.arithmetic.max_operations = 3
     config.arithmetic.max_value = 20
     config.problems_per_step = 64  # many problems, for the teacher shows each solution

@@ -7,5 +7,5 @@ def get_config():
     config = ConfigDict()
     config.works = ("full", "ragged", "search")
     config.peers = ("tunix", "trl")
-    config.repeats = 3
+    config.repeats = 2
     return config

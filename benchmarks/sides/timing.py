@@ -12,31 +12,30 @@ def work() -> dict:
     return json.loads(sys.argv[1])
 
 
-WARM_UP = 3  # calls that are not counted: they compile, ragged work for several shapes
-
-
 def seconds(call, repeats: int) -> float:
-    """Median wall time of `call(index)`, which must wait for its result."""
-    return statistics.median(row[0] for row in _timed(call, repeats))
+    """Median wall time of `call(index)`, which must wait for its result; the first call
+    compiles and is not counted."""
+    return statistics.median(row[0] for row in _timed(call, repeats, warm_up=1))
 
 
 def rate(call, repeats: int) -> dict:
-    """Median of what `call(index)` counts a second, and of what it counts."""
-    rows = _timed(call, repeats)
+    """Median of what `call(index)` counts a second, and of what it counts; calls of
+    ragged work compile several shapes, so the first three are not counted."""
+    rows = _timed(call, repeats, warm_up=3)
     return {
         "tokens_per_s": statistics.median(count / took for took, count in rows),
         "tokens": statistics.median(count for _, count in rows),
     }
 
 
-def _timed(call, repeats: int) -> list[tuple[float, object]]:
+def _timed(call, repeats: int, *, warm_up: int) -> list[tuple[float, object]]:
     """(seconds, result) of each call after the warm-up."""
     rows = []
-    for index in range(WARM_UP + repeats):
+    for index in range(warm_up + repeats):
         started = time.perf_counter()
         result = call(index)
         rows.append((time.perf_counter() - started, result))
-    return rows[WARM_UP:]
+    return rows[warm_up:]
 
 
 def report(**measured) -> None:
