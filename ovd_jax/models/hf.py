@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from ovd_jax.learning.sharding import fetch
 from ovd_jax.models.transformer import RopeScaling, Transformer, TransformerConfig
 
 _FAMILIES = ("llama", "qwen2")
@@ -145,16 +146,17 @@ def to_hf_config(config: TransformerConfig) -> dict:
     }
 
 
-def load(folder: Path, dtype=jnp.float32) -> Transformer:
+def load(folder: Path, dtype=jnp.float32, shardings=None) -> Transformer:
     """The model in `folder`, float32 weights computing in `dtype`.
 
+    `shardings` is a tree of the model's structure with a NamedSharding for each array.
     Raises ValueError naming a tensor that is missing or has another shape.
     """
     config = read_config(folder)
     abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
     tensors = _Tensors(Path(folder))
 
-    def read(path, leaf):
+    def read(path, leaf, sharding=None):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         value = _read_parameter(tensors, name.removesuffix("/value"), config.num_layers)
         if value.shape != leaf.shape:
@@ -162,9 +164,14 @@ def load(folder: Path, dtype=jnp.float32) -> Transformer:
                 f"{folder}: {name} has shape {value.shape}, config.json implies "
                 f"{leaf.shape}; the two files do not belong together."
             )
-        return jnp.asarray(value, leaf.dtype)
+        if sharding is None:
+            return jnp.asarray(value, leaf.dtype)
+        return jax.make_array_from_callback(
+            value.shape, sharding, lambda index: value[index], dtype=leaf.dtype
+        )
 
-    return jax.tree_util.tree_map_with_path(read, abstract)
+    trees = [abstract] if shardings is None else [abstract, shardings]
+    return jax.tree_util.tree_map_with_path(read, *trees)
 
 
 def _read_parameter(tensors: "_Tensors", name: str, num_layers: int) -> np.ndarray:
@@ -205,7 +212,7 @@ def named_tensors(model: Transformer, dtype) -> Iterator[tuple[str, np.ndarray]]
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         name = name.removesuffix("/value")
-        value = np.asarray(jax.device_get(leaf).astype(dtype))
+        value = np.asarray(fetch(leaf)).astype(dtype)
         if name in _TOP_NAMES:
             yield _TOP_NAMES[name], value
             continue
@@ -219,7 +226,13 @@ def named_tensors(model: Transformer, dtype) -> Iterator[tuple[str, np.ndarray]]
 
 
 def save(model: Transformer, folder: Path, tokenizer=None, dtype=jnp.float32) -> None:
-    """Writes a folder that `load`, `transformers` and vLLM read."""
+    """Writes a folder that `load`, `transformers` and vLLM read.
+
+    All processes take part, the first one writes.
+    """
+    tensors = dict(named_tensors(model, dtype))
+    if jax.process_index() != 0:
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     raw = to_hf_config(model.config) | {"dtype": jnp.dtype(dtype).name}
@@ -232,5 +245,5 @@ def save(model: Transformer, folder: Path, tokenizer=None, dtype=jnp.float32) ->
         }
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
     weights = folder / "model.safetensors"
-    save_file(dict(named_tensors(model, dtype)), weights, metadata={"format": "pt"})
+    save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # `save_file` lets nobody but the owner read it

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovd_jax.learning.sharding import split_rows
 from ovd_jax.models.attention import Layout, attend, causal
 
 REMAT = {  # what the backward pass need not compute again
@@ -165,6 +166,7 @@ class Transformer(nnx.Module):
         frequencies = rope_frequencies(self.config)
 
         def block(x_BTD, layer):
+            x_BTD = split_rows(x_BTD)
             q, k, v = layer.project(x_BTD, layout.positions_BT, frequencies)
             kept = (k, v) if keep else None
             return layer.finish(x_BTD, attend(q, k, v, layout)), kept
