@@ -10,6 +10,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -115,6 +116,28 @@ def split_rows(x: jax.Array) -> jax.Array:
         return x
     rest = (P.UNCONSTRAINED,) * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, P(*ROWS, *rest))
+
+
+def look_up(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The rows of an embedding for `tokens` [rows, ...], under jit.
+
+    No device ever holds more of the table than its part: in that it looks up the tokens
+    of its `fsdp` neighbours too, and sends them what it found.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return table_VD[tokens]
+
+    def run(table_VD, ids_V, tokens):
+        tokens = jax.lax.all_gather(tokens, "fsdp", tiled=True)
+        places = tokens - ids_V[0]
+        is_here = (places >= 0) & (places < len(ids_V))
+        found = table_VD[jnp.where(is_here, places, 0)]
+        found = jax.lax.psum(jnp.where(is_here[..., None], found, 0), "tp")
+        last = found.ndim - 1
+        return jax.lax.all_to_all(found, "fsdp", 0, last, tiled=True)
+
+    run = jax.shard_map(run, in_specs=(P("tp", "fsdp"), P("tp"), ROWS), out_specs=ROWS)
+    return run(table_VD, jnp.arange(len(table_VD)), tokens)
 
 
 def gather_fsdp(path, x: jax.Array) -> jax.Array:

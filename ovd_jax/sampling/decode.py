@@ -17,6 +17,7 @@ from ovd_jax.models.transformer import (
     Layer,
     Transformer,
     TransformerConfig,
+    embed_tokens,
     rope_frequencies,
 )
 
@@ -160,7 +161,7 @@ def step(decoder: Decoder, state: DecodeState):
     )
     positions_PG = jnp.broadcast_to(state.lengths_P[:, None] + place, tokens_PG.shape)
     frequencies = rope_frequencies(decoder.config)
-    x_PGD = split_rows(decoder.embed(tokens_PG))
+    x_PGD = embed_tokens(decoder.embed, tokens_PG)
     keys, values = [], []
     for n, layer in enumerate(decoder.layers):
         q, k, v = layer.project(x_PGD, positions_PG, frequencies)
