@@ -44,7 +44,8 @@ def connect(*, coordinator: str, processes: int, process: int) -> None:
     `coordinator` is process 0's `host:port`; `auto` asks the cluster (TPU pods, Slurm,
     Open MPI); empty means that there are no others. Raises ValueError.
     """
-    if not coordinator or jax.distributed.is_initialized():
+    alone = not coordinator and processes == 1
+    if alone or jax.distributed.is_initialized():
         return
     if coordinator == "auto":
         jax.distributed.initialize()

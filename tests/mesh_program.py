@@ -10,17 +10,27 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import sys
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from fakes import group, kept, trajectory
 
 from ovd_jax import processes
 from ovd_jax.learning.learner import Learner
-from ovd_jax.learning.sharding import fetch, make_mesh, row_shards, shardings
+from ovd_jax.learning.logprobs import token_loss
+from ovd_jax.learning.sharding import (
+    fetch,
+    lay_out,
+    make_mesh,
+    put_rows,
+    row_shards,
+    shardings,
+)
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.rollout.pack import pack
@@ -36,6 +46,8 @@ TX = optimizer(
     weight_decay=0.01, b1=0.9, b2=0.99, grad_clip=1e3,
 )  # fmt: skip
 SIZES = ((5, 2, 9, 1), (3, 3, 3), (12, 7, 1, 2), (4, 4), (11,))  # of completions
+TOKENS, VOCAB, WIDTH = 240, 64, 8  # of `loss`
+COLLECTIVE = r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
 PROMPTS = ((5, 6, 7), (8, 9), (4, 4, 4, 4, 4))
 
 
@@ -49,7 +61,7 @@ def make_model(seed: int = 0) -> Transformer:
         offset = float("scale" in jax.tree_util.keystr(path))
         weights = offset + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32)
         if sharding is None:
-            return jax.numpy.asarray(weights, leaf.dtype)
+            return jnp.asarray(weights, leaf.dtype)
         return jax.make_array_from_callback(leaf.shape, sharding, weights.__getitem__)
 
     trees = [abstract] if mesh.empty else [abstract, shardings(abstract, mesh)]
@@ -117,6 +129,51 @@ def sample() -> dict:
     return found
 
 
+def loss() -> dict:
+    """A loss and its gradients in chunks and from dense logits; of each program the
+    largest array on a device, and the largest that devices exchange within a loop."""
+    rng = np.random.default_rng(2)
+    hidden_MD, head_VD, weights_M, bonus_M = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((TOKENS, WIDTH), (VOCAB, WIDTH), (TOKENS,), (TOKENS,))
+    )
+    targets_M = rng.integers(0, VOCAB, TOKENS)
+
+    def loss_of(logprobs, entropies, inputs):
+        weights, bonus = inputs
+        losses = weights * jnp.exp(0.3 * logprobs) + bonus * entropies
+        return losses.sum(), {"squares": (logprobs**2).sum()}
+
+    def chunked(hidden_MD, head_VD):
+        inputs = put_rows((weights_M, bonus_M))
+        args = (hidden_MD, head_VD, put_rows(targets_M), inputs, 0.7, 5)
+        return token_loss(loss_of, *args)
+
+    def dense(hidden_MD, head_VD):
+        all_MV = jax.nn.log_softmax(hidden_MD @ head_VD.T / 0.7)
+        picked_M = jnp.take_along_axis(all_MV, targets_M[:, None], axis=-1)[:, 0]
+        entropies_M = -jnp.sum(jnp.exp(all_MV) * all_MV, axis=-1)
+        return loss_of(picked_M, entropies_M, (weights_M, bonus_M))
+
+    found = {}
+    for name, function in (("chunked", chunked), ("dense", dense)):
+        run = jax.jit(jax.value_and_grad(function, argnums=(0, 1), has_aux=True))
+        inputs = (put_rows(hidden_MD), lay_out({"head": head_VD})["head"])
+        found[name] = run(*inputs)
+        text = run.lower(*inputs).compile().as_text()
+        found[f"{name} largest"] = largest_array(text.splitlines())
+        loops = text[: text.index("\nENTRY")].splitlines()
+        exchanged = [line for line in loops if re.search(COLLECTIVE, line)]
+        found[f"{name} exchanged in loops"] = largest_array(exchanged)
+    return by_path(found)
+
+
+def largest_array(lines) -> int:
+    """The number of elements of the largest array in lines of a compiled program."""
+    shapes = [shape for line in lines for shape in re.findall(r"\w\[([\d,]+)\]", line)]
+    return max((math.prod(map(int, shape.split(","))) for shape in shapes), default=0)
+
+
 def by_path(tree) -> dict:
     """Every array of a tree under its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -144,7 +201,7 @@ def main(out: str, meshes: str, coordinator="", count="1", number="0"):
             mesh = make_mesh(data=data, fsdp=fsdp, tp=tp, devices=devices)
             context = jax.set_mesh(mesh)
         with context:
-            results = {"update": update(), "sample": sample()}
+            results = {"loss": loss(), "update": update(), "sample": sample()}
         for what, arrays in results.items():
             for name, array in arrays.items():
                 found[f"{sizes}/{what}/{name}"] = array

@@ -178,7 +178,7 @@ def learned(batch):
         weights = token_weights(
             part.weights_KC > 0, part.segments_KC, aggregation="dapo", max_tokens=8
         )
-        again, metrics = learner._step(again, [part.replace(weights_KC=weights)])
+        again, metrics = learner.stepper(again, [part.replace(weights_KC=weights)])
         steps.append(jax.device_get(metrics))
     after, averaged = learner.learn(before, batch, packs=2, seed=5)
     return {
@@ -221,7 +221,7 @@ def test_a_single_step_a_batch_is_its_own_behavior(batch):
         behavior_logprobs_KC=None, ref_logprobs_KC=None), 2)  # fmt: skip
     assert ready.behavior_logprobs_KC is ready.ref_logprobs_KC is None
     told = ready.replace(behavior_logprobs_KC=logprobs(Bigram.create(), batch))
-    states = [learner._step(create(Bigram.create()), [x])[0] for x in (ready, told)]
+    states = [learner.stepper(create(Bigram.create()), [x])[0] for x in (ready, told)]
     jax.tree.map(assert_close, *[state.model for state in states])
 
 

@@ -48,7 +48,7 @@ class Learner:
             policy_objective,
             temperature=temperature, chunk=chunk, remat=remat, **loss_options,
         )  # fmt: skip
-        self._step = Stepper(objective, tx)
+        self.stepper = Stepper(objective, tx)
 
     @property
     def steps_a_batch(self) -> int:
@@ -68,7 +68,7 @@ class Learner:
         for part in self.split(batch, seed=seed):
             weights = self._weights(part.weights_KC > 0, part.segments_KC)
             parts = cut(part.replace(weights_KC=weights), packs)
-            state, metrics = self._step(state, map(put_rows, parts))
+            state, metrics = self.stepper(state, map(put_rows, parts))
             collected.append(metrics)
         return state, means(jax.device_get(collected))
 

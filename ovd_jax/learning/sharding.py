@@ -8,6 +8,7 @@ the mesh leave arrays as they are.
 
 import math
 import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +32,24 @@ def make_mesh(*, data: int, fsdp: int, tp: int, devices=None) -> jax.sharding.Me
     Raises ValueError where they do not come to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = dict(zip(AXES, (data, fsdp, tp), strict=True))
-    text = " x ".join(f"{name} {size}" for name, size in sizes.items())
-    known = math.prod(size for size in sizes.values() if size != -1)
-    open_axes = [name for name, size in sizes.items() if size == -1]
-    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise ValueError(f"mesh {text}: sizes are at least 1, and one may be -1.")
-    for name in open_axes:
-        sizes[name] = len(devices) // known
-    if math.prod(sizes.values()) != len(devices):
-        raise ValueError(
-            f"mesh {text} does not come to the {len(devices)} devices there are; "
-            "change config.mesh (-1 in one place: the rest)."
-        )
+    sizes = mesh_sizes((data, fsdp, tp), len(devices))
     kinds = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes.values()), AXES, kinds, devices=devices)
+    return jax.make_mesh(sizes, AXES, kinds, devices=devices)
+
+
+def mesh_sizes(sizes: Sequence[int], count: int) -> tuple[int, ...]:
+    """The sizes of the axes with -1 filled in; ValueError unless they make `count`."""
+    text = " x ".join(f"{name} {size}" for name, size in zip(AXES, sizes, strict=True))
+    if sum(size == -1 for size in sizes) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise ValueError(f"mesh {text}: sizes are at least 1, and one may be -1.")
+    rest = count // math.prod(size for size in sizes if size != -1)
+    filled = tuple(rest if size == -1 else size for size in sizes)
+    if math.prod(filled) != count:
+        raise ValueError(
+            f"mesh {text} does not come to the {count} devices there are; change "
+            "config.mesh (-1 in one place: the rest)."
+        )
+    return filled
 
 
 def spec_for(path, leaf) -> P:

@@ -77,7 +77,7 @@ class Stepper:
     the parts of a batch, all of one shape."""
 
     def __init__(self, loss_fn: Callable, tx: optax.GradientTransformation):
-        self._zeros = jax.jit(zero_gradients)
+        self.zeros = jax.jit(zero_gradients)
         self.add = jax.jit(functools.partial(add_gradients, loss_fn), donate_argnums=1)
         self.apply = jax.jit(
             functools.partial(apply_gradients, tx=tx), donate_argnums=0
@@ -88,7 +88,7 @@ class Stepper:
 
         `state` is donated: what it held is gone.
         """
-        grads, total = self._zeros(state.model), None
+        grads, total = self.zeros(state.model), None
         for part in parts:
             grads, sums = self.add(state.model, grads, part)
             total = jax.tree.map(jnp.add, total, sums) if total else sums

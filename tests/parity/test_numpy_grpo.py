@@ -260,7 +260,7 @@ def test_loss_and_gradient_of_every_epoch(config, make_model):
         params = by_name(state.model)
         weights = learner._weights(part.weights_KC > 0, part.segments_KC)
         parts = cut(part.replace(weights_KC=weights), 1)
-        state, metrics = learner._step(state, parts)
+        state, metrics = learner.stepper(state, parts)
         assert_close(metrics["loss"], loss(params))
         for name, grads in by_name(state.opt_state.inner_state[0].trace).items():
             signs = rng.choice([-1.0, 1.0], grads.shape)
