@@ -13,6 +13,16 @@ def get_config():
     config.num_steps = 100  # rollout batches
     config.loggers = ("tensorboard",)  # tensorboard | wandb | trackio
 
+    # Devices
+    config.mesh = ConfigDict(dict(data=1, fsdp=-1, tp=1))  # sizes; -1: the rest
+    config.distributed = ConfigDict(
+        dict(
+            coordinator="",  # host:port of process 0; auto: of the cluster; "": alone
+            processes=1,
+            process=0,  # the number of this one
+        )
+    )
+
     # Task
     config.task = "arithmetic"  # arithmetic | math
     config.arithmetic = ConfigDict(
@@ -68,7 +78,7 @@ def get_config():
     # Update
     config.minibatches = 1  # optimizer steps an epoch
     config.epochs = 1  # passes over a rollout batch
-    config.tokens_at_once = 8192  # on the device; gradients of several parts are summed
+    config.tokens_at_once = 8192  # on a device; gradients of several parts are summed
     config.aggregation = "grpo"  # grpo | dapo | dr_grpo
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from ovd_jax import build, flags, monitor
+from ovd_jax.processes import on_mesh
 from ovd_jax.progress import results_table
 from ovd_jax.tasks import ArithmeticTask, make_task
 from ovd_jax.tasks.corruption import judged_solution
@@ -14,6 +15,7 @@ from ovd_jax.teacher.base import Score, ScoreRequest
 RIGHT, WRONG = 7, 2  # a step is right from this exact score up, wrong up to that
 
 
+@on_mesh
 def main(config):
     """Scores held-out arithmetic solutions, some with slips, and prints the AUC."""
     started = time.time()

@@ -4,9 +4,11 @@ import functools
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
@@ -41,8 +43,18 @@ def find_model(name: str, role: str) -> Path:
 
 
 def load_model(folder: Path, config) -> Transformer:
-    """The model in `folder`, computing in `config.compute_dtype`."""
-    return hf.load(folder, jnp.dtype(config.compute_dtype))
+    """The model in `folder`, computing in `config.compute_dtype`, on the mesh; it is
+    never whole on one device."""
+    dtype = jnp.dtype(config.compute_dtype)
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return hf.load(folder, dtype)
+    architecture = hf.read_config(folder)
+    check_heads(architecture.num_kv_heads, mesh)
+    abstract = jax.eval_shape(
+        lambda: Transformer(architecture, jax.random.key(0), dtype)
+    )
+    return hf.load(folder, dtype, shardings(abstract, mesh))
 
 
 def load_tokenizer(folder: Path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ovd_jax import build, flags, monitor
+from ovd_jax.processes import FromMain, on_main, on_mesh
 from ovd_jax.progress import results_table
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import Problem, Task, make_task
@@ -75,13 +76,14 @@ def pass_at(k: int, results: Sequence[Evaluated]) -> float:
     return statistics.fmean(one(result.rewards) for result in results)
 
 
+@on_mesh
 def main(config):
     """Evaluates `config.model` and writes every item to `run_dir/items.jsonl`."""
     started = time.time()
     monitor.enable_compilation_cache()
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
-    task = make_task(config, tokenizer)
+    task = FromMain(make_task(config, tokenizer), "rewards")
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
@@ -94,6 +96,11 @@ def main(config):
         rows=config.eval_rows,
         seed=config.seed,
     )
+    on_main(report, config, task, results, started)
+
+
+def report(config, task: Task, results: Sequence[Evaluated], started: float) -> None:
+    """Items, table and the summary line."""
     path = Path(config.run_dir)
     path.mkdir(parents=True, exist_ok=True)
     with open(path / "items.jsonl", "w", encoding="utf-8") as file:

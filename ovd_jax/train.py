@@ -5,6 +5,7 @@ import functools
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,9 +14,11 @@ from ovd_jax.curves import plot_run
 from ovd_jax.evaluate import accuracy, evaluate
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
 from ovd_jax.monitor import Monitor, enable_compilation_cache
+from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector, Rules
@@ -27,13 +30,17 @@ from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest
 
 
+@on_mesh
 def main(config):
-    """Trains as `config` says; run again, it goes on from its last checkpoint."""
+    """Trains as `config` says; run again, it goes on from its last checkpoint.
+
+    With several processes all of them run every line: see `ovd_jax/processes.py`.
+    """
     started = time.time()
     enable_compilation_cache()
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
-    task = make_task(config, tokenizer)
+    task = FromMain(make_task(config, tokenizer), "rewards")
     teacher = build.local_teacher(config)
     sampler = build.student_sampler(config, folder, tokenizer, task)
     collector = Collector(
@@ -41,17 +48,19 @@ def main(config):
     )
     learner, tx = make_learner(config, folder)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
-    state = TrainState.create(build.load_model(folder, config), tx)
+    create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
+    state = create(build.load_model(folder, config))
     state = checkpoints.restore_latest(state)
     start = int(state.step) // learner.steps_a_batch
-    run = RunDir(config.run_dir, start, config.loggers, config.to_dict())
-    flags.save(config, run.path)
+    check_same("the step of the last checkpoint", start)
+    run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
+    on_main(flags.save, config, config.run_dir)
 
     def held_out_accuracy(model):
         return measure(config, folder, tokenizer, task, model)
 
     monitor = Monitor()
-    with run, Progress(config.num_steps, start) as bar:
+    with run, on_main(Progress, config.num_steps, start) as bar:
         for step in range(start, config.num_steps):
             row = {}
             if step == 0 or (config.eval_every and step % config.eval_every == 0):
@@ -79,7 +88,7 @@ def main(config):
     checkpoints.close()
     export = Path(config.run_dir) / "export"
     hf.save(state.model, export, dtype=jnp.dtype(config.export_dtype), source=folder)
-    report(config, time.time() - started)
+    on_main(report, config, time.time() - started)
 
 
 def rules(config) -> Rules:
@@ -120,6 +129,7 @@ def make_learner(config, folder):
 def collect(config, collector, sampler, model, step) -> RolloutBuffer:
     """The rollouts of one step, with their advantages."""
     problems = collector.task.problems(step, config.problems_per_step)
+    check_same(f"the problems of step {step}", problems)
     generate = functools.partial(sampler, model)
     seed = derive(config.seed, "collect", step)
     groups = collector.collect(problems, generate, seed=seed)
@@ -140,13 +150,16 @@ def collect(config, collector, sampler, model, step) -> RolloutBuffer:
 
 def to_batch(config, buffer: RolloutBuffer):
     """The arrays of a rollout buffer, and their shape."""
-    return pack(
+    batch, shape = pack(
         buffer.groups,
         buffer.advantages,
         length_multiple=config.length_multiple,
         max_tokens=config.tokens_at_once,
         minibatches=config.minibatches,
+        shards=row_shards(),
     )
+    check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
+    return batch, shape
 
 
 def measure(config, folder, tokenizer, task, model) -> float:

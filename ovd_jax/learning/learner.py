@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from ovd_jax.learning.losses import Batch, token_weights
+from ovd_jax.learning.sharding import fetch, put_rows
 from ovd_jax.learning.update import (
     Stepper,
     TrainState,
@@ -68,7 +69,7 @@ class Learner:
         for part in self.split(batch, seed=seed):
             weights = self._weights(part.weights_KC > 0, part.segments_KC)
             parts = cut(part.replace(weights_KC=weights), packs)
-            state, metrics = self.stepper(state, parts)
+            state, metrics = self.stepper(state, map(put_rows, parts))
             collected.append(metrics)
         return state, means(jax.device_get(collected))
 
@@ -83,8 +84,8 @@ class Learner:
         return batch
 
     def _all_logprobs(self, model, batch: Batch, packs: int) -> np.ndarray:
-        parts = [self._logprobs(model, part) for part in cut(batch, packs)]
-        return np.concatenate(jax.device_get(parts))[: len(batch.tokens_KC)]
+        parts = [self._logprobs(model, put_rows(part)) for part in cut(batch, packs)]
+        return np.concatenate(fetch(parts))[: len(batch.tokens_KC)]
 
     def split(self, batch: Batch, *, seed: int) -> Iterator[Batch]:
         """Minibatches of as many packs or one less, in a fresh order every epoch."""

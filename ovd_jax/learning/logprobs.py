@@ -1,13 +1,23 @@
 """Log-probabilities of given tokens, and losses on them, without a [M, V] array.
 
-Axes: M positions, C of them in a chunk, D width, V vocabulary.
+Axes: M positions, C of them in a chunk, D width, V vocabulary. Under a mesh each device
+has the M of its rows and the V of its `tp` part: what it holds at once is [C, V / tp].
+The compiler, left alone, would cut chunks across the rows of all devices and add up
+logits over `fsdp`; so every device runs its own loop here, and says when they meet.
 """
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from ovd_jax.learning.sharding import ROWS
+
+_VOCAB = P("tp")  # of the head, and of the numbers of its rows
+_HEAD = P("tp", "fsdp")  # of the head's gradient
 
 
 def token_logprobs(
@@ -19,13 +29,16 @@ def token_logprobs(
     One [chunk, V] block of logits is alive at any time.
     """
 
-    def block(_, inputs):
-        _, logprobs_C, entropies_C = _score(*inputs, head_VD, temperature)
-        return None, (logprobs_C, entropies_C)
+    def run(axes, hidden_MD, head_VD, ids_V, targets_M):
+        def block(_, inputs):
+            part = _score(*inputs, head_VD, ids_V, temperature, axes)
+            return None, (part.logprobs_C, part.entropies_C)
 
-    inputs = _chunks((hidden_MD, targets_M), chunk)
-    _, outputs = jax.lax.scan(block, None, inputs)
-    return jax.tree.map(lambda x: x.reshape(-1)[: len(targets_M)], outputs)
+        _, outputs = jax.lax.scan(block, None, _chunks((hidden_MD, targets_M), chunk))
+        return jax.tree.map(lambda x: x.reshape(-1)[: len(targets_M)], outputs)
+
+    run = _on_each_device(run, (ROWS, _VOCAB, _VOCAB, ROWS), ROWS)
+    return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 5, 6))
@@ -45,46 +58,55 @@ def token_loss(
     is made on the way forward, chunk by chunk: no logits are kept and none are computed
     twice.
     """
-    part = _chunks((hidden_MD, targets_M, inputs), chunk)
 
-    def block(total, part):
-        hidden_CD, targets_C, inputs_C = part
-        _, *numbers = _score(hidden_CD, targets_C, head_VD, temperature)
-        return jax.tree.map(jnp.add, total, loss_fn(*numbers, inputs_C)), None
+    def run(axes, hidden_MD, head_VD, ids_V, targets_M, inputs):
+        part = _chunks((hidden_MD, targets_M, inputs), chunk)
 
-    return jax.lax.scan(block, _zeros(loss_fn, part[2], chunk), part)[0]
+        def block(total, part):
+            hidden_CD, targets_C, inputs_C = part
+            score = _score(hidden_CD, targets_C, head_VD, ids_V, temperature, axes)
+            new = loss_fn(score.logprobs_C, score.entropies_C, inputs_C)
+            return jax.tree.map(jnp.add, total, new), None
+
+        total, _ = jax.lax.scan(block, _zeros(loss_fn, part[2]), part)
+        return jax.lax.psum(total, axes.rows)
+
+    run = _on_each_device(run, (ROWS, _VOCAB, _VOCAB, ROWS, ROWS), P())
+    return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M, inputs)
 
 
 def _forward(loss_fn, hidden_MD, head_VD, targets_M, inputs, temperature, chunk):
-    part = _chunks((hidden_MD, targets_M, inputs), chunk)
+    def run(axes, hidden_MD, head_VD, ids_V, targets_M, inputs):
+        part = _chunks((hidden_MD, targets_M, inputs), chunk)
 
-    def block(carry, part):
-        total, head_grad_VD = carry
-        hidden_CD, targets_C, inputs_C = part
-        all_CV, logprobs_C, entropies_C = _score(
-            hidden_CD, targets_C, head_VD, temperature
-        )
-        loss, vjp, sums = jax.vjp(
-            lambda *numbers: loss_fn(*numbers, inputs_C),
-            logprobs_C, entropies_C, has_aux=True,
-        )  # fmt: skip
-        by_logprob_C, by_entropy_C = vjp(jnp.ones_like(loss))
-        probs_CV = jnp.exp(all_CV)
-        is_target_CV = jnp.arange(all_CV.shape[1])[None] == targets_C[:, None]
-        grad_CV = by_logprob_C[:, None] * (is_target_CV - probs_CV)
-        surprise_CV = all_CV + entropies_C[:, None]
-        grad_CV -= by_entropy_C[:, None] * probs_CV * surprise_CV
-        grad_CV = (grad_CV / temperature).astype(hidden_CD.dtype)
-        head_grad_VD += jnp.einsum(
-            "CV,CD->VD", grad_CV, hidden_CD, preferred_element_type=jnp.float32
-        )
-        total = jax.tree.map(jnp.add, total, (loss, sums))
-        return (total, head_grad_VD), grad_CV @ head_VD
+        def block(carry, part):
+            total, head_grad_VD = carry
+            hidden_CD, targets_C, inputs_C = part
+            score = _score(hidden_CD, targets_C, head_VD, ids_V, temperature, axes)
+            new, logits_grad_CV = _logits_grad(score, loss_fn, inputs_C)
+            grad_CV = (logits_grad_CV / temperature).astype(hidden_CD.dtype)
+            head_grad_VD += jnp.einsum(
+                "CV,CD->VD", grad_CV, hidden_CD, preferred_element_type=jnp.float32
+            )
+            total = jax.tree.map(jnp.add, total, new)
+            return (total, head_grad_VD), grad_CV @ head_VD
 
-    zeros = (_zeros(loss_fn, part[2], chunk), jnp.zeros(head_VD.shape, jnp.float32))
-    (total, head_grad_VD), hidden_grad = jax.lax.scan(block, zeros, part)
-    hidden_grad_MD = hidden_grad.reshape(-1, hidden_MD.shape[1])[: len(hidden_MD)]
-    return total, (hidden_grad_MD, head_grad_VD.astype(head_VD.dtype))
+        zeros = (_zeros(loss_fn, part[2]), jnp.zeros(head_VD.shape, jnp.float32))
+        (total, head_grad_VD), hidden_grad = jax.lax.scan(block, zeros, part)
+        hidden_grad_MD = hidden_grad.reshape(-1, hidden_MD.shape[1])[: len(hidden_MD)]
+        return (
+            jax.lax.psum(total, axes.rows),
+            jax.lax.psum(hidden_grad_MD, axes.vocab),
+            _sum_head(head_grad_VD, axes).astype(head_VD.dtype),
+        )
+
+    run = _on_each_device(
+        run, (ROWS, _VOCAB, _VOCAB, ROWS, ROWS), (P(), ROWS, _HEAD)
+    )  # fmt: skip
+    total, *grads = run(
+        hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M, inputs
+    )  # fmt: skip
+    return total, grads
 
 
 def _backward(loss_fn, temperature, chunk, grads, cotangents):
@@ -95,15 +117,72 @@ def _backward(loss_fn, temperature, chunk, grads, cotangents):
 token_loss.defvjp(_forward, _backward)
 
 
-def _score(hidden_CD, targets_C, head_VD, temperature: float):
-    """Log-probabilities of all tokens [C, V], of the targets [C], entropies [C]."""
+class _Axes(NamedTuple):
+    """The mesh axes that split rows and vocabulary: none, without a mesh."""
+
+    rows: tuple[str, ...] = ()
+    vocab: tuple[str, ...] = ()
+
+
+def _on_each_device(function: Callable, in_specs, out_specs) -> Callable:
+    """`function(axes, ...)` of what each device has; of everything, without a mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return functools.partial(function, _Axes())
+    return jax.shard_map(
+        functools.partial(function, _Axes(("data", "fsdp"), ("tp",))),
+        in_specs=in_specs, out_specs=out_specs, check_vma=False,
+    )  # fmt: skip
+
+
+class _Score(NamedTuple):
+    """A chunk under the head; V is the device's part, the rest is of the whole."""
+
+    all_CV: jax.Array  # log-probabilities
+    is_target_CV: jax.Array
+    logprobs_C: jax.Array  # of the targets
+    entropies_C: jax.Array
+
+
+def _score(hidden_CD, targets_C, head_VD, ids_V, temperature, axes: _Axes) -> _Score:
+    """Float32; the devices of a vocabulary meet twice."""
     logits_CV = jnp.einsum(
         "CD,VD->CV", hidden_CD, head_VD, preferred_element_type=jnp.float32
     )
-    all_CV = jax.nn.log_softmax(logits_CV / temperature)
-    entropies_C = -jnp.sum(jnp.exp(all_CV) * all_CV, axis=-1)
-    logprobs_C = jnp.take_along_axis(all_CV, targets_C[:, None], axis=-1)[:, 0]
-    return all_CV, logprobs_C, entropies_C
+    logits_CV /= temperature
+    logits_CV -= jax.lax.pmax(logits_CV.max(axis=-1, keepdims=True), axes.vocab)
+    is_target_CV = ids_V[None] == targets_C[:, None]
+    exp_CV = jnp.exp(logits_CV)
+    summands = (exp_CV, exp_CV * logits_CV, jnp.where(is_target_CV, logits_CV, 0.0))
+    sums = [x.sum(axis=-1) for x in summands]
+    total_C, weighted_C, picked_C = jax.lax.psum(jnp.stack(sums), axes.vocab)
+    log_total_C = jnp.log(total_C)
+    return _Score(
+        logits_CV - log_total_C[:, None],
+        is_target_CV,
+        picked_C - log_total_C,
+        log_total_C - weighted_C / total_C,
+    )
+
+
+def _logits_grad(score: _Score, loss_fn: Callable, inputs_C):
+    """What `loss_fn` gives, and its gradient by the chunk's logits / temperature."""
+    loss, vjp, sums = jax.vjp(
+        lambda *numbers: loss_fn(*numbers, inputs_C),
+        score.logprobs_C, score.entropies_C, has_aux=True,
+    )  # fmt: skip
+    by_logprob_C, by_entropy_C = vjp(jnp.ones_like(loss))
+    probs_CV = jnp.exp(score.all_CV)
+    grad_CV = by_logprob_C[:, None] * (score.is_target_CV - probs_CV)
+    surprise_CV = score.all_CV + score.entropies_C[:, None]
+    return (loss, sums), grad_CV - by_entropy_C[:, None] * probs_CV * surprise_CV
+
+
+def _sum_head(grad_VD, axes: _Axes) -> jax.Array:
+    """The head's gradient over the rows of all devices, in the layout of the head."""
+    if not axes.rows:
+        return grad_VD
+    grad_VD = jax.lax.psum(grad_VD, "data")
+    return jax.lax.psum_scatter(grad_VD, "fsdp", scatter_dimension=1, tiled=True)
 
 
 def _chunks(tree, chunk: int):
@@ -117,7 +196,7 @@ def _chunks(tree, chunk: int):
     return jax.tree.map(cut, tree)
 
 
-def _zeros(loss_fn, inputs, chunk: int):
+def _zeros(loss_fn, inputs):
     """Zeros of what `loss_fn` returns."""
     first = jax.tree.map(lambda x: x[0], inputs)
     numbers = jax.ShapeDtypeStruct(jax.tree.leaves(first)[0].shape[:1], jnp.float32)

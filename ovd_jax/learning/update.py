@@ -10,6 +10,7 @@ import optax
 
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
+from ovd_jax.learning.sharding import lay_out
 from ovd_jax.models.transformer import Transformer
 
 
@@ -22,8 +23,8 @@ class TrainState(flax.struct.PyTreeNode):
 
     @classmethod
     def create(cls, model: Transformer, tx: optax.GradientTransformation):
-        """The state before the first step."""
-        return cls(jnp.zeros((), jnp.int32), model, tx.init(model))
+        """The state before the first step, in its layout on the mesh."""
+        return lay_out(cls(jnp.zeros((), jnp.int32), model, tx.init(model)))
 
 
 def optimizer(
@@ -97,7 +98,7 @@ class Stepper:
 
 def zero_gradients(model: Transformer) -> Transformer:
     """Where `add_gradients` begins."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
+    return lay_out(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model))
 
 
 def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
@@ -115,7 +116,7 @@ def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
     )
     pullback.with_refs(refs)(jnp.ones_like(loss))
     grads = jax.tree.unflatten(treedef, [jax.freeze(ref) for ref in refs])
-    return grads, sums | {"loss": loss}
+    return lay_out(grads), sums | {"loss": loss}
 
 
 def apply_gradients(state: TrainState, grads: Transformer, *, tx):
@@ -126,7 +127,7 @@ def apply_gradients(state: TrainState, grads: Transformer, *, tx):
         "grad_norm": optax.tree.norm(grads),
         "skipped_steps": opt_state.total_notfinite,
     }
-    return TrainState(state.step + 1, model, opt_state), metrics
+    return lay_out(TrainState(state.step + 1, model, opt_state)), metrics
 
 
 def policy_objective(

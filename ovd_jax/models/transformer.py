@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovd_jax.learning.sharding import look_up, split_rows
 from ovd_jax.models.attention import Layout, attend, causal
 
 REMAT = {  # what the backward pass need not compute again
@@ -71,6 +72,11 @@ def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array
     first, second = jnp.split(x_BTHE.astype(jnp.float32), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(rotated, axis=-1).astype(x_BTHE.dtype)
+
+
+def embed_tokens(embed: nnx.Embed, tokens) -> jax.Array:
+    """Embeddings [rows, ..., D] of `tokens` [rows, ...]."""
+    return look_up(embed.embedding[...], tokens).astype(embed.dtype)
 
 
 class Layer(nnx.Module):
@@ -172,11 +178,14 @@ class Transformer(nnx.Module):
         frequencies = rope_frequencies(self.config)
 
         def block(x_BTD, layer):
+            x_BTD = split_rows(x_BTD)
             q, k, v = layer.project(x_BTD, layout.positions_BT, frequencies)
             kept = (k, v) if keep else None
             return layer.finish(x_BTD, attend(q, k, v, layout)), kept
 
         if remat != "none":
             block = jax.checkpoint(block, policy=REMAT[remat], prevent_cse=False)
-        x_BTD, kept = jax.lax.scan(block, self.embed(tokens_BT), self.layers)
+        x_BTD, kept = jax.lax.scan(
+            block, embed_tokens(self.embed, tokens_BT), self.layers
+        )
         return self.norm(x_BTD), kept

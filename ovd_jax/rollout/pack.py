@@ -17,7 +17,7 @@ class Shape:
     prompt: int
     stretch: int
     stretches: int
-    at_once: int  # packs on the device at a time
+    at_once: int  # packs on the devices at a time
 
     @property
     def slots(self) -> int:
@@ -40,13 +40,15 @@ def pack(
     length_multiple: int,
     max_tokens: int,
     minibatches: int = 1,
+    shards: int = 1,
 ) -> tuple[Batch, Shape]:
     """Every final trajectory behind a prompt that its group shares, and their shape.
 
     `advantages[p][g][k]` is step k's of rollout g of group p. Completions are put into
     stretches as long as the longest of them, up to a multiple of `length_multiple`; a
     group with more stretches than a pack has is given several. At most `max_tokens`
-    slots are on the device at a time. All weights are 1, for the learner to share out.
+    slots are on each of `shards` devices, which split the packs, at a time. All weights
+    are 1, for the learner to share out.
     Raises ValueError where a prompt and a completion exceed `max_tokens`; nothing is
     cut.
     """
@@ -63,7 +65,7 @@ def pack(
         for group, group_advantages in zip(groups, advantages, strict=True)
     ]
     counts = [len(bins) for _, bins in filled]
-    shape = plan(counts, prompt, stretch, max_tokens, minibatches)
+    shape = plan(counts, prompt, stretch, max_tokens, minibatches, shards)
     packs = [
         Pack(prompt_tokens, bins[start : start + shape.stretches])
         for prompt_tokens, bins in filled
@@ -91,11 +93,16 @@ def fill(group: Group, advantages, stretch: int) -> list[list]:
 
 
 def plan(
-    bins: Sequence[int], prompt: int, stretch: int, max_tokens: int, minibatches: int
+    bins: Sequence[int],
+    prompt: int,
+    stretch: int,
+    max_tokens: int,
+    minibatches: int,
+    shards: int = 1,
 ) -> Shape:
     """The shape that computes the fewest slots, given the stretches of each group.
 
-    Counts are powers of two or three times one, so that few shapes are compiled.
+    Counts, on a device, are powers of two or three times one: few shapes are compiled.
     """
     counts = sorted(factor << n for n in range(16) for factor in (1, 3))
     costs = {}
@@ -104,11 +111,11 @@ def plan(
         if slots > max_tokens or stretches >= 2 * max(bins):
             break
         packs = sum(-(-count // stretches) for count in bins)
-        packs = -(-packs // minibatches)
+        packs = -(-packs // (minibatches * shards))  # of a minibatch, on a device
         most = max(x for x in counts if x * slots <= max_tokens)
         rounds = -(-packs // most)
         at_once = min(x for x in counts if x * rounds >= packs)
-        shape = Shape(prompt, stretch, stretches, at_once)
+        shape = Shape(prompt, stretch, stretches, at_once * shards)
         costs[shape] = (rounds * at_once * slots, rounds)
     return min(costs, key=costs.get)
 

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decode import next_logits
+from ovd_jax.sampling.shapes import round_up
 from ovd_jax.sampling.tree import grow, to_arrays
 
 
@@ -58,12 +60,13 @@ def next_probabilities(model, prompts, token_ids, *, rows: int) -> np.ndarray:
 
     What prompts begin with alike is read once, `rows` sequences at a time.
     """
+    rows = round_up(rows, row_shards())
     trees = sorted(grow(prompts), key=lambda tree: len(tree.tokens))
     result = np.zeros((len(prompts), len(token_ids)))
     for start in range(0, len(trees), rows):
         part = trees[start : start + rows]
         tokens, layout, ends = to_arrays(part, rows)
-        probs = np.asarray(
+        probs = fetch(
             _probabilities_at(model, tokens, layout, ends, np.asarray(token_ids))
         )
         for row, tree in enumerate(part):

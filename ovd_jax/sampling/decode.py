@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovd_jax.learning.sharding import gather_fsdp, split_rows
 from ovd_jax.models.attention import attend_cached
 from ovd_jax.models.transformer import (
     Layer,
     Transformer,
     TransformerConfig,
+    embed_tokens,
     rope_frequencies,
 )
 from ovd_jax.sampling.draw import choose
@@ -56,7 +58,8 @@ class DecodeState(flax.struct.PyTreeNode):
 
 @jax.jit
 def unstack(model: Transformer) -> Decoder:
-    """The model for decoding; matrices are cast once and not at every step."""
+    """The model for decoding; matrices are cast, and gathered over the mesh's `fsdp`,
+    once and not at every step."""
 
     def cast(x):
         return x.astype(model.dtype) if x.ndim > 1 else x
@@ -65,7 +68,12 @@ def unstack(model: Transformer) -> Decoder:
         jax.tree.map(lambda x, n=n: cast(x[n]), model.layers)
         for n in range(model.config.num_layers)
     )
-    return Decoder(model.embed, layers, model.norm, model.head_VD, config=model.config)
+    parts = jax.tree_util.tree_map_with_path(
+        gather_fsdp, {"layers": layers, "head": model.head_VD}
+    )
+    return Decoder(
+        model.embed, parts["layers"], model.norm, parts["head"], config=model.config
+    )
 
 
 @jax.jit
@@ -115,7 +123,13 @@ def prefill(
         rngs_PG=rngs_PG,
         count=jnp.zeros((), jnp.int32),
     )
-    return append(state, jnp.repeat(logits_PV, grid[1], 0), stop_ids, **sampling)
+    logits_BV = jnp.repeat(logits_PV, grid[1], 0)
+    return split_state(append(state, logits_BV, stop_ids, **sampling))
+
+
+def split_state(state: DecodeState) -> DecodeState:
+    """Every array over the mesh by its prompts."""
+    return jax.tree.map(lambda x: split_rows(x) if x.ndim else x, state)
 
 
 def next_logits(hidden_BD, head_VD) -> jax.Array:
@@ -154,7 +168,7 @@ def step(decoder: Decoder, state: DecodeState):
     )
     positions_PG = jnp.broadcast_to(state.lengths_P[:, None] + place, tokens_PG.shape)
     frequencies = rope_frequencies(decoder.config)
-    x_PGD = decoder.embed(tokens_PG)
+    x_PGD = embed_tokens(decoder.embed, tokens_PG)
     keys, values = [], []
     for n, layer in enumerate(decoder.layers):
         q, k, v = layer.project(x_PGD, positions_PG, frequencies)
@@ -219,16 +233,18 @@ def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
         more[axis] = (0, slots - x.shape[axis])
         return jnp.pad(x, more)
 
-    return DecodeState(
-        prompt_keys=jax.tree.map(line, state.prompt_keys),
-        prompt_values=jax.tree.map(line, state.prompt_values),
-        lengths_P=line(state.lengths_P),
-        keys=tuple(grown(x[cells_PG.ravel()], 3) for x in state.keys),
-        values=tuple(grown(x[cells_PG.ravel()], 2) for x in state.values),
-        tokens_PGO=grown(row(state.tokens_PGO), 2),
-        logprobs_PGO=grown(row(state.logprobs_PGO), 2),
-        done_PG=row(state.done_PG),
-        limits_PG=row(state.limits_PG),
-        rngs_PG=row(state.rngs_PG),
-        count=state.count,
+    return split_state(
+        DecodeState(
+            prompt_keys=jax.tree.map(line, state.prompt_keys),
+            prompt_values=jax.tree.map(line, state.prompt_values),
+            lengths_P=line(state.lengths_P),
+            keys=tuple(grown(x[cells_PG.ravel()], 3) for x in state.keys),
+            values=tuple(grown(x[cells_PG.ravel()], 2) for x in state.values),
+            tokens_PGO=grown(row(state.tokens_PGO), 2),
+            logprobs_PGO=grown(row(state.logprobs_PGO), 2),
+            done_PG=row(state.done_PG),
+            limits_PG=row(state.limits_PG),
+            rngs_PG=row(state.rngs_PG),
+            count=state.count,
+        )
     )

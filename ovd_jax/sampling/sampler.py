@@ -4,12 +4,12 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 
+from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decode import decode, prefill, regroup, row_rngs, unstack
-from ovd_jax.sampling.shapes import bucket, right_pad
+from ovd_jax.sampling.shapes import bucket, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished
 _MIN_SLOTS = 64  # room for new tokens to begin with; it doubles when it is used up
@@ -32,6 +32,7 @@ class Sampler:
     Few shapes are compiled: prompts are padded to a multiple of `prompt_multiple`, the
     number of prompts to a power of two, and to `min_prompts`. The rows that are
     computed halve, down to `min_rows`, as others finish; room for tokens doubles.
+    Under a mesh prompts are split over `data` and `fsdp`, as many to each device.
     """
 
     tokenizer: object
@@ -83,7 +84,8 @@ class Sampler:
         sampling = {f: getattr(self, f) for f in ("temperature", "top_k", "top_p")}
         stop_ids = np.asarray(self.stop_ids or (-1,), np.int32)
         budget = [self.max_new_tokens] * len(prompts) if limits is None else limits
-        grid = (bucket(max(len(prompts), self.min_prompts)), samples)
+        height = bucket(max(len(prompts), self.min_prompts))
+        grid = (round_up(height, row_shards()), samples)
         limits_PG = np.zeros(grid, np.int32)
         limits_PG[: len(prompts)] = np.minimum(budget, self.max_new_tokens)[:, None]
         rows_PG = np.arange(limits_PG.size).reshape(grid)
@@ -98,7 +100,7 @@ class Sampler:
             finished, open_PG = self._look(state, open_PG, rows_PG, limits_PG, count)
             if open_PG.any():
                 count = min(count + _LOOK_EVERY, self.max_new_tokens)
-                cells_PG, alive_PG = compact(open_PG, self.min_rows)
+                cells_PG, alive_PG = compact(open_PG, self.min_rows, row_shards())
                 if cells_PG.size < open_PG.size or self._slots(count) > slots:
                     slots = self._slots(count)
                     state = regroup(state, cells_PG, slots=slots)
@@ -123,7 +125,7 @@ class Sampler:
 
     def _look(self, state, open_PG, rows_PG, limits_PG, count: int):
         """What has finished, as (row, completion), and the grid of what has not."""
-        done_PG, tokens_PGO, logprobs_PGO = jax.device_get(
+        done_PG, tokens_PGO, logprobs_PGO = fetch(
             (state.done_PG, state.tokens_PGO, state.logprobs_PGO)
         )
         finished, still_open_PG = [], np.zeros_like(open_PG)
@@ -154,8 +156,11 @@ class Sampler:
         return any(stop in text for stop in self.stop_strings)
 
 
-def compact(open_PG: np.ndarray, min_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """(which cells stay, which of them are open): the least grid for the open rows.
+def compact(
+    open_PG: np.ndarray, min_rows: int, shards: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """(which cells stay, which of them are open): the least grid for the open rows, of
+    a multiple of `shards` lines.
 
     The rows of a line share a prompt: either each line keeps its own, or, where that
     leaves twice the rows, each row is given a line. The grid stays as it is where none
@@ -170,6 +175,7 @@ def compact(open_PG: np.ndarray, min_rows: int) -> tuple[np.ndarray, np.ndarray]
         lines = [line for cells in lines for line in cells[:, None]]
         together = apart
     height, width = max(together[0], -(-min_rows // together[1])), together[1]
+    height = round_up(height, shards)
     if 2 * height * width > open_PG.size:
         return cells_PG, open_PG
     stay_PG = np.full((height, width), lines[0][0])

@@ -1,0 +1,139 @@
+"""Several processes, each with devices of its own, as one program.
+
+All of them run the same driver: the same config, problems and seeds, and a model whose
+rows and weights lie over the devices of all. So shapes agree by themselves, every
+process makes the same calls in the same order, and a run gives what one process would.
+Two things are not repeated: files and the screen are process 0's (`on_main`), and what
+can turn out differently in each, such as a remote teacher or grading against the clock,
+is asked there and told to all (`FromMain`).
+"""
+
+import functools
+import hashlib
+import pickle
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ovd_jax.learning.sharding import make_mesh
+from ovd_jax.sampling.shapes import bucket
+
+_LEAST_BYTES = 4096  # of a message; they double from there: few programs are compiled
+
+
+def on_mesh(main: Callable) -> Callable:
+    """`main(config)` among the processes and under the mesh that `config` names."""
+
+    @functools.wraps(main)
+    def run(config):
+        connect(**config.distributed)
+        shared = config.to_dict()
+        del shared["distributed"]
+        check_same("config", shared)
+        with jax.set_mesh(make_mesh(**config.mesh)):
+            return main(config)
+
+    return run
+
+
+def connect(*, coordinator: str, processes: int, process: int) -> None:
+    """Joins the others, before any device is used.
+
+    `coordinator` is process 0's `host:port`; `auto` asks the cluster (TPU pods, Slurm,
+    Open MPI); empty means that there are no others. Raises ValueError.
+    """
+    alone = not coordinator and processes == 1
+    if alone or jax.distributed.is_initialized():
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    if ":" not in coordinator or not 0 <= process < processes:
+        raise ValueError(
+            f"config.distributed: coordinator {coordinator!r}, process {process} of "
+            f"{processes}; give host:port (or auto), and to each process a number from "
+            "0 to the number of processes less one."
+        )
+    jax.distributed.initialize(coordinator, processes, process)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+class Silent:
+    """Takes any call and does nothing: what `on_main` gives to the others."""
+
+    def __getattr__(self, name: str) -> Callable:
+        return lambda *args, **kwargs: None
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+def on_main(function: Callable, *args, **kwargs):
+    """What `function` returns, on process 0; `Silent` and no call on the others."""
+    return function(*args, **kwargs) if is_main() else Silent()
+
+
+class FromMain:
+    """`target`, whose `methods` process 0 alone runs; all return, or raise, the same.
+
+    All processes must call them, in the same order.
+    """
+
+    def __init__(self, target, *methods: str):
+        self._target = target
+        self._methods = methods
+
+    def __getattr__(self, name: str):
+        value = getattr(self._target, name)
+        return functools.partial(tell, value) if name in self._methods else value
+
+
+def tell(function: Callable, *args, **kwargs):
+    """What `function` returns or raises on process 0, on every process."""
+    if jax.process_count() == 1:
+        return function(*args, **kwargs)
+    message = b""
+    if is_main():
+        try:
+            message = pickle.dumps((function(*args, **kwargs), None))
+        except Exception as error:  # whatever it is, the others must not wait for more
+            message = pickle.dumps((None, error))
+    result, error = pickle.loads(broadcast(message))
+    if error is not None:
+        raise error
+    return result
+
+
+def broadcast(message: bytes) -> bytes:
+    """Process 0's message, on every process."""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    padded = np.zeros(max(bucket(size), _LEAST_BYTES), np.uint8)
+    padded[: len(message)] = np.frombuffer(message, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()[:size]
+
+
+def check_same(what: str, value) -> None:
+    """Raises ValueError on every process unless `value` has one `repr` on all.
+
+    Else they would wait for each other for ever: different programs are different
+    collectives.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.blake2b(repr(value).encode(), digest_size=8).digest()
+    everyone = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
+    others = np.flatnonzero((everyone != everyone[0]).any(axis=1)).tolist()
+    if others:
+        raise ValueError(
+            f"Processes {others} and process 0 differ in {what}; start all of them "
+            "with the same code, config and data."
+        )

@@ -1,0 +1,170 @@
+"""The table of layouts, sizes that a mesh divides, and processes of which there is one.
+
+That meshes and processes give what one device gives is in integration/test_meshes.py.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from ovd_jax import processes
+from ovd_jax.learning.sharding import (
+    AXES,
+    check_heads,
+    fetch,
+    mesh_sizes,
+    row_shards,
+    shardings,
+)
+from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.models.known import KNOWN
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.rollout.pack import plan
+from ovd_jax.sampling.sampler import compact
+
+TX = optimizer(
+    learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,
+    weight_decay=0.01, b1=0.9, b2=0.99, grad_clip=1e3,
+)  # fmt: skip
+
+
+def abstract_mesh(*sizes: int) -> AbstractMesh:
+    return AbstractMesh(sizes, AXES, (AxisType.Auto,) * 3)
+
+
+def abstract_state(config) -> TrainState:
+    return jax.eval_shape(
+        lambda: TrainState.create(Transformer(config, jax.random.key(0)), TX)
+    )
+
+
+def specs(config, *sizes: int) -> dict[str, P]:
+    laid_out = shardings(abstract_state(config), abstract_mesh(*sizes))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): sharding.spec
+        for path, sharding in jax.tree_util.tree_leaves_with_path(laid_out)
+    }
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_table_covers_the_state_of_every_known_model(name):
+    found = specs(KNOWN[name], 1, 1, 1)
+    assert found["model/embed/embedding/value"] == P("tp", "fsdp")
+    assert found["model/layers/gate/kernel/value"] == P(None, "fsdp", "tp")
+    assert found["model/layers/down/kernel/value"] == P(None, "tp", "fsdp")
+    assert found["model/norm/scale/value"] == found["step"] == P()
+    for path, spec in found.items():
+        for moment in re.findall(r"/(?:mu|nu)/(.+)", path):
+            assert spec == found[f"model/{moment}"]
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    model = {"layers": {"router": {"gate_up": jnp.zeros((2, 3))}}}
+    with pytest.raises(ValueError, match=r"matches 'layers/router/gate_up', shape \(2"):
+        shardings(model, abstract_mesh(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((1, 3, 1), r"embedding/value of shape \(26, 16\): mesh axis fsdp=3 does not"),
+        ((1, 1, 4), r"divide 26; set config.mesh.tp to a divisor"),
+    ],
+)
+def test_an_axis_that_does_not_divide_a_weight_is_an_error(sizes, message, config):
+    with pytest.raises(ValueError, match=message):
+        specs(config, *sizes)
+
+
+def test_no_key_value_head_is_cut_in_two(config):
+    check_heads(config.num_kv_heads, abstract_mesh(4, 4, 2))
+    with pytest.raises(ValueError, match="tp=4 does not divide the model's 2 key"):
+        check_heads(config.num_kv_heads, abstract_mesh(1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((1, -1, 1), (1, 8, 1)), ((-1, 2, 2), (2, 2, 2)), ((2, 1, 4), (2, 1, 4))],
+)
+def test_minus_one_is_the_rest_of_the_devices(sizes, expected):
+    assert mesh_sizes(sizes, 8) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((1, 4, 1), "data 1 x fsdp 4 x tp 1 does not come to the 8 devices"),
+        ((-1, 3, 1), "data -1 x fsdp 3 x tp 1 does not come to the 8 devices"),
+        ((-1, -1, 1), "one may be -1"),
+        ((1, 0, -1), "at least 1"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_an_error(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        mesh_sizes(sizes, 8)
+
+
+def test_outside_of_a_mesh_there_is_one_shard(model):
+    assert row_shards() == 1
+    jax.tree.map(np.testing.assert_array_equal, fetch(model), jax.device_get(model))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 8])
+def test_every_device_is_given_as_many_packs(shards):
+    shape = plan([8] * 5, 64, 200, 4000, 1, shards)
+    assert shape.at_once % shards == 0
+    assert shape.at_once // shards * shape.slots <= 4000
+    assert plan([8] * 5, 64, 200, 4000, 1) == plan([8] * 5, 64, 200, 4000, 1, 1)
+
+
+def test_packs_are_cut_smaller_where_devices_would_have_none():
+    assert plan([8], 64, 200, 10_000, 1, 1).stretches == 8
+    shape = plan([8], 64, 200, 10_000, 1, 4)
+    assert (shape.stretches, shape.at_once) == (2, 4)
+
+
+def test_a_shrunken_grid_still_has_lines_for_every_device():
+    open_PG = np.zeros((16, 2), bool)
+    open_PG[[3, 9, 12], 0] = True
+    for shards, height in ((1, 4), (4, 4), (6, 6), (8, 8)):
+        cells_PG, alive_PG = compact(open_PG, 1, shards)
+        assert cells_PG.shape == (height, 1)
+        assert sorted(cells_PG[alive_PG]) == [6, 18, 24]
+    cells_PG, _ = compact(open_PG, 1, 16)
+    assert cells_PG.shape == (16, 1)
+
+
+def test_one_process_asks_and_writes_itself():
+    class Task:
+        levels = 10
+
+        def rewards(self, count):
+            return [1.0] * count
+
+    task = processes.FromMain(Task(), "rewards")
+    assert (task.levels, task.rewards(2)) == (10, [1.0, 1.0])
+    assert processes.on_main(len, "abc") == 3
+    processes.check_same("anything", object())
+
+
+def test_what_others_than_the_main_process_do_is_nothing():
+    with processes.Silent() as run:
+        assert run.log(0, {"loss": 1.0}) is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict(coordinator="here", processes=2, process=0),
+        dict(coordinator="10.0.0.1:1234", processes=2, process=2),
+        dict(coordinator="", processes=2, process=0),
+    ],
+)
+def test_processes_that_cannot_find_each_other_are_an_error(asked):
+    with pytest.raises(ValueError, match="give host:port"):
+        processes.connect(**asked)
