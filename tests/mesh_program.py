@@ -144,21 +144,21 @@ def loss() -> dict:
         losses = weights * jnp.exp(0.3 * logprobs) + bonus * entropies
         return losses.sum(), {"squares": (logprobs**2).sum()}
 
-    def chunked(hidden_MD, head_VD):
-        inputs = put_rows((weights_M, bonus_M))
-        args = (hidden_MD, head_VD, put_rows(targets_M), inputs, 0.7, 5)
-        return token_loss(loss_of, *args)
+    def chunked(hidden_MD, head_VD, targets_M, inputs):
+        return token_loss(loss_of, hidden_MD, head_VD, targets_M, inputs, 0.7, 5)
 
-    def dense(hidden_MD, head_VD):
+    def dense(hidden_MD, head_VD, targets_M, inputs):
         all_MV = jax.nn.log_softmax(hidden_MD @ head_VD.T / 0.7)
         picked_M = jnp.take_along_axis(all_MV, targets_M[:, None], axis=-1)[:, 0]
         entropies_M = -jnp.sum(jnp.exp(all_MV) * all_MV, axis=-1)
-        return loss_of(picked_M, entropies_M, (weights_M, bonus_M))
+        return loss_of(picked_M, entropies_M, inputs)
 
+    head_VD = lay_out({"head": head_VD})["head"]
+    hidden_MD, *rest = put_rows((hidden_MD, targets_M, (weights_M, bonus_M)))
+    inputs = (hidden_MD, head_VD, *rest)
     found = {}
     for name, function in (("chunked", chunked), ("dense", dense)):
         run = jax.jit(jax.value_and_grad(function, argnums=(0, 1), has_aux=True))
-        inputs = (put_rows(hidden_MD), lay_out({"head": head_VD})["head"])
         found[name] = run(*inputs)
         text = run.lower(*inputs).compile().as_text()
         found[f"{name} largest"] = largest_array(text.splitlines())
