@@ -4,10 +4,12 @@ import functools
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
 from ovd_jax.models import embedded, hf
+from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.sampling.choice import label_probabilities
@@ -43,6 +45,12 @@ def find_model(name: str, role: str) -> Path:
 def load_model(folder: Path, config) -> Transformer:
     """The model in `folder`, computing in `config.compute_dtype`."""
     return hf.load(folder, jnp.dtype(config.compute_dtype))
+
+
+def load_student(folder: Path, config) -> Transformer:
+    """The model to train, with the adapters that `config.lora` asks for."""
+    lora = Lora(**config.lora)  # refuses what cannot be before weights are read
+    return adapt(load_model(folder, config), lora, jax.random.key(config.seed))
 
 
 def load_tokenizer(folder: Path):

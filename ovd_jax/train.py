@@ -15,6 +15,7 @@ from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
+from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.buffer import RolloutBuffer
@@ -39,10 +40,11 @@ def main(config):
     collector = Collector(
         task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
     )
-    learner, tx = make_learner(config, folder)
+    tx = make_optimizer(config)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
-    state = TrainState.create(build.load_model(folder, config), tx)
+    state = TrainState.create(build.load_student(folder, config), tx)
     state = checkpoints.restore_latest(state)
+    learner = make_learner(config, tx, reference(config, folder, state.model))
     start = int(state.step) // learner.steps_a_batch
     run = RunDir(config.run_dir, start, config.loggers, config.to_dict())
     flags.save(config, run.path)
@@ -78,7 +80,8 @@ def main(config):
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
-    hf.save(state.model, export, dtype=jnp.dtype(config.export_dtype), source=folder)
+    dtype = jnp.dtype(config.export_dtype)
+    hf.save(merge(state.model), export, dtype=dtype, source=folder)
     report(config, time.time() - started)
 
 
@@ -88,19 +91,29 @@ def rules(config) -> Rules:
     return Rules(**{name: config[name] for name in names})
 
 
-def make_learner(config, folder):
-    """The learner and the optimizer of `config`; the reference is the starting
-    model."""
+def make_optimizer(config):
+    """The optimizer of `config`; its schedule ends with the run."""
     batches = config.minibatches * config.epochs
-    tx = optimizer(**config.optimizer, total_steps=config.num_steps * batches)
+    return optimizer(**config.optimizer, total_steps=config.num_steps * batches)
+
+
+def reference(config, folder, model):
+    """The starting model, frozen; under the adapters of `model` it still is there."""
+    if not config.kl_coef:
+        return None
+    return base(model) if config.lora.rank else build.load_model(folder, config)
+
+
+def make_learner(config, tx, reference) -> Learner:
+    """The learner of `config`."""
     if config.problems_per_step < config.minibatches:
         raise ValueError(
             f"{config.problems_per_step} problems a step cannot be cut into "
             f"{config.minibatches} minibatches; change one of the two."
         )
-    learner = Learner(
+    return Learner(
         tx=tx,
-        reference=build.load_model(folder, config) if config.kl_coef else None,
+        reference=reference,
         minibatches=config.minibatches,
         epochs=config.epochs,
         aggregation=config.aggregation,
@@ -114,7 +127,6 @@ def make_learner(config, folder):
         entropy_coef=config.entropy_coef,
         importance_cap=config.importance_cap or None,
     )
-    return learner, tx
 
 
 def collect(config, collector, sampler, model, step) -> RolloutBuffer:

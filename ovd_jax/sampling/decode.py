@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovd_jax.models.attention import attend_cached
+from ovd_jax.models.lora import merge_layers
 from ovd_jax.models.transformer import (
     Layer,
     Transformer,
@@ -56,15 +57,17 @@ class DecodeState(flax.struct.PyTreeNode):
 
 @jax.jit
 def unstack(model: Transformer) -> Decoder:
-    """The model for decoding; matrices are cast once and not at every step."""
+    """The model for decoding; adapters are merged and matrices cast once and not at
+    every step."""
 
     def cast(x):
         return x.astype(model.dtype) if x.ndim > 1 else x
 
-    layers = tuple(
-        jax.tree.map(lambda x, n=n: cast(x[n]), model.layers)
+    layers = (
+        jax.tree.map(lambda x, n=n: x[n], model.layers)
         for n in range(model.config.num_layers)
     )
+    layers = tuple(jax.tree.map(cast, merge_layers(layer)) for layer in layers)
     return Decoder(model.embed, layers, model.norm, model.head_VD, config=model.config)
 
 
