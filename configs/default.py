@@ -35,6 +35,13 @@ def get_config():
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.lora = ConfigDict(  # rank 0: all weights are trained
+        dict(
+            rank=0,
+            alpha=16.0,  # adapters count alpha / rank
+            targets=("q", "k", "v", "o", "gate", "up", "down"),
+        )
+    )
     config.problems_per_step = 16
     config.samples = 8  # G, trajectories a problem
     config.temperature = 1.0

@@ -12,6 +12,13 @@ def get_config():
     config.run_dir = "runs/sft"
     config.seed = 0
     config.model = "student"  # a folder, a hub name, or a fresh `student` / `teacher`
+    config.lora = ConfigDict(  # rank 0: all weights are trained
+        dict(
+            rank=0,
+            alpha=16.0,  # adapters count alpha / rank
+            targets=("q", "k", "v", "o", "gate", "up", "down"),
+        )
+    )
     config.data = ""  # JSONL path; empty: generated arithmetic examples
     config.task = "arithmetic"  # where generated examples come from
     config.arithmetic = ConfigDict(

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
+from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.sampling.choice import label_probabilities
@@ -55,6 +56,12 @@ def load_model(folder: Path, config) -> Transformer:
         lambda: Transformer(architecture, jax.random.key(0), dtype)
     )
     return hf.load(folder, dtype, shardings(abstract, mesh))
+
+
+def load_student(folder: Path, config) -> Transformer:
+    """The model to train, with the adapters that `config.lora` asks for."""
+    lora = Lora(**config.lora)  # refuses what cannot be before weights are read
+    return adapt(load_model(folder, config), lora, jax.random.key(config.seed))
 
 
 def load_tokenizer(folder: Path):

@@ -10,6 +10,7 @@ from ovd_jax import build, flags
 from ovd_jax.learning.checkpoint import restore_model
 from ovd_jax.models import embedded, gguf, hf
 from ovd_jax.models.folders import check_replaceable
+from ovd_jax.models.lora import Lora, adapt, merge
 from ovd_jax.models.shards import check_dtype
 from ovd_jax.models.transformer import Transformer
 
@@ -70,27 +71,37 @@ def open_model(name: str, scratch: Path):
 
 def open_run(run: Path):
     """As `open_model`: the newest checkpoint of a run, or its export if it has none."""
-    shape, tokenizer, folder = origin(run)
-    abstract = jax.eval_shape(lambda: Transformer(shape, jax.random.key(0)))
-    model = restore_model(run, abstract)
+    model, tokenizer, folder = origin(run)
+    model = restore_model(run, model)
     if model is not None:
-        return model, tokenizer, folder
-    if folder == run / "export":
-        return hf.load(folder), None, folder
+        return merge(model), tokenizer, folder
+    exported = run / "export"
+    if exported.is_dir():
+        return hf.load(exported), None, exported
     raise ValueError(
         f"{run} holds no checkpoint yet; config.checkpoint_every says when it will."
     )
 
 
 def origin(run: Path):
-    """(architecture, tokenizer or None, folder or None) of the model that a run
-    trains."""
-    exported = run / "export"
+    """(model, tokenizer or None, folder or None) of what a run trains.
+
+    The model's arrays are shapes, but for those that checkpoints leave out.
+    """
+    config, exported = flags.load(run), run / "export"
+    if config.lora.rank:
+        folder = build.find_model(config.model, "student")
+        lora = Lora(**config.lora)
+        return adapt(hf.load(folder), lora, jax.random.key(0)), None, folder
     if exported.is_dir():
-        return hf.read_config(exported), None, exported
-    name = flags.load(run).model
-    if name in embedded.SIZES:
+        return shapes(hf.read_config(exported)), None, exported
+    if config.model in embedded.SIZES:
         tokenizer = embedded.arithmetic_tokenizer()
-        return embedded.SIZES[name](len(tokenizer)), tokenizer, None
-    folder = build.find_model(name, "student")
-    return hf.read_config(folder), None, folder
+        return shapes(embedded.SIZES[config.model](len(tokenizer))), tokenizer, None
+    folder = build.find_model(config.model, "student")
+    return shapes(hf.read_config(folder)), None, folder
+
+
+def shapes(architecture) -> Transformer:
+    """A model without weights."""
+    return jax.eval_shape(lambda: Transformer(architecture, jax.random.key(0)))

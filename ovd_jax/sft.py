@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax import flags
-from ovd_jax.build import load_tokenizer
+from ovd_jax.build import load_student, load_tokenizer
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -19,6 +19,7 @@ from ovd_jax.learning.update import (
 )
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import Layout
+from ovd_jax.models.lora import merge
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.monitor import enable_compilation_cache
 from ovd_jax.progress import Progress
@@ -61,7 +62,7 @@ def main(config):
     checkpoints.close()
     export = Path(config.run_dir) / "export"
     dtype = jnp.dtype(config.export_dtype)
-    hf.save(state.model, export, tokenizer, dtype, source=source)
+    hf.save(merge(state.model), export, tokenizer, dtype, source=source)
     flags.summary(
         loss=metrics.get("loss"), steps=int(state.step),
         seconds=round(time.time() - started, 1), export=str(export),
@@ -71,12 +72,16 @@ def main(config):
 def starting_model(config):
     """(model to tune, its tokenizer, its folder); a fresh embedded model has none."""
     if config.model in embedded.SIZES:
+        if config.lora.rank:
+            raise ValueError(
+                f"config.model={config.model} starts from nothing, which adapters "
+                "cannot make up for; set config.lora.rank=0, or name a trained model."
+            )
         tokenizer = embedded.arithmetic_tokenizer()
         shape = embedded.SIZES[config.model](len(tokenizer))
         return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
     folder = hf.resolve(config.model)
-    model = hf.load(folder, jnp.dtype(config.compute_dtype))
-    return model, load_tokenizer(folder), folder
+    return load_student(folder, config), load_tokenizer(folder), folder
 
 
 def example_source(config):

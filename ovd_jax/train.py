@@ -17,6 +17,7 @@ from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
+from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
 from ovd_jax.progress import Progress, results_table
@@ -46,11 +47,12 @@ def main(config):
     collector = Collector(
         task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
     )
-    learner, tx = make_learner(config, folder)
+    tx = make_optimizer(config)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
-    state = create(build.load_model(folder, config))
+    state = create(build.load_student(folder, config))
     state = checkpoints.restore_latest(state)
+    learner = make_learner(config, tx, reference(config, folder, state.model))
     start = int(state.step) // learner.steps_a_batch
     check_same("the step of the last checkpoint", start)
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
@@ -87,7 +89,8 @@ def main(config):
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
-    hf.save(state.model, export, dtype=jnp.dtype(config.export_dtype), source=folder)
+    dtype = jnp.dtype(config.export_dtype)
+    hf.save(merge(state.model), export, dtype=dtype, source=folder)
     on_main(report, config, time.time() - started)
 
 
@@ -97,19 +100,29 @@ def rules(config) -> Rules:
     return Rules(**{name: config[name] for name in names})
 
 
-def make_learner(config, folder):
-    """The learner and the optimizer of `config`; the reference is the starting
-    model."""
+def make_optimizer(config):
+    """The optimizer of `config`; its schedule ends with the run."""
     batches = config.minibatches * config.epochs
-    tx = optimizer(**config.optimizer, total_steps=config.num_steps * batches)
+    return optimizer(**config.optimizer, total_steps=config.num_steps * batches)
+
+
+def reference(config, folder, model):
+    """The starting model, frozen; under the adapters of `model` it still is there."""
+    if not config.kl_coef:
+        return None
+    return base(model) if config.lora.rank else build.load_model(folder, config)
+
+
+def make_learner(config, tx, reference) -> Learner:
+    """The learner of `config`."""
     if config.problems_per_step < config.minibatches:
         raise ValueError(
             f"{config.problems_per_step} problems a step cannot be cut into "
             f"{config.minibatches} minibatches; change one of the two."
         )
-    learner = Learner(
+    return Learner(
         tx=tx,
-        reference=build.load_model(folder, config) if config.kl_coef else None,
+        reference=reference,
         minibatches=config.minibatches,
         epochs=config.epochs,
         aggregation=config.aggregation,
@@ -123,7 +136,6 @@ def make_learner(config, folder):
         entropy_coef=config.entropy_coef,
         importance_cap=config.importance_cap or None,
     )
-    return learner, tx
 
 
 def collect(config, collector, sampler, model, step) -> RolloutBuffer:

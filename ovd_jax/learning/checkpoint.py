@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from ovd_jax.learning.update import TrainState
+from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.models.transformer import Transformer
 
 
@@ -14,8 +15,9 @@ class Checkpoints:
     """The newest `keep` states of a run, in `run_dir/checkpoints`.
 
     Orbax writes into a temporary folder and renames it, so that a process killed while
-    saving leaves the checkpoint before. Nothing but the state is stored: randomness and
-    data order are functions of the seed and `state.step`.
+    saving leaves the checkpoint before. Nothing but the state is stored, and of its
+    model what is trained: randomness and data order are functions of the seed and
+    `state.step`, and frozen weights are read where they came from.
     """
 
     def __init__(self, run_dir, *, every: int, keep: int = 2):
@@ -50,7 +52,7 @@ class Checkpoints:
 
 
 def restore_model(run_dir, model: Transformer) -> Transformer | None:
-    """The newest saved weights of a run, in the layout of `model`, or None.
+    """`model` with the newest saved weights of a run, in its layout, or None.
 
     What else a checkpoint holds is not read. Raises ValueError where none is readable.
     """
@@ -108,13 +110,18 @@ def _abstract(state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _in_place_of(state: TrainState, saved: dict[str, jax.Array]) -> TrainState:
-    treedef = jax.tree.structure(state)
-    return jax.tree.unflatten(treedef, [saved[name] for name in by_path(state)])
+    treedef = jax.tree.structure(_changing(state))
+    changed = treedef.unflatten(saved[name] for name in by_path(state))
+    return changed.replace(model=with_trained(state.model, changed.model))
 
 
 def by_path(state: TrainState) -> dict[str, jax.Array]:
-    """Every array of the state under its path, in tree order."""
+    """Every array that training changes under its path, in tree order."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(_changing(state))
     }
+
+
+def _changing(state: TrainState) -> TrainState:
+    return state.replace(model=trained(state.model))

@@ -22,6 +22,10 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
     (r"embedding|\bhead\b", P("tp", "fsdp")),  # VD
     (r"\b(q|k|v|gate|up)/kernel", P(None, "fsdp", "tp")),  # NDF
     (r"\b(o|down)/kernel", P(None, "tp", "fsdp")),  # NFD
+    (r"\b(q|k|v|gate|up)/lora_a", P(None, "fsdp", None)),  # NDR
+    (r"\b(q|k|v|gate|up)/lora_b", P(None, None, "tp")),  # NRF
+    (r"\b(o|down)/lora_a", P(None, "tp", None)),  # NFR
+    (r"\b(o|down)/lora_b", P(None, None, "fsdp")),  # NRD
     (r"scale|bias|step|count|finite", P()),
 )
 

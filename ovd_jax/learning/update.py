@@ -11,20 +11,22 @@ import optax
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
 from ovd_jax.learning.sharding import lay_out
+from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.models.transformer import Transformer
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that training changes, and all that a checkpoint holds."""
+    """All that training changes, and what of the model it leaves as it is."""
 
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
     model: Transformer  # an NNX module is a pytree
-    opt_state: optax.OptState
+    opt_state: optax.OptState  # of what is trained of the model
 
     @classmethod
     def create(cls, model: Transformer, tx: optax.GradientTransformation):
         """The state before the first step, in its layout on the mesh."""
-        return lay_out(cls(jnp.zeros((), jnp.int32), model, tx.init(model)))
+        opt_state = tx.init(trained(model))
+        return lay_out(cls(jnp.zeros((), jnp.int32), model, opt_state))
 
 
 def optimizer(
@@ -86,19 +88,22 @@ class Stepper:
     def __call__(self, state: TrainState, parts) -> tuple[TrainState, dict]:
         """The state after one step, and the sums over its parts, still on the device.
 
-        `state` is donated: what it held is gone.
+        `state` is donated: what it held is gone, but for what of the model is frozen.
         """
-        grads, total = self.zeros(state.model), None
+        model = state.model
+        grads, total = self.zeros(model), None
         for part in parts:
-            grads, sums = self.add(state.model, grads, part)
+            grads, sums = self.add(model, grads, part)
             total = jax.tree.map(jnp.add, total, sums) if total else sums
-        state, metrics = self.apply(state, grads)
+        state, metrics = self.apply(state.replace(model=trained(model)), grads)
+        state = state.replace(model=with_trained(model, state.model))
         return state, total | metrics
 
 
 def zero_gradients(model: Transformer) -> Transformer:
-    """Where `add_gradients` begins."""
-    return lay_out(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model))
+    """Where `add_gradients` begins: zeros for what is trained of `model`."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), trained(model))
+    return lay_out(zeros)
 
 
 def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
@@ -107,10 +112,10 @@ def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
     The backward pass adds into `grads` itself, layer by layer: parts of a batch cost no
     second copy of the gradient.
     """
-    leaves, treedef = jax.tree.flatten(model)
+    leaves, treedef = jax.tree.flatten(trained(model))
     refs = [jax.new_ref(leaf) for leaf in jax.tree.leaves(grads)]
     loss, pullback, sums = jax.vjp(
-        lambda leaves: loss_fn(jax.tree.unflatten(treedef, leaves), part),
+        lambda leaves: loss_fn(with_trained(model, treedef.unflatten(leaves)), part),
         leaves,
         has_aux=True,
     )
@@ -120,7 +125,10 @@ def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
 
 
 def apply_gradients(state: TrainState, grads: Transformer, *, tx):
-    """(next state, the gradient's norm and the number of steps skipped so far)."""
+    """(next state, the gradient's norm and the number of steps skipped so far).
+
+    All of `state.model` is trained: what is frozen has been taken out before.
+    """
     updates, opt_state = tx.update(grads, state.opt_state, state.model)
     model = optax.apply_updates(state.model, updates)
     metrics = {

@@ -79,12 +79,31 @@ def embed_tokens(embed: nnx.Embed, tokens) -> jax.Array:
     return look_up(embed.embedding[...], tokens).astype(embed.dtype)
 
 
+class Linear(nnx.Linear):
+    """x @ W + bias, and scale * x @ A @ B where `models/lora.py` has put adapters."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lora_a = nnx.data(None)  # inputs, rank
+        self.lora_b = nnx.data(None)  # rank, outputs
+        self.lora_scale = 0.0
+
+    def __call__(self, x):
+        outputs = super().__call__(x)
+        if self.lora_a is None:
+            return outputs
+        x, a, b = self.promote_dtype(
+            (x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype
+        )
+        return outputs + (x @ a * self.lora_scale) @ b
+
+
 class Layer(nnx.Module):
     """One pre-norm block; every weight gains a leading N axis inside `Transformer`."""
 
     def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
         def linear(inputs, outputs, bias=False):
-            return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, rngs=rngs)
+            return Linear(inputs, outputs, use_bias=bias, dtype=dtype, rngs=rngs)
 
         def norm(size):
             return nnx.RMSNorm(size, epsilon=c.norm_eps, dtype=dtype, rngs=rngs)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from ovd_jax.learning.sharding import gather_fsdp, split_rows
 from ovd_jax.models.attention import attend_cached
+from ovd_jax.models.lora import merge_layers
 from ovd_jax.models.transformer import (
     Layer,
     Transformer,
@@ -58,16 +59,17 @@ class DecodeState(flax.struct.PyTreeNode):
 
 @jax.jit
 def unstack(model: Transformer) -> Decoder:
-    """The model for decoding; matrices are cast, and gathered over the mesh's `fsdp`,
-    once and not at every step."""
+    """The model for decoding; adapters are merged, matrices cast, and gathered over the
+    mesh's `fsdp`, once and not at every step."""
 
     def cast(x):
         return x.astype(model.dtype) if x.ndim > 1 else x
 
-    layers = tuple(
-        jax.tree.map(lambda x, n=n: cast(x[n]), model.layers)
+    layers = (
+        jax.tree.map(lambda x, n=n: x[n], model.layers)
         for n in range(model.config.num_layers)
     )
+    layers = tuple(jax.tree.map(cast, merge_layers(layer)) for layer in layers)
     parts = jax.tree_util.tree_map_with_path(
         gather_fsdp, {"layers": layers, "head": model.head_VD}
     )

@@ -1,0 +1,123 @@
+"""LoRA (arXiv:2106.09685), and what of a model is trained: its adapters or all of it.
+
+Axes: N layers, D inputs and F outputs of a linear map, R rank.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovd_jax.models.transformer import Layer, Linear, Transformer
+
+TARGETS = ("q", "k", "v", "o", "gate", "up", "down")  # the linear maps of a layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Which linear maps get adapters, and of what size.
+
+    Raises ValueError for what cannot be.
+    """
+
+    rank: int  # 0: no adapters, all weights are trained
+    alpha: float  # x @ A @ B is scaled by alpha / rank
+    targets: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.rank < 0:
+            raise ValueError(f"lora.rank {self.rank} is negative; 0 trains everything.")
+        if self.rank and not self.targets:
+            raise ValueError(f"lora.targets is empty; name some of {_listed()}.")
+        for name in self.targets:
+            if name not in TARGETS:
+                raise ValueError(f"lora.targets: {name!r} is not one of {_listed()}.")
+
+
+def _listed() -> str:
+    return ", ".join(TARGETS)
+
+
+def adapt(model: Transformer, lora: Lora, key: jax.Array) -> Transformer:
+    """`model` with fresh adapters; it computes what it did, and shares its arrays.
+
+    B is zero, and A is drawn as `peft` draws it: uniform within 1 / sqrt(D). With rank
+    0 it is `model` itself.
+    """
+    if not lora.rank:
+        return model
+    model = _copy(model)
+    keys = jax.random.split(key, len(lora.targets))
+    for name, key in zip(lora.targets, keys, strict=True):
+        linear = getattr(model.layers, name)
+        layers, inputs, outputs = linear.kernel.shape
+        shape, bound = (layers, inputs, lora.rank), inputs**-0.5
+        a_NDR = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        linear.lora_a = nnx.Param(a_NDR)
+        linear.lora_b = nnx.Param(jnp.zeros((layers, lora.rank, outputs)))
+        linear.lora_scale = lora.alpha / lora.rank
+    return model
+
+
+def base(model: Transformer) -> Transformer:
+    """`model` without its adapters, sharing its arrays: what it was before training."""
+    model = _copy(model)
+    for linear in _adapted(model.layers):
+        _strip(linear)
+    return model
+
+
+def merge(model: Transformer) -> Transformer:
+    """A plain model that computes what `model` does: W + A @ B in the place of W."""
+    model = _copy(model)
+    model.layers = merge_layers(model.layers)
+    return model
+
+
+def merge_layers(layers: Layer) -> Layer:
+    """As `merge`, for layers that are stacked or for one alone."""
+    layers = _copy(layers)
+    for linear in _adapted(layers):
+        a, b = linear.lora_a[...] * linear.lora_scale, linear.lora_b[...]
+        # Accelerators would round float32 factors to less.
+        change = jnp.matmul(a, b, precision="highest")
+        kernel = linear.kernel[...]
+        linear.kernel = nnx.Param((kernel + change).astype(kernel.dtype))
+        _strip(linear)
+    return layers
+
+
+def trained(model):
+    """The part of `model` that optimizers change: adapters, or all if there are none.
+
+    It has the model's structure with None for each array that is frozen; gradients,
+    moments and checkpoints have the same.
+    """
+
+    def is_adapter(path, _):
+        return "lora_" in jax.tree_util.keystr(path)
+
+    adapters = jax.tree_util.tree_map_with_path(is_adapter, model)
+    if not any(jax.tree.leaves(adapters)):
+        return model
+    return jax.tree.map(lambda x, keep: x if keep else None, model, adapters)
+
+
+def with_trained(model, part):
+    """`model` with `part`, as `trained` gives it, in its place; the rest is shared."""
+    return jax.tree.map(lambda old, new: old if new is None else new, model, part)
+
+
+def _copy(module):
+    """A module to change, of the same arrays."""
+    return jax.tree.map(lambda x: x, module)
+
+
+def _adapted(layers: Layer) -> list[Linear]:
+    linears = [getattr(layers, name) for name in TARGETS]
+    return [linear for linear in linears if linear.lora_a is not None]
+
+
+def _strip(linear: Linear) -> None:
+    linear.lora_a, linear.lora_b, linear.lora_scale = None, None, 0.0

@@ -1,0 +1,361 @@
+"""Adapters: what they compute, and that nothing else is trained, kept or moved."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from fakes import group, kept, trajectory
+
+from ovd_jax import export, flags, sft, train
+from ovd_jax.learning.checkpoint import Checkpoints, by_path
+from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.update import (
+    Stepper,
+    TrainState,
+    add_gradients,
+    imitation_objective,
+    optimizer,
+    zero_gradients,
+)
+from ovd_jax.models import hf
+from ovd_jax.models.embedded import FOLDER, arithmetic_tokenizer
+from ovd_jax.models.lora import TARGETS, Lora, adapt, base, merge, trained
+from ovd_jax.models.transformer import REMAT, Transformer
+from ovd_jax.rollout.pack import pack
+from ovd_jax.run_dir import read_metrics
+from ovd_jax.sampling.sampler import Sampler
+
+LORA = Lora(rank=3, alpha=6.0, targets=TARGETS)
+TX = optimizer(
+    learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,
+    weight_decay=0.1, b1=0.9, b2=0.99, grad_clip=1.0,
+)  # fmt: skip
+rng = np.random.default_rng(0)
+TOKENS_BT = rng.integers(0, 26, (4, 9)).astype(np.int32)
+WEIGHTS_BT = rng.random((4, 9)).astype(np.float32)
+PART = (TOKENS_BT, WEIGHTS_BT, None)
+forward = jax.jit(Transformer.__call__)
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+def assert_same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def adapted_to(model, lora=LORA, *, seed=0):
+    """`model` with adapters in which B is as large as A."""
+
+    def draw(path, leaf):
+        if "lora_" not in jax.tree_util.keystr(path):
+            return leaf
+        values = np.random.default_rng(seed).standard_normal(leaf.shape)
+        return jnp.asarray(0.3 * values, jnp.float32)
+
+    model = adapt(model, lora, jax.random.key(seed))
+    return jax.tree_util.tree_map_with_path(draw, model)
+
+
+@pytest.fixture(scope="module")
+def adapted(model):
+    return adapted_to(model)
+
+
+def names(tree) -> set[str]:
+    """The last words of the paths of all arrays."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p).split(".")[-2] for p, _ in paths}
+
+
+def size(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def objective(model, part, *, remat="none"):
+    return imitation_objective(model, part, chunk=5, remat=remat)
+
+
+def gradients(model, *parts, remat="none"):
+    add = functools.partial(add_gradients, functools.partial(objective, remat=remat))
+    grads = zero_gradients(model)
+    for part in parts:
+        grads, _ = jax.jit(add)(model, grads, part)
+    return grads
+
+
+def test_a_model_starts_as_it_was_and_shares_its_arrays(model):
+    fresh = adapt(model, LORA, jax.random.key(0))
+    assert_close(forward(fresh, TOKENS_BT), forward(model, TOKENS_BT), 1e-6)
+    for name in TARGETS:
+        ours, theirs = getattr(fresh.layers, name), getattr(model.layers, name)
+        assert ours.kernel[...] is theirs.kernel[...]
+        layers, inputs, outputs = theirs.kernel.shape
+        assert ours.lora_a.shape == (layers, inputs, 3)
+        assert ours.lora_b.shape == (layers, 3, outputs)
+        a_NDR = np.asarray(ours.lora_a) * inputs**0.5
+        assert 0.7 < np.abs(a_NDR).max() <= 1  # peft: uniform within 1 / sqrt(D)
+        assert not np.array_equal(a_NDR[0], a_NDR[1])
+        assert theirs.lora_a is None
+
+
+def test_rank_0_is_the_model_itself(model):
+    assert adapt(model, dataclasses.replace(LORA, rank=0), jax.random.key(0)) is model
+    assert trained(model) is model
+
+
+def test_an_adapted_map_by_hand(adapted):
+    q = jax.tree.map(lambda x: x[1], adapted.layers).q
+    x_BTD = rng.standard_normal((2, 3, 16)).astype(np.float32)
+    kernel, bias, a, b = map(np.asarray, (q.kernel, q.bias, q.lora_a, q.lora_b))
+    assert_close(q(x_BTD), x_BTD @ kernel + bias + 6.0 / 3 * (x_BTD @ a) @ b)
+
+
+@pytest.mark.parametrize("targets", [TARGETS, ("q", "down"), ("v",)])
+def test_merged_weights_give_the_same_logits(targets, model):
+    adapted = adapted_to(model, dataclasses.replace(LORA, targets=targets))
+    merged = merge(adapted)
+    assert jax.tree.structure(merged) == jax.tree.structure(model)
+    logits_BTV = forward(adapted, TOKENS_BT)
+    assert_close(forward(merged, TOKENS_BT), logits_BTV)
+    assert np.abs(logits_BTV - forward(model, TOKENS_BT)).mean() > 0.1
+    changed = {
+        name
+        for name in TARGETS
+        if np.any(
+            getattr(merged.layers, name).kernel[...]
+            != getattr(model.layers, name).kernel[...]
+        )
+    }
+    assert changed == set(targets)
+
+
+def test_under_the_adapters_is_the_model_that_was(model, adapted):
+    below = base(adapted)
+    assert jax.tree.structure(below) == jax.tree.structure(model)
+    pairs = zip(jax.tree.leaves(below), jax.tree.leaves(model), strict=True)
+    assert all(ours is theirs for ours, theirs in pairs)
+
+
+def test_gradients_are_those_of_the_merged_weights_by_the_chain_rule(adapted):
+    """dA = scale dW B^T and dB = scale A^T dW, in every layer."""
+    grads, whole = gradients(adapted, PART), gradients(merge(adapted), PART)
+    assert names(grads) == {"lora_a", "lora_b"}
+    for name in TARGETS:
+        linear, actual = getattr(adapted.layers, name), getattr(grads.layers, name)
+        kernel_NDF = np.asarray(getattr(whole.layers, name).kernel)
+        a_NDR, b_NRF = np.asarray(linear.lora_a), np.asarray(linear.lora_b)
+        assert_close(actual.lora_a, 2.0 * kernel_NDF @ b_NRF.swapaxes(1, 2))
+        assert_close(actual.lora_b, 2.0 * a_NDR.swapaxes(1, 2) @ kernel_NDF)
+        assert np.abs(actual.lora_a).max() > 1e-3
+
+
+@pytest.mark.parametrize("remat", REMAT)
+def test_recomputing_layers_and_adding_up_parts_change_no_gradient(remat, adapted):
+    halves = [tuple(x[rows] for x in PART[:2]) for rows in (slice(2), slice(2, 4))]
+    parts = [(*half, None) for half in halves]
+    actual = gradients(adapted, *parts, remat=remat)
+    jax.tree.map(assert_close, actual, gradients(adapted, PART))
+
+
+def test_neither_the_head_nor_frozen_weights_cost_gradients(config, make_model):
+    """In a model that is head for the most part, and mlp for the rest."""
+    large = dataclasses.replace(config, vocab_size=3001, width=64, mlp_width=256)
+    model = make_model(large)
+    grad = jax.jit(functools.partial(add_gradients, objective))
+
+    def temporaries(model):
+        lowered = grad.lower(model, zero_gradients(model), PART)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    whole = temporaries(model)
+    few = temporaries(adapt(model, LORA, jax.random.key(0)))
+    assert whole - few > 0.9 * 4 * size(model.head)
+
+
+def test_moments_are_kept_of_adapters_alone(adapted):
+    state = TrainState.create(adapted, TX)
+    adapters = size(trained(adapted))
+    assert adapters == sum(
+        3 * sum(getattr(adapted.layers, name).kernel.shape[1:]) * 2 for name in TARGETS
+    )
+    assert 2 * adapters <= size(state.opt_state) <= 2 * adapters + 9
+    assert size(adapted) > 2 * adapters
+
+
+def make_batch():
+    groups = [
+        group(*[kept(trajectory(n, first=first), 0.0) for n in (5, 3)], prompt=(7, 8))
+        for first in (3, 9)
+    ]
+    return pack(groups, [[[1.0], [-1.0]]] * 2, length_multiple=8, max_tokens=64)
+
+
+def test_learning_changes_adapters_and_nothing_else(model):
+    """The reference is what lies under them: its arrays stay where they are."""
+    adapted = adapted_to(jax.tree.map(jnp.copy, model))
+    learner = Learner(
+        tx=TX, reference=base(adapted), minibatches=2, epochs=2, temperature=1.0,
+        chunk=4, remat="none", aggregation="grpo", max_tokens=16, clip_low=0.2,
+        clip_high=0.2, kl_coef=0.1,
+    )  # fmt: skip
+    start = jax.tree.map(jnp.copy, adapted)
+    batch, shape = make_batch()
+    state = TrainState.create(adapted, TX)
+    after, metrics = learner.learn(state, batch, packs=shape.at_once, seed=0)
+    assert int(after.step) == 4
+    assert metrics["kl"] > 1e-3
+    assert metrics["grad_norm"] > 1e-3
+    new, old = jax.tree.leaves(base(after.model)), jax.tree.leaves(base(adapted))
+    assert all(ours is theirs for ours, theirs in zip(new, old, strict=True))
+    assert_same(base(after.model), model)
+    moved = jax.tree.map(jnp.not_equal, trained(after.model), trained(start))
+    assert all(np.all(leaf) for leaf in jax.tree.leaves(moved))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(trained(adapted)))
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(model):
+    state = TrainState.create(adapted_to(model), TX)
+    start = jax.tree.map(jnp.copy, trained(state.model))
+    bad = (TOKENS_BT, WEIGHTS_BT * np.inf, None)
+    state, metrics = Stepper(objective, TX)(state, [bad])
+    assert int(metrics["skipped_steps"]) == 1
+    assert_same(trained(state.model), start)
+
+
+def test_the_sampler_draws_from_the_adapted_model(adapted):
+    prompt, count = (7, 1, 4), 20
+    sampler = Sampler(tokenizer=None, stop_ids=(), max_new_tokens=count)
+    (completions,) = sampler(adapted, [prompt], seed=0, samples=4)
+    rows_BT = np.array([(*prompt, *c.tokens) for c in completions], np.int32)
+    all_BTV = jax.nn.log_softmax(forward(adapted, rows_BT))
+    picked = jnp.take_along_axis(all_BTV[:, :-1], rows_BT[:, 1:, None], -1)[..., 0]
+    assert_close([c.logprobs for c in completions], picked[:, -count:], 1e-4)
+
+
+def run_steps(state, steps):
+    """`steps` of training; step t has a batch of its own."""
+    run = Stepper(objective, TX)
+    for step in steps:
+        tokens_BT = (TOKENS_BT + step) % 26
+        state, _ = run(state, [(tokens_BT, WEIGHTS_BT, None)])
+    return state
+
+
+def test_a_resumed_run_equals_an_unbroken_one(model, tmp_path):
+    """The new process draws other adapters, and takes the saved ones."""
+    create = functools.partial(TrainState.create, tx=TX)
+    unbroken = run_steps(create(adapted_to(model)), range(4))
+    checkpoints = Checkpoints(tmp_path, every=1)
+    checkpoints.save(run_steps(create(adapted_to(model)), range(2)), force=True)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, every=1)
+    state = checkpoints.restore_latest(create(adapted_to(model, seed=1)))
+    checkpoints.close()
+    resumed = run_steps(state, range(2, 4))
+    assert_same(resumed, unbroken)
+    kept = {name.removesuffix(".value").split(".")[-1] for name in by_path(resumed)}
+    assert {"lora_a", "lora_b"} < kept
+    assert not kept & {"kernel", "bias", "embedding", "scale", "head"}
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked"), [(0, 3), (3, 0), (3, 2)], ids=["full", "adapters", "rank"]
+)
+def test_checkpoints_of_other_adapters_are_refused(saved, asked, model, tmp_path):
+    def state(rank):
+        lora = dataclasses.replace(LORA, rank=rank)
+        return TrainState.create(adapt(model, lora, jax.random.key(0)), TX)
+
+    checkpoints = Checkpoints(tmp_path, every=1)
+    checkpoints.save(state(saved), force=True)
+    checkpoints.manager.wait_until_finished()
+    with pytest.raises(ValueError, match="do not fit this config"):
+        checkpoints.restore_latest(state(asked))
+    checkpoints.close()
+
+
+def test_transformers_computes_what_the_adapted_model_does(
+    config, make_model, tmp_path, capsys
+):
+    """From the run's last checkpoint, and the folder that it started from."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = arithmetic_tokenizer()
+    model = make_model(dataclasses.replace(config, vocab_size=len(tokenizer)))
+    hf.save(model, tmp_path / "model", tokenizer)
+    adapted = adapted_to(model)
+    settings = flags.load_file("configs/sft.py").copy_and_resolve_references()
+    settings.model, settings.lora.rank = str(tmp_path / "model"), 3
+    settings.lora.alpha = 6.0
+    flags.save(settings, tmp_path / "run")
+    checkpoints = Checkpoints(tmp_path / "run", every=1)
+    checkpoints.save(TrainState.create(adapted, TX), force=True)
+    checkpoints.close()
+    hf.save(merge(adapted), tmp_path / "run" / "export", source=tmp_path / "model")
+    options = flags.load_file("configs/export.py").copy_and_resolve_references()
+    options.model, options.output = str(tmp_path / "run"), str(tmp_path / "out")
+    options.dtype = "float32"
+    export.main(options)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        theirs_BTV = theirs(torch.tensor(TOKENS_BT, dtype=torch.long)).logits.numpy()
+    assert_close(theirs_BTV, forward(adapted, TOKENS_BT), 1e-4)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"] == size(
+        model
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": -1}, r"lora\.rank -1 is negative"),
+        ({"targets": ("q", "query")}, "'query' is not one of q, k, v, o, gate, up, do"),
+        ({"targets": ()}, "targets is empty; name some of q, k"),
+    ],
+)
+def test_what_cannot_be_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(LORA, **changes)
+
+
+def test_a_model_that_starts_from_nothing_is_not_adapted():
+    config = flags.load_file("configs/sft.py").copy_and_resolve_references()
+    config.lora.rank = 4
+    with pytest.raises(ValueError, match=r"starts from nothing.* config\.lora\.rank=0"):
+        sft.starting_model(config)
+
+
+def quickstart(run_dir, **knobs):
+    config = flags.load_file("configs/quickstart.py").copy_and_resolve_references()
+    config.lora.rank, config.optimizer.schedule = 4, "constant"
+    config.problems_per_step = config.eval_problems = 8
+    config.update(dict(run_dir=str(run_dir), loggers=(), checkpoint_every=1) | knobs)
+    return config
+
+
+@pytest.mark.slow
+def test_a_run_trains_adapters_and_its_continuation_equals_it(tmp_path, capsys):
+    train.main(quickstart(tmp_path / "whole", num_steps=3))
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"accuracy_before", "accuracy_after", "seconds"} <= summary.keys()
+    rows = read_metrics(tmp_path / "whole")
+    assert len(rows) == 4
+    assert all(row["grad_norm"] > 0 and row["skipped_steps"] == 0 for row in rows[:3])
+    assert rows[0]["kl"] < rows[2]["kl"]
+    for steps in (2, 3):
+        train.main(quickstart(tmp_path / "broken", num_steps=steps))
+    exports = [tmp_path / name / "export" for name in ("whole", "broken")]
+    whole, broken = (path / "model.safetensors" for path in exports)
+    assert whole.read_bytes() == broken.read_bytes()
+    start, end = hf.load(FOLDER / "student"), hf.load(exports[0])
+    assert_same(end.embed, start.embed)
+    change = jax.tree.map(lambda x, y: jnp.abs(x - y).max(), end.layers, start.layers)
+    assert change.q.kernel[...] > 1e-5
+    assert optax.tree.norm(change.attention_norm) == 0
