@@ -50,7 +50,8 @@ class TeacherServer:
         constraint="structured_outputs", top=20, merged=False, write=write,
         answers_as=None, busy_above=None, delay=0.0, key=None, info=None,
     ):  # fmt: skip
-        self.model = self.root = model
+        self.model = self.own_model = model
+        self.weights = None  # the folder that it names, if not the model's own
         self.vocabulary = (*LETTERS, END, *(["10"] if merged else []))
         self.faults = dict(faults or {})
         self.seed, self.without, self.strict = seed, without, strict
@@ -110,12 +111,12 @@ class TeacherServer:
 
     def swap(self) -> None:
         """Another model is served for a while."""
-        if self.model == self.root:
+        if self.model == self.own_model:
             self.model = "another"
             threading.Timer(AWAY, self.swap_back).start()
 
     def swap_back(self) -> None:
-        self.model = self.root
+        self.model = self.own_model
 
     def draw_fault(self, body: dict) -> str | None:
         text = json.dumps(body, sort_keys=True)
@@ -263,7 +264,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/v1/models":
-            card = {"id": self.teacher.model, "root": f"/models/{self.teacher.model}"}
+            model = self.teacher.model
+            card = {"id": model, "root": self.teacher.weights or f"/models/{model}"}
             self.send({"object": "list", "data": [card]})
         elif self.path == "/tokenizer_info" and self.teacher.info:
             self.send(self.teacher.info)
@@ -355,8 +357,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send({"object": "list", "data": []})
         elif fault == "empty":
             self.send(good | {"choices": []})
+        elif fault == "drip":
+            self.drip(raw)
         elif fault == "label":
             self.send(off_the_scale(good))
+
+    def drip(self, raw: bytes):
+        """Sends a byte now and then."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        for byte in raw:
+            self.wfile.write(bytes([byte]))
+            self.teacher._over.wait(0.3)
 
     def hang_up(self):
         """Closes with a reset rather than a farewell."""

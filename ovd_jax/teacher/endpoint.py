@@ -35,6 +35,7 @@ class Endpoint:
         self.outstanding = 0
         self.rests_until = 0.0
         self._known = self._verified = False
+        self._one_asks = asyncio.Lock()  # who is there, for all who want to know
         self._signature = ""  # the model's name in answers
         self._key = key
         self._timeout_s = timeout_s
@@ -45,6 +46,10 @@ class Endpoint:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+
+    def doubt(self) -> None:
+        """Has the server asked who it is before the next request."""
+        self._verified = False
 
     async def identify(self) -> None:
         """Finds the model `name`, or whichever is first, and remembers it.
@@ -69,9 +74,10 @@ class Endpoint:
         self, path: str, body: Mapping, check: Callable[[Reply], None]
     ) -> Reply:
         """The reply to one request, after `check`, which raises Unavailable for one
-        that is of no use. A server that was away is asked who it is first."""
-        if not self._verified:
-            await self.identify()
+        that is of no use. A server in doubt is asked who it is first."""
+        async with self._one_asks:
+            if not self._verified:
+                await self.identify()
         async with self._explained():
             reply = parse(await self._client.post(path, body=body, cast_to=object))
             self._signature = self._signature or reply.model

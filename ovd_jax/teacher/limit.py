@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 _START = 8  # requests out at first
-_LOYALTY = 4  # requests more that a problem's own server may have out
 
 
 class Limit:
@@ -50,21 +49,23 @@ class Place(Protocol):
 
 
 class Pool:
-    """Hands out places at servers: fewest requests out first, waiting ones in order.
+    """Hands out places at servers, to the waiting requests in order.
 
     A request names its `home`, any number: those of one home share a beginning, which
-    their server keeps in its cache, so they go to the same one unless it is busier.
+    a server keeps in its cache, so they wait for the same one. A server with room takes
+    from the others' requests only where those have none or rest.
     """
 
     def __init__(self, places: Sequence[Place]):
         self._places = places
-        self._waiting: list[tuple] = []  # a heap of (order, tick, home, future)
+        self._queues = [[] for _ in places]  # heaps of (order, tick, future)
         self._ticks = itertools.count()
 
     async def take(self, *, order: int, home: int) -> Place:
         """A place for one request, to be given back; the lowest `order` is first."""
         future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (order, next(self._ticks), home, future))
+        queue = self._queues[home % len(self._queues)]
+        heapq.heappush(queue, (order, next(self._ticks), future))
         self._hand_out()
         try:
             return await future
@@ -79,25 +80,28 @@ class Pool:
         self._hand_out()
 
     def _hand_out(self) -> None:
-        while self._waiting:
-            *_, home, future = self._waiting[0]
-            place = None if future.done() else self._choose(home)
-            if place is None and not future.done():
-                return
-            heapq.heappop(self._waiting)
-            if place is not None:
-                place.outstanding += 1
-                future.set_result(place)
+        for place, queue in zip(self._places, self._queues, strict=True):
+            while queue and place in self._free():
+                give(place, queue)
+        while any(self._queues) and (free := self._free()):
+            give(
+                min(free, key=lambda place: place.outstanding),
+                max(self._queues, key=len),
+            )
 
-    def _choose(self, home: int) -> Place | None:
+    def _free(self) -> list[Place]:
         now = time.monotonic()
         awake = [place for place in self._places if place.rests_until <= now]
-        own = self._places[home % len(self._places)]
-        free = [
+        return [
             place
             for place in awake or self._places
             if place.outstanding < int(place.limit.value)
         ]
-        if not free:
-            return None
-        return min(free, key=lambda p: p.outstanding - _LOYALTY * (p is own))
+
+
+def give(place: Place, queue: list) -> None:
+    """Gives a place to the first in a queue, unless that one is no longer there."""
+    *_, future = heapq.heappop(queue)
+    if not future.done():
+        place.outstanding += 1
+        future.set_result(place)

@@ -58,7 +58,13 @@ class Transport:
         self._thread.start()
 
     def run(self, jobs: Sequence[Callable[[], Awaitable]]) -> list:
-        """The results of all jobs, in order; the first error ends the others."""
+        """The results of all jobs, in order; the first error ends the others.
+
+        Servers are asked first whether they still serve the same: one may have been
+        started anew since the last call, unseen.
+        """
+        for endpoint in self.endpoints:
+            endpoint.doubt()
         future = asyncio.run_coroutine_threadsafe(gather(jobs), self._loop)
         try:
             return future.result()
