@@ -132,7 +132,7 @@ def test_concurrency_grows_to_its_bound_and_shrinks_where_the_server_says_so():
         limits = {}
         for server in (calm, busy):
             transport = Transport(
-                [server.url], name="", key=None, timeout_s=20.0, retries=50, wait=False,
+                [server.url], name="", key=None, timeout_s=20.0, retries=9, wait=False,
                 most=24, accounting=Accounting(),
             )  # fmt: skip
             teacher = OpenAITeacher(
