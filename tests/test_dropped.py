@@ -12,7 +12,7 @@ from ovd_jax.rollout.pack import pack
 from ovd_jax.rollout.trajectory import UNANSWERED
 
 PROBLEM = problem("(7*2)-5", "9")
-RIGHT, WRONG, LOST = "(7*2)-5\n14-5\n#### 9", "#### 8", "#### 9"
+RIGHT, WRONG, LOST = "(7*2)-5\n14-5\n#### 9", "#### 8", "#### 09"
 
 
 def write(prompt, sample, rng):

@@ -1,5 +1,6 @@
 """A teacher's server fails in every way that servers do; training does not notice."""
 
+import signal
 import threading
 import time
 
@@ -160,19 +161,19 @@ def test_a_slow_drip_of_bytes_does_not_outlast_the_timeout(connect, monkeypatch)
 
 
 def test_an_interrupt_ends_the_waiting(connect):
-    """Ctrl-C reaches a run that waits, and leaves no request behind."""
+    """As Ctrl-C does; no request is left behind."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    main = threading.main_thread().ident
     with TeacherServer() as server:
         teacher = connect(server, retries=0)
         server.go_away()
-        timer = threading.Timer(0.5, _interrupt)
-        timer.start()
+        threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGUSR1)).start()
         with pytest.raises(KeyboardInterrupt):
             teacher.score(REQUESTS, seed=1)
+        signal.signal(signal.SIGUSR1, before)
         server.come_back()
         assert len(teacher.score(REQUESTS, seed=1)) == 16
-
-
-def _interrupt():
-    import signal
-
-    signal.raise_signal(signal.SIGINT)
