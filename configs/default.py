@@ -63,6 +63,16 @@ def get_config():
             max_new_tokens=64,  # of a demonstration
             min_prompts=1,  # of a demonstration batch; fewer are padded to as many
             rows=64,  # prompts scored at a time
+            # A teacher behind an OpenAI-compatible API, such as vLLM's; `model`,
+            # `min_prompts` and `rows` are then without effect.
+            url="",  # http://127.0.0.1:8000/v1; several: with commas; empty: in process
+            served_name="",  # of the model there; empty: the first one it serves
+            api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
+            timeout_s=300.0,  # of one request
+            retries=4,  # of one request, before `on_failure`
+            on_failure="wait",  # wait | accept | drop | fail
+            max_concurrency=128,  # requests out at one URL at a time, at most
+            cache="",  # folder of demonstrations to use again; empty: none
         )
     )
 

@@ -3,6 +3,12 @@
     python launch/fetch_smollm2.py
     python launch/train.py --config=configs/smollm2.py --config.num_steps=3
 
+or a teacher that vLLM serves (its weights may be any):
+
+    bash launch/serve_teacher.sh ~/.cache/ovd_jax/smollm2-135m-instruct
+    python launch/train.py --config=configs/smollm2.py --config.num_steps=3 \
+        --config.teacher.url=http://127.0.0.1:8000/v1
+
 `--config.data=PATH` takes a JSONL file; the default is the hub's GSM8K. On 2 CPU cores
 a step takes a minute or two.
 """

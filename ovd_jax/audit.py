@@ -10,6 +10,7 @@ from ovd_jax.progress import results_table
 from ovd_jax.tasks import ArithmeticTask, make_task
 from ovd_jax.tasks.corruption import judged_solution
 from ovd_jax.tasks.demonstrations import joined, trajectory_score
+from ovd_jax.teacher.accounting import auc
 from ovd_jax.teacher.base import Score, ScoreRequest
 
 RIGHT, WRONG = 7, 2  # a step is right from this exact score up, wrong up to that
@@ -24,7 +25,7 @@ def main(config):
         raise ValueError("The judge is measured on the task arithmetic only so far.")
     with config.unlocked():
         config.teacher.score_rule = "expected"
-    teacher = build.local_teacher(config)
+    teacher = build.make_teacher(config)
     requests, exact = labelled_requests(make_task(config), config.eval_problems)
     scores = teacher.score(requests, seed=config.seed)
     rows = [
@@ -86,9 +87,3 @@ def summarize(of: str, exact: Sequence[int], scores: Sequence[Score]) -> dict:
         "mean_wrong": sum(wrong) / len(wrong),
         "exact": sum(hits) / len(hits),
     }
-
-
-def auc(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """The chance that a right one scores above a wrong one; ties count half."""
-    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
-    return wins / (len(right) * len(wrong))

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import re
 from pathlib import Path
 
 import jax
@@ -13,10 +15,15 @@ from ovd_jax.models import embedded, hf
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
+from ovd_jax.processes import FromMain
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
+from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.transport import Transport
 
 
 def find_model(name: str, role: str) -> Path:
@@ -100,16 +107,55 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
-def local_teacher(config):
-    """(teacher, its model, its greedy sampler's parts): a model in this process."""
+def make_teacher(config):
+    """The teacher behind `config.teacher.url`, or in this process if there is none."""
     options = config.teacher
-    folder = find_model(options.model, "teacher")
-    tokenizer = load_tokenizer(folder)
-    model = load_model(folder, config)
     if options.prompt not in PROMPTS:
         raise ValueError(
             f"teacher.prompt {options.prompt!r} is not one of {', '.join(PROMPTS)}."
         )
+    if options.url:  # of several processes the first one asks
+        return FromMain(served_teacher(config), "score", "demonstrate")
+    return local_teacher(config)
+
+
+def served_teacher(config) -> OpenAITeacher:
+    """A model behind one or several URLs with an OpenAI-compatible API."""
+    options = config.teacher
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
+        # Not shown: it may be the key itself, which must not get into any log.
+        raise ValueError(
+            "teacher.api_key_env is not the name of an environment variable, such as "
+            "OPENAI_API_KEY; the key itself belongs into that variable."
+        )
+    transport = Transport(
+        [url.strip() for url in options.url.split(",")],
+        name=options.served_name,
+        key=os.environ.get(options.api_key_env),
+        timeout_s=options.timeout_s,
+        retries=options.retries,
+        wait=options.on_failure == "wait",
+        most=options.max_concurrency,
+        accounting=Accounting(),
+    )
+    return OpenAITeacher(
+        transport,
+        prompt=PROMPTS[options.prompt],
+        score_rule=options.score_rule,
+        score_temperature=options.score_temperature,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        on_failure=options.on_failure,
+        cache=DiskCache(options.cache) if options.cache else None,
+    )
+
+
+def local_teacher(config) -> LocalTeacher:
+    """A model in this process."""
+    options = config.teacher
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, config)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),

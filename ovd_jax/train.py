@@ -28,7 +28,7 @@ from ovd_jax.rollout.pack import pack
 from ovd_jax.run_dir import RunDir, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
-from ovd_jax.teacher.base import DemonstrationRequest
+from ovd_jax.teacher.base import DemonstrationRequest, TeacherError
 
 
 @on_mesh
@@ -42,7 +42,7 @@ def main(config):
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
     task = FromMain(make_task(config, tokenizer), "rewards")
-    teacher = build.local_teacher(config)
+    teacher = build.make_teacher(config)
     sampler = build.student_sampler(config, folder, tokenizer, task)
     collector = Collector(
         task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
@@ -78,7 +78,7 @@ def main(config):
                 state, metrics = learner.learn(
                     state, batch, packs=shape.at_once, seed=seed
                 )
-            row |= buffer.metrics() | metrics | monitor.take()
+            row |= buffer.metrics() | metrics | teacher.metrics() | monitor.take()
             row |= rates(row)
             run.log(step, row)
             run.log_samples(step, buffer.rows())
@@ -145,6 +145,13 @@ def collect(config, collector, sampler, model, step) -> RolloutBuffer:
     generate = functools.partial(sampler, model)
     seed = derive(config.seed, "collect", step)
     groups = collector.collect(problems, generate, seed=seed)
+    taught = sum(bool(group.rollouts) for group in groups)
+    if taught < config.minibatches:
+        raise TeacherError(
+            f"The teacher gave too few scores in step {step}: only {taught} of "
+            f"{len(groups)} groups are left for {config.minibatches} minibatches. Set "
+            "teacher.on_failure to wait; the same command goes on from the checkpoint."
+        )
     levels = collector.teacher.levels
     advantages = [
         group_advantages(
@@ -200,10 +207,12 @@ def teacher_accuracy(config, teacher, task) -> float:
 
 
 def rates(row) -> dict[str, float]:
-    """Tokens sampled from the student a second of the whole step."""
+    """Tokens sampled from the student a second of the whole step, evaluation apart, and
+    the share of all of it that was spent waiting for the teacher."""
     seconds = row["seconds_collect"] + row["seconds_update"]
     sampled = row["completion_tokens"] * sum(row["score_histogram"])
-    return {"tokens_per_s": sampled / seconds}
+    waited = row["seconds_teacher"] / (seconds + row.get("seconds_evaluate", 0.0))
+    return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited}
 
 
 def report(config, seconds: float) -> None:

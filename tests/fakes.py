@@ -42,10 +42,11 @@ class FakeTeacher:
 
     def score(self, requests, *, seed: int) -> list[Score]:
         self.scored.append(list(requests))
-        return [
-            score_of(self._score(request, random.Random(f"{seed}-{i}")))
+        values = [
+            self._score(request, random.Random(f"{seed}-{i}"))
             for i, request in enumerate(requests)
         ]
+        return [None if value is None else score_of(value) for value in values]
 
     def demonstrate(self, requests, *, seed: int) -> list[str | None]:
         self.demonstrated.append(list(requests))

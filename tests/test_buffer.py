@@ -7,7 +7,9 @@
 | 1, 1 | 2 + 4 tokens, half right | 0 | 0 | 2 + 2 of the teacher's, right | |
 """
 
+import dataclasses
 import json
+import math
 
 import pytest
 from fakes import group, kept, score_of, swapped, trajectory, verdict
@@ -40,7 +42,8 @@ SECOND = group(
     ),
 )
 ADVANTAGES = [[[0.5, 1 / 3], [-0.5] * 3], [[0.0, 0.0], [0.0, 1e-9]]]
-BUFFER = RolloutBuffer((FIRST, SECOND), ADVANTAGES, levels=10)
+UNJUDGED = dataclasses.replace(SECOND, dropped=(trajectory(9), trajectory(8, 7)))
+BUFFER = RolloutBuffer((FIRST, UNJUDGED), ADVANTAGES, levels=10)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,9 @@ BUFFER = RolloutBuffer((FIRST, SECOND), ADVANTAGES, levels=10)
         ("failed_demonstrations", 1 + 3),
         ("score_mean", (7 + 2 + 2.5 + 0) / 4),
         ("score_histogram", [1, 0, 2, 0, 0, 0, 0, 1, 0, 0]),
+        ("score_entropy", math.log(4) - 0.5 * math.log(2)),  # 1, 2 and 1 of 4
+        ("score_auc", 1.0),  # 7 over 2, 2.5 and 0
+        ("dropped", 2),
         ("score_outside_mass", (0 + 0 + 0.2 + 0.1 + 0.1 + 0.3 + 0) / 7),
         ("zero_spread_share", 1 / 2),
         ("completion_tokens", (5 + 4 + 4 + 6) / 4),
@@ -87,12 +93,20 @@ def test_one_step_that_teaches_makes_a_group_count():
 def test_rows_are_json_and_come_in_order():
     rows = list(BUFFER.rows())
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
-    assert [row["sample"] for row in rows] == [0, 1, 0, 1]
-    assert [row["score"] for row in rows] == [7.0, 2.0, 2.5, 0.0]
+    assert [row["sample"] for row in rows[:4]] == [0, 1, 0, 1]
+    assert [row["score"] for row in rows[:4]] == [7.0, 2.0, 2.5, 0.0]
+
+
+def test_rows_of_dropped_trajectories_follow_those_of_their_group():
+    *_, first, second = BUFFER.rows()
+    assert first.pop("student")["tokens"] == 9
+    assert second.pop("student")["tokens"] == 15
+    named = {"problem_id": "3+4", "question": "3+4", "answer": "7", "dropped": True}
+    assert first == second == named
 
 
 def test_a_row_holds_the_problem_the_judgement_and_both_trajectories():
-    *_, row = BUFFER.rows()
+    row = list(BUFFER.rows())[3]
     student, final = row.pop("student"), row.pop("final")
     assert row == {
         "problem_id": "3+4",
@@ -119,7 +133,7 @@ def test_a_row_holds_the_problem_the_judgement_and_both_trajectories():
 
 
 def test_a_row_of_an_unreplaced_rollout_has_no_second_trajectory():
-    first, second, third, _ = BUFFER.rows()
+    first, second, third, *_ = BUFFER.rows()
     assert first["final"] is None
     assert third["final"] is None
     assert first["advantages"] == [0.5, 0.333333]

@@ -247,7 +247,9 @@ def reached(run: Path, rows: int, seconds: float) -> bool:
 
 def results(run: Path):
     """Metrics but for what times and compilations were, samples, and weights."""
-    varying = ("seconds_", "tokens_per_s", "compiles", "rss_mib")
+    varying = (
+        "seconds_", "tokens_per_s", "teacher_wait_share", "compiles", "rss_mib",
+    )  # fmt: skip
     metrics = [
         {name: value for name, value in row.items() if not name.startswith(varying)}
         for row in read_metrics(run)

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
+from ovd_jax.teacher.accounting import auc, entropy
 from ovd_jax.teacher.base import Score
 
 
@@ -28,6 +29,10 @@ class RolloutBuffer:
         rollouts = self.rollouts
         trained = sum(len(r.final.tokens) for r in rollouts)
         failed = sum(r.failed_demonstrations for r in rollouts)
+        right, wrong = (
+            [r.verdict.value for r in rollouts if (r.reward_before == 1.0) == is_right]
+            for is_right in (True, False)
+        )
         return {
             "reward_before": mean(r.reward_before for r in rollouts),
             "reward_after": mean(r.reward_after for r in rollouts),
@@ -38,9 +43,12 @@ class RolloutBuffer:
             "failed_demonstrations": failed,
             "score_mean": mean(r.verdict.value for r in rollouts),
             "score_histogram": self.score_histogram(),
+            "score_entropy": entropy(self.score_histogram()),
+            "score_auc": auc(right, wrong),
             "score_outside_mass": mean(
                 score.outside for r in rollouts for score in scores_of(r.verdict)
             ),
+            "dropped": sum(len(group.dropped) for group in self.groups),
             "zero_spread_share": mean(
                 is_flat(group_advantages) for group_advantages in self.advantages
             ),
@@ -77,6 +85,14 @@ class RolloutBuffer:
                     "final": written(rollout.final, rollout.final_verdict)
                     if rollout.replaced
                     else None,
+                }
+            for trajectory in group.dropped:
+                yield {
+                    "problem_id": group.problem.id,
+                    "question": group.problem.question,
+                    "answer": group.problem.answer,
+                    "dropped": True,
+                    "student": written(trajectory, None),
                 }
 
 

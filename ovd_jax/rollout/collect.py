@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from ovd_jax.rollout.reject import is_accepted, make_verdict
 from ovd_jax.rollout.replace import replace_rejected
 from ovd_jax.rollout.trajectory import (
+    UNANSWERED,
     Group,
     Rollout,
     Trajectory,
@@ -99,7 +100,7 @@ class Collector:
         )  # fmt: skip
         size = self.rules.samples
         return [
-            Group(problem, tuple(prompt), tuple(rollouts[p * size : (p + 1) * size]))
+            make_group(problem, prompt, rollouts[p * size : (p + 1) * size])
             for p, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
@@ -143,6 +144,9 @@ class Collector:
         verdicts = []
         for count in counts:
             parts = [next(scores) for _ in range(count)]
+            if None in parts:
+                verdicts.append(UNANSWERED)
+                continue
             whole = None if self.rules.granularity == "step" else parts.pop()
             verdicts.append(
                 make_verdict(parts, whole, aggregation=self.rules.step_aggregation)
@@ -150,20 +154,30 @@ class Collector:
         return verdicts
 
     def accept(self, verdicts, rewards, *, seed: int) -> list[bool]:
-        """Who is kept; a reward of 1 is what counts as correct."""
+        """Who is kept; a reward of 1 is what counts as correct. What was not judged is
+        not replaced."""
         rng = random.Random(seed)
+        draws = [rng.random() for _ in verdicts]
         return [
-            is_accepted(
+            not verdict.answered
+            or is_accepted(
                 verdict.value,
                 correct=reward == 1.0,
                 rule=self.rules.rejection,
                 threshold=self.rules.threshold,
                 levels=self.teacher.levels,
                 beta=self.rules.beta,
-                draw=rng.random(),
+                draw=draw,
             )
-            for verdict, reward in zip(verdicts, rewards, strict=True)
+            for verdict, reward, draw in zip(verdicts, rewards, draws, strict=True)
         ]
+
+
+def make_group(problem: Problem, prompt: Sequence[int], rollouts: Sequence[Rollout]):
+    """The group of those rollouts that count."""
+    kept = tuple(rollout for rollout in rollouts if not rollout.dropped)
+    dropped = tuple(rollout.student for rollout in rollouts if rollout.dropped)
+    return Group(problem, tuple(prompt), kept, dropped)
 
 
 def score_requests(

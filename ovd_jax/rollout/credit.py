@@ -45,8 +45,12 @@ def group_advantages(
     The mean and standard deviation (ddof 1) are taken over the rewards `after`
     replacement (Algorithm 1), `before` it, or over the `union` of both: with a good
     teacher every reward after replacement is 1, and only the other two still tell the
-    teacher's trajectories from the student's. Equal rewards throughout give zeros.
+    teacher's trajectories from the student's. Equal rewards throughout give zeros; of
+    nothing there are no advantages.
     """
+
+    if not group.rollouts:
+        return []
 
     def rewards(verdict, outcome, trajectory):
         return step_rewards(

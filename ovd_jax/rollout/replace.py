@@ -55,7 +55,9 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
         texts = collector.teacher.demonstrate(
             [
                 DemonstrationRequest(
-                    problems[i].question, collector.text(drafts[i].student, kept[i])
+                    problems[i].question,
+                    collector.text(drafts[i].student, kept[i]),
+                    attempt,
                 )
                 for i in pending
             ],

@@ -27,6 +27,10 @@ class Verdict:
     steps: tuple[Score, ...]  # empty at granularity `trajectory`
     whole: Score | None  # None at granularity `step`
     value: float  # S, what the threshold is compared with
+    answered: bool = True  # False: a score is missing, and nothing else here counts
+
+
+UNANSWERED = Verdict((), None, 0.0, answered=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +51,21 @@ class Rollout:
         """Whether any token of `final` is the teacher's."""
         return any(self.final.from_teacher)
 
+    @property
+    def dropped(self) -> bool:
+        """Whether a verdict is missing that the policy does not do without."""
+        verdicts = (self.verdict, self.final_verdict)
+        return not all(verdict.answered for verdict in verdicts if verdict)
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A problem and its G rollouts."""
+    """A problem and its G rollouts, fewer where some were dropped."""
 
     problem: Problem
     prompt_tokens: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
+    dropped: tuple[Trajectory, ...] = ()  # unjudged ones: they count nowhere
 
 
 def make_trajectory(

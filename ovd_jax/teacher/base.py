@@ -26,6 +26,7 @@ class DemonstrationRequest:
 
     question: str
     prefix: str
+    attempt: int = 0  # counts on where an earlier answer was of no use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +41,25 @@ class Score:
 class Teacher(Protocol):
     """A judge and demonstrator that is reached through text alone.
 
-    To add one, write a class with these members and build it in `teacher/__init__.py`.
+    To add one, write a class with these members and build it in `ovd_jax/build.py`.
     It never sees the gold answer.
     """
 
     levels: int  # v: scores are 0..v-1
 
-    def score(self, requests: Sequence[ScoreRequest], *, seed: int) -> list[Score]:
-        """One score a request. Raises TeacherError."""
+    def score(
+        self, requests: Sequence[ScoreRequest], *, seed: int
+    ) -> list[Score | None]:
+        """One score a request; None where there is none and the trajectory is to be
+        left out of the training. Raises TeacherError."""
 
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
         """What follows each prefix; None where no complete solution came."""
+
+    def metrics(self) -> dict[str, float | None]:
+        """What was asked since the last call, and the seconds waited for it."""
 
 
 def read_score(

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from ovd_jax.seeds import derive
+from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest, read_score
 from ovd_jax.teacher.prompts import TeacherPrompt, fill
 from ovd_jax.text import special_tokens
@@ -35,6 +37,7 @@ class LocalTeacher:
         self._temperature = score_temperature
         self._special = special_tokens(tokenizer)
         self._labels = [self._encode(label) for label in prompt.labels]
+        self._accounting = Accounting()
 
     def score(self, requests: Sequence[ScoreRequest], *, seed: int) -> list[Score]:
         """Equal questions are asked once; each request still gets a draw of its own."""
@@ -42,9 +45,11 @@ class LocalTeacher:
         distinct = list(dict.fromkeys(prompts))
         if not distinct:
             return []
-        rows = self._label_probabilities(
-            [self._encode(prompt) for prompt in distinct], self._labels
-        )
+        with self._accounting.waiting():
+            rows = self._label_probabilities(
+                [self._encode(prompt) for prompt in distinct], self._labels
+            )
+        self._accounting.count(requests=len(distinct))
         masses = dict(zip(distinct, rows.tolist(), strict=True))
         return [
             read_score(
@@ -64,34 +69,36 @@ class LocalTeacher:
             return []
         prompts = [
             self._encode(
-                self._render(self._prompt.demonstrate, question=request.question)
+                self._in_chat(
+                    fill(
+                        self._prompt.demonstrate,
+                        self._special,
+                        question=request.question,
+                    )
+                )
                 + fill("{prefix}", self._special, prefix=request.prefix)
             )
             for request in requests
         ]
+        with self._accounting.waiting():
+            groups = self._generate(prompts, seed=seed)
+        self._accounting.count(requests=len(prompts))
         return [
             self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
             if completion.stopped
             else None
-            for (completion,) in self._generate(prompts, seed=seed)
+            for (completion,) in groups
         ]
 
-    def _score_prompt(self, request: ScoreRequest) -> str:
-        if request.whole:
-            return self._render(
-                self._prompt.score_trajectory,
-                question=request.question,
-                solution=request.text,
-            )
-        return self._render(
-            self._prompt.score_step,
-            question=request.question,
-            previous=request.previous,
-            step=request.text,
-        )
+    def metrics(self) -> dict[str, float | None]:
+        """Requests answered and seconds waited for them since the last call."""
+        taken = self._accounting.take()
+        return {name: taken[name] for name in ("teacher_requests", "seconds_teacher")}
 
-    def _render(self, template: str, **slots: str) -> str:
-        text = fill(template, self._special, **slots)
+    def _score_prompt(self, request: ScoreRequest) -> str:
+        return self._in_chat(score_text(self._prompt, request, self._special))
+
+    def _in_chat(self, text: str) -> str:
         if not self._prompt.chat:
             return text
         return self._tokenizer.apply_chat_template(

@@ -1,0 +1,81 @@
+"""What a teacher costs: requests, tokens, latencies, and the time spent waiting."""
+
+import contextlib
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+_COUNTS = (
+    "teacher_requests",  # answered ones
+    "teacher_retries",
+    "teacher_unanswered",  # questions that were given up
+    "teacher_cache_hits",
+    "teacher_tokens_in",
+    "teacher_tokens_out",
+)
+
+
+class Accounting:
+    """Counts from any thread; `take` gives what has come together and starts anew."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._counts = Counter()
+        self._latencies: list[float] = []
+        self._waited = 0.0
+
+    def count(self, **amounts: int) -> None:
+        """Adds to counts by their names, without `teacher_`."""
+        with self._lock:
+            self._counts.update({f"teacher_{k}": n for k, n in amounts.items()})
+
+    def answered(self, seconds: float, *, tokens_in: int, tokens_out: int) -> None:
+        """Counts one answered request."""
+        self.count(requests=1, tokens_in=tokens_in, tokens_out=tokens_out)
+        with self._lock:
+            self._latencies.append(seconds)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Adds the block's wall time to `seconds_teacher`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waited += time.perf_counter() - started
+
+    def take(self) -> dict[str, float | None]:
+        """Counts, latencies of requests and seconds waited since the last call."""
+        with self._lock:
+            counts, latencies, waited = self._counts, self._latencies, self._waited
+            self._counts, self._latencies, self._waited = Counter(), [], 0.0
+        return {name: counts[name] for name in _COUNTS} | {
+            "teacher_latency_p50": percentile(latencies, 50),
+            "teacher_latency_p99": percentile(latencies, 99),
+            "seconds_teacher": waited,
+        }
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The least of `values` that `percent` % of them do not exceed; None of none."""
+    if not values:
+        return None
+    return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
+
+
+def entropy(counts: Sequence[int]) -> float:
+    """Of a histogram, in nats: 0 if all fell on one value."""
+    total = sum(counts)
+    return -sum(n / total * math.log(n / total) for n in counts if n)
+
+
+def auc(right: Sequence[float], wrong: Sequence[float]) -> float | None:
+    """The chance that a right one scores above a wrong one, ties counting half; None
+    where one of the two is missing."""
+    if not right or not wrong:
+        return None
+    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
+    return wins / (len(right) * len(wrong))

@@ -1,0 +1,45 @@
+"""Answers kept on disk by the content of what was asked."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class DiskCache:
+    """JSON values under a folder, one file a key; several processes may share it."""
+
+    def __init__(self, folder: str | Path):
+        self._folder = Path(folder)
+
+    def get(self, key: Mapping) -> Mapping | None:
+        """What was put under an equal key; None, too, where the file is damaged."""
+        try:
+            entry = json.loads(self._path(key).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        # The key is written beside the value: a file that was moved answers nothing.
+        if not isinstance(entry, dict) or entry.get("key") != json.loads(_text(key)):
+            return None
+        return entry.get("value")
+
+    def put(self, key: Mapping, value: Mapping) -> None:
+        """Keeps `value`; a process killed here leaves no half a file behind."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = json.dumps({"key": key, "value": value})
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False
+        ) as file:
+            file.write(entry)
+        os.replace(file.name, path)
+
+    def _path(self, key: Mapping) -> Path:
+        digest = hashlib.sha256(_text(key).encode()).hexdigest()
+        return self._folder / digest[:2] / f"{digest[2:]}.json"
+
+
+def _text(key: Mapping) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,0 +1,107 @@
+"""How many requests may be out at once, and which server takes the next one."""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+_START = 8  # requests out at first
+
+
+class Limit:
+    """A bound that follows the server, by additive increase and multiplicative
+    decrease.
+
+    It grows by one with each answer until the first sign of congestion; each sign
+    halves it, and from then on it grows by one a round of answers. An answer after more
+    than `slow_s` seconds is such a sign.
+    """
+
+    def __init__(self, most: int, *, slow_s: float):
+        self.value = float(min(_START, most))
+        self._most = most
+        self._slow_s = slow_s
+        self._halved_at = None
+
+    def answered(self, *, sent: float, now: float) -> None:
+        """Takes note of an answer to a request of the time `sent`."""
+        if now - sent > self._slow_s:
+            self.congested(sent=sent, now=now)
+            return
+        growth = 1.0 if self._halved_at is None else 1 / self.value
+        self.value = min(self._most, self.value + growth)
+
+    def congested(self, *, sent: float, now: float) -> None:
+        """Halves the bound, once for all requests that were out at the time."""
+        if self._halved_at is None or sent >= self._halved_at:
+            self.value = max(1.0, self.value / 2)
+            self._halved_at = now
+
+
+class Place(Protocol):
+    """What a pool hands out."""
+
+    limit: Limit
+    outstanding: int
+    rests_until: float  # after an error, on the clock of time.monotonic
+
+
+class Pool:
+    """Hands out places at servers, to the waiting requests in order.
+
+    A request names its `home`, any number: those of one home share a beginning, which
+    a server keeps in its cache, so they wait for the same one. A server with room takes
+    from the others' requests only where those have none or rest.
+    """
+
+    def __init__(self, places: Sequence[Place]):
+        self._places = places
+        self._queues = [[] for _ in places]  # heaps of (order, tick, future)
+        self._ticks = itertools.count()
+
+    async def take(self, *, order: int, home: int) -> Place:
+        """A place for one request, to be given back; the lowest `order` is first."""
+        future = asyncio.get_running_loop().create_future()
+        queue = self._queues[home % len(self._queues)]
+        heapq.heappush(queue, (order, next(self._ticks), future))
+        self._hand_out()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.give_back(future.result())
+            raise
+
+    def give_back(self, place: Place) -> None:
+        """Frees a place that was taken."""
+        place.outstanding -= 1
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        for place, queue in zip(self._places, self._queues, strict=True):
+            while queue and place in self._free():
+                give(place, queue)
+        while any(self._queues) and (free := self._free()):
+            give(
+                min(free, key=lambda place: place.outstanding),
+                max(self._queues, key=len),
+            )
+
+    def _free(self) -> list[Place]:
+        now = time.monotonic()
+        awake = [place for place in self._places if place.rests_until <= now]
+        return [
+            place
+            for place in awake or self._places
+            if place.outstanding < int(place.limit.value)
+        ]
+
+
+def give(place: Place, queue: list) -> None:
+    """Gives a place to the first in a queue, unless that one is no longer there."""
+    *_, future = heapq.heappop(queue)
+    if not future.done():
+        place.outstanding += 1
+        future.set_result(place)

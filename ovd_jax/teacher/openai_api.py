@@ -1,0 +1,198 @@
+"""A teacher behind an OpenAI-compatible API: vLLM, or any other server."""
+
+import functools
+import random
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.asking import score_text
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Score,
+    ScoreRequest,
+    TeacherError,
+    read_score,
+)
+from ovd_jax.teacher.cache import DiskCache
+from ovd_jax.teacher.distribution import LabelReader
+from ovd_jax.teacher.prompts import TeacherPrompt, fill
+from ovd_jax.teacher.replies import Denied
+from ovd_jax.teacher.served import Question, ServedModel
+from ovd_jax.teacher.transport import Transport
+
+POLICIES = ("wait", "accept", "drop", "fail")
+
+
+class OpenAITeacher:
+    """Scores by the exact label distribution, demonstrates by sampling.
+
+    A question that stays without an answer is, by `on_failure`: asked again for ever
+    (`wait`, which is up to `transport`), scored best (`accept`), scored None (`drop`),
+    or a TeacherError (`fail`). Every draw is a function of the seed and of a request's
+    place among the others: how often it had to be asked changes nothing.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        prompt: TeacherPrompt,
+        score_rule: str,
+        score_temperature: float,
+        temperature: float,
+        max_new_tokens: int,
+        on_failure: str,
+        cache: DiskCache | None = None,
+    ):
+        if on_failure not in POLICIES:
+            raise ValueError(
+                f"teacher.on_failure {on_failure!r} is not one of "
+                f"{', '.join(POLICIES)}."
+            )
+        self.levels = len(prompt.labels)
+        self._transport = transport
+        self._accounting = transport.accounting
+        self._prompt = prompt
+        self._rule = score_rule
+        self._score_temperature = score_temperature
+        self._temperature = temperature
+        self._max_new_tokens = max_new_tokens
+        self._on_failure = on_failure
+        self._cache = cache
+        self._served = ServedModel(transport, chat=prompt.chat, labels=prompt.labels)
+        transport.run([self._served.probe])
+        (self._special,) = transport.run([self._served.control_tokens])
+        self._reader = LabelReader(
+            prompt.labels, constrained=bool(self._served.constraint)
+        )
+
+    def score(self, requests: Sequence[ScoreRequest], *, seed: int):
+        """One score a request, None where it is to be dropped; equal questions are
+        asked once, though each request has a draw of its own."""
+        texts = [
+            score_text(self._prompt, request, self._special) for request in requests
+        ]
+        seeds = [derive(seed, index) for index in range(len(requests))]
+        # Without probabilities the server draws, and each draw is a question.
+        draws = not self._served.top and self._rule != "argmax"
+        keys = list(zip(texts, seeds if draws else [0] * len(texts), strict=True))
+        homes = {
+            key: family(request.question)
+            for key, request in zip(keys, requests, strict=True)
+        }
+        # In order of their text: what begins alike is asked one after the other, so
+        # that the server reads it once.
+        asked = sorted(homes)
+        jobs = [
+            functools.partial(
+                self._answered,
+                self._masses,
+                Question(text, order, homes[text, draw]),
+                draw,
+            )
+            for order, (text, draw) in enumerate(asked)
+        ]
+        with self._accounting.waiting():
+            masses = dict(zip(asked, self._transport.run(jobs), strict=True))
+        return [
+            self._score(masses[key], random.Random(each))
+            for key, each in zip(keys, seeds, strict=True)
+        ]
+
+    def demonstrate(
+        self, requests: Sequence[DemonstrationRequest], *, seed: int
+    ) -> list[str | None]:
+        """Samples on from each prefix; None where the budget ran out first, or where no
+        answer came. With a cache, equal requests of equal `attempt` are answered alike
+        in every call."""
+        seen = Counter()
+        bodies = []
+        for index, request in enumerate(requests):
+            drawn = derive(seed, index)
+            if self._cache is not None:
+                drawn = derive(0, "cache", request.attempt, seen[request])
+                seen[request] += 1
+            bodies.append(self._solution_body(request, drawn))
+        order = sorted(range(len(requests)), key=lambda i: (str(bodies[i]), i))
+        places = {index: place for place, index in enumerate(order)}
+        jobs = [
+            functools.partial(
+                self._answered,
+                self._solution,
+                Question("", places[index], family(request.question)),
+                bodies[index],
+            )
+            for index, request in enumerate(requests)
+        ]
+        with self._accounting.waiting():
+            return self._transport.run(jobs)
+
+    def metrics(self) -> dict[str, float | None]:
+        """What was asked and waited for since the last call."""
+        return self._accounting.take()
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._transport.close()
+
+    async def _answered(self, ask, *arguments):
+        """The answer, or None where the policy lets one be missing."""
+        try:
+            return await ask(*arguments)
+        except Denied:
+            raise
+        except TeacherError:
+            self._accounting.count(unanswered=1)
+            if self._on_failure in ("wait", "fail"):
+                raise
+            return None
+
+    async def _masses(self, question: Question, seed: int) -> list[float]:
+        """Probabilities of the labels; all on the one drawn where the server shows
+        none."""
+        if self._served.top:
+            ask = functools.partial(self._served.next_tokens, question)
+            return await self._reader.masses(ask)
+        temperature = {"argmax": 0.0, "expected": 1.0}.get(
+            self._rule, self._score_temperature
+        )
+        drawn = await self._served.label(question, temperature, seed)
+        return [float(label == drawn) for label in self._prompt.labels]
+
+    def _score(self, masses: list[float] | None, rng: random.Random) -> Score | None:
+        if masses is not None:
+            return read_score(
+                masses, rule=self._rule, temperature=self._score_temperature, rng=rng
+            )
+        if self._on_failure == "drop":
+            return None
+        best = [0.0] * (self.levels - 1) + [1.0]
+        return Score(self.levels - 1.0, tuple(best), 0.0)
+
+    def _solution_body(self, request: DemonstrationRequest, seed: int) -> dict:
+        return self._served.solution_body(
+            fill(self._prompt.demonstrate, self._special, question=request.question),
+            fill("{prefix}", self._special, prefix=request.prefix),
+            max_tokens=self._max_new_tokens,
+            temperature=self._temperature,
+            seed=seed,
+        )
+
+    async def _solution(self, question: Question, body: dict) -> str | None:
+        key = {"model": self._served.name, **body}
+        kept = self._cache.get(key) if self._cache is not None else None
+        if kept is not None:
+            self._accounting.count(cache_hits=1)
+            return kept["text"]
+        reply = await self._served.solution(question, body)
+        text = reply.text if reply.finished else None
+        if self._cache is not None:
+            self._cache.put(key, {"text": text})
+        return text
+
+
+def family(question: str) -> int:
+    """A number shared by all requests about one problem."""
+    return zlib.crc32(question.encode("utf-8", "replace"))

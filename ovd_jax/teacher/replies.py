@@ -1,0 +1,96 @@
+"""From the body of an answer to what it says; nothing in it is taken on trust."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from ovd_jax.teacher.base import TeacherError
+
+_MASKED = -9000.0  # vLLM writes -9999 for a token that cannot come
+
+
+class Unavailable(TeacherError):
+    """No usable answer this time; the same request may have one later."""
+
+    congested = False  # the server has too much to do
+    lost = False  # the connection broke: it may be another server that is back
+    retry_after: float | None = None  # seconds that the server asked for
+
+    def __init__(self, message: str, **facts):
+        super().__init__(message)
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+
+class Refused(TeacherError):
+    """The server will not answer this request, however often it is asked."""
+
+
+class Denied(TeacherError):
+    """The server answers us nothing at all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """One choice of a completion or chat completion."""
+
+    text: str
+    finished: bool  # the model ended it; False: cut at the budget
+    first_tokens: Mapping[str, float] | None  # likeliest first tokens: probability
+    model: str  # as the server calls itself; may be empty
+    tokens_in: int
+    tokens_out: int
+
+
+def parse(body) -> Reply:
+    """The reply in a decoded JSON body. Raises Unavailable for any other shape."""
+    try:
+        choice = body["choices"][0]
+        usage = body.get("usage") or {}
+        reply = Reply(
+            text=_text(choice),
+            finished=choice.get("finish_reason") == "stop",
+            first_tokens=_first_tokens(choice.get("logprobs")),
+            model=body.get("model") or "",
+            tokens_in=int(usage.get("prompt_tokens") or 0),
+            tokens_out=int(usage.get("completion_tokens") or 0),
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise Unavailable(
+            f"its answer has not the shape of a completion ({error!r}): "
+            f"{str(body)[:200]!r}"
+        ) from None
+    return reply
+
+
+def _text(choice: Mapping) -> str:
+    """Of a chat's message (None where it is empty), or of a plain completion."""
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"content of the type {type(text).__name__}")
+    return text or ""
+
+
+def _first_tokens(logprobs: Mapping | None) -> dict[str, float] | None:
+    """Probabilities of the first token, summed over tokens that read alike."""
+    if not logprobs:
+        return None
+    if "content" in logprobs:
+        first = (logprobs["content"] or [{}])[0]
+        pairs = [(x["token"], x["logprob"]) for x in first.get("top_logprobs") or ()]
+        if "token" in first and first["token"] not in dict(pairs):
+            pairs.append((first["token"], first["logprob"]))
+    else:
+        pairs = list(((logprobs.get("top_logprobs") or [None])[0] or {}).items())
+    if not pairs:
+        return None
+    probs = {}
+    for token, logprob in pairs:
+        if math.isnan(logprob) or logprob > 1e-3:
+            raise ValueError(
+                f"{logprob} is no log-probability; vLLM gives such with "
+                "--logprobs-mode raw_logits or processed_logits"
+            )
+        if logprob > _MASKED:
+            probs[str(token)] = probs.get(str(token), 0.0) + math.exp(logprob)
+    return probs
