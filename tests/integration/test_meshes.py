@@ -165,7 +165,7 @@ def train(run: Path, *, processes: int, devices: int, knobs=()) -> list[str]:
 
 def rows_of(run: Path) -> list[dict]:
     """Metrics but for what times and compilations were."""
-    varying = ("seconds_", "tokens_per_s", "compiles", "rss_mib")
+    varying = ("seconds_", "tokens_per_s", "compiles", "rss_mib", "teacher_wait")
     return [
         {name: value for name, value in row.items() if not name.startswith(varying)}
         for row in read_metrics(run)
