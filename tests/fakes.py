@@ -110,6 +110,7 @@ def rules(**changes) -> Rules:
         "demonstration_tries": 3,
         "max_replaced_steps": 3,
         "credit": "trajectory",
+        "only_correct": True,
     }
     return Rules(**fields | changes)
 

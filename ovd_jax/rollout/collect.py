@@ -38,7 +38,7 @@ class Rules:
     demonstration_tries: int
     max_replaced_steps: int
     credit: str
-    only_correct: bool = True
+    only_correct: bool
 
     def __post_init__(self):
         known = {
