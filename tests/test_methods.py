@@ -180,7 +180,7 @@ def test_both_of_a_pair_are_in_one_pack_however_long_they_are():
         assert {-1.0, 1.0} <= set(advantages_C.tolist())
     short = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=40)
     with pytest.raises(
-        ValueError, match="2 times the longest completion take 2 \\+ 62"
+        ValueError, match=r"2 times the longest completion take 2 \+ 62"
     ):
         train.to_batch(short, buffer_of(*pairs))
 
