@@ -31,6 +31,8 @@ def get_config():
     config.data = "openai/gsm8k:main"  # math: a JSONL path or a hub name[:config]
     config.held_out_data = ""  # math: the same; empty: rows of `data` kept aside
     config.prompt_template = "chat"  # math: chat | plain | qwen_boxed
+    # How a solution is cut into steps: tasks/steps.py (arithmetic: always lines)
+    config.step_rule = "lines"  # lines | blank_lines | sentences | step_n | tags
 
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name

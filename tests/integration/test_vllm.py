@@ -163,7 +163,7 @@ def test_vllm_reads_the_very_tokens_that_this_process_reads(server, folder):
 def train(folder: Path, url: str) -> subprocess.Popen:
     """Two short steps."""
     knobs = {
-        "data": ROWS, "run_dir": folder, "num_steps": 2, "problems_per_step": 2,
+        "run_dir": folder, "num_steps": 2, "problems_per_step": 2,
         "samples": 2, "max_new_tokens": 48, "teacher.max_new_tokens": 48,
         "eval_problems": 1, "loggers": "()", "checkpoint_every": 0, "kl_coef": 0.0,
         "teacher.url": url, "teacher.retries": 1,
