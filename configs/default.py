@@ -58,7 +58,9 @@ def get_config():
     config.teacher = ConfigDict(
         dict(
             model="quickstart",  # or a folder, a hub name
-            prompt="embedded",  # embedded | digits | one_to_ten: teacher/prompts.py
+            # embedded | digits | one_to_ten, or a JSON file: teacher/prompts.py.
+            # digits_reference | one_to_ten_reference show the judge the gold answer.
+            prompt="embedded",
             score_rule="sample",  # sample | argmax | expected
             score_temperature=0.7,  # of `sample`
             temperature=0.7,  # of demonstrations
@@ -87,6 +89,9 @@ def get_config():
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
     config.max_replaced_steps = 4  # replacement `step`: rounds a trajectory
+    # Of rejected ones the teacher says why: kept in samples.jsonl, or also shown to the
+    # student, whose revision takes the place of a demonstration if it is right.
+    config.feedback = "none"  # none | keep | revise; not with the prompt `embedded`
 
     # Credit
     config.credit = "trajectory"  # trajectory | step | hybrid

@@ -24,7 +24,7 @@ from ovd_jax import build, flags
 from ovd_jax.run_dir import read_metrics
 from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.prompts import fill
+from ovd_jax.teacher.wording import fill
 
 pytestmark = [
     pytest.mark.vllm,
