@@ -109,6 +109,9 @@ def get_config():
     config.kl_coef = 0.001  # k3 KL to the starting model
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
+    # Batches collected ahead, 0 or 1: with 1 the teacher judges the next one during an
+    # update, and samples are one batch old; needs importance_cap, and one process
+    config.async_batches = 0
     config.optimizer = ConfigDict(
         dict(
             learning_rate=1e-6,

@@ -267,7 +267,7 @@ def test_the_models_own_control_tokens_are_taken_out_of_what_it_is_shown(connect
 def test_several_servers_share_the_work_and_a_problem_keeps_its_server(connect):
     requests = [
         ScoreRequest(f"question {i}", "", f"step {k}", whole=True)
-        for i in range(16)
+        for i in range(40)
         for k in range(2)
     ]
     with TeacherServer(delay=0.02) as one, TeacherServer(delay=0.02) as two:
@@ -288,7 +288,7 @@ def test_several_servers_share_the_work_and_a_problem_keeps_its_server(connect):
         for text in texts:
             homes[text.split("question ")[1].split("\n")[0]].append(index)
     loyal = sum(len(set(servers)) == 1 for servers in homes.values())
-    assert loyal >= 12
+    assert loyal >= 28  # half of them would be by chance
 
 
 def test_servers_of_different_models_are_refused(connect):

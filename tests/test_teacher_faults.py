@@ -16,7 +16,7 @@ from ovd_jax.teacher.transport import Transport
 
 REQUESTS = [ScoreRequest("q", "", f"step {i}", whole=True) for i in range(16)]
 PROBLEMS = [DemonstrationRequest(f"q {i}", "First, ") for i in range(8)]
-SCARCE = {"refused": 0.03, "another model": 0.03}  # each is out of reach for a while
+SCARCE = {"refused": 0.06, "another model": 0.06}  # each is out of reach for a while
 
 
 @pytest.fixture

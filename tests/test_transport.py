@@ -134,7 +134,7 @@ class Peaks(Accounting):
 
     def answered(self, seconds, **tokens):
         super().answered(seconds, **tokens)
-        self.most = max(self.most, *(place.outstanding for place in self.endpoints))
+        self.most = max([self.most, *(place.outstanding for place in self.endpoints)])
 
 
 @pytest.mark.parametrize("busy_above", [None, 6])
