@@ -128,6 +128,7 @@ def get_config():
     config.length_multiple = 16  # completions share stretches of such a length
 
     # Evaluation, logging and checkpoints
+    config.evaluate = "student"  # student | teacher (as a judge): launch/evaluate.py
     config.eval_every = 10  # steps; 0: only before and after
     config.eval_problems = 200
     config.eval_samples = 1  # completions a problem: avg@k and pass@k

@@ -17,7 +17,7 @@ from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.teacher.transport import Transport
 
 PROBLEMS = tuple(problem(f"({i}+4)*2", str(2 * i + 8)) for i in range(1, 5))
-SAMPLES = 3
+SAMPLES = 2
 
 
 def writes(prompt, sample, rng):
@@ -100,7 +100,7 @@ def test_the_first_scores_are_there_before_the_last_row_is_sampled(connect):
 
 
 def test_a_failure_while_sampling_ends_what_is_being_scored(connect):
-    with TeacherServer(delay=0.2) as server:
+    with TeacherServer(delay=0.05) as server:
         teacher = connect(server)
 
         def broken(prompts, *, seed, samples):
