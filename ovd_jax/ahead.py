@@ -1,6 +1,7 @@
 """Rollout batches, one of them collected while the one before is trained on."""
 
 import concurrent.futures
+import contextlib
 import os
 import pickle
 import threading
@@ -34,7 +35,6 @@ class Ahead:
         self._collect = collect
         self._batches = batches
         self._folder = Path(folder)
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "ahead")
         self._next: tuple[int, concurrent.futures.Future] | None = None
 
     def take(self, model, step: int):
@@ -57,7 +57,7 @@ class Ahead:
             return
         copy = with_trained(model, jax.tree.map(jnp.copy, trained(model)))
         gate.sampled.clear()
-        future = self._thread.submit(self._collect, copy, step)
+        future = in_thread(self._collect, copy, step)
         future.add_done_callback(lambda _: gate.sampled.set())
         self._next = step, future
         gate.sampled.wait()
@@ -82,6 +82,26 @@ class Ahead:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:09}.pickle"
+
+
+def in_thread(function: Callable, *args) -> concurrent.futures.Future:
+    """What `function` returns or raises in a thread of its own, under this one's mesh.
+
+    The program does not wait for it to end: it may be waiting for a teacher.
+    """
+    future = concurrent.futures.Future()
+    mesh = jax.sharding.get_mesh()
+
+    def work():
+        under = contextlib.nullcontext() if mesh.empty else jax.set_mesh(mesh)
+        try:
+            with under:
+                future.set_result(function(*args))
+        except BaseException as error:  # it is raised where it is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="ahead", daemon=True).start()
+    return future
 
 
 def check(config) -> None:

@@ -190,6 +190,7 @@ def test_files_of_old_batches_are_removed(tmp_path):
 def test_what_fails_ahead_fails_when_it_is_asked_for(sampled, tmp_path):
     def collect(model, step):
         if step == 1:
+            assert threading.current_thread().daemon  # no run ends later for it
             if sampled:
                 gate(model)
             raise TeacherError("no answer")
