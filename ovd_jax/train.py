@@ -162,7 +162,7 @@ def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dic
     watch = Stopwatch()
     generate = watch.timed("sample", functools.partial(sampler, model))
     stream = None
-    if config.teacher.url and jax.process_count() == 1:
+    if hasattr(collector.teacher, "begin") and jax.process_count() == 1:
         stream = watch.timed_items("sample", functools.partial(sampler.stream, model))
     seed = derive(config.seed, "collect", step)
     with watch.time("collecting"):

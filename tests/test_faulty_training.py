@@ -74,6 +74,8 @@ def test_a_run_ends_with_the_same_parameters_whatever_its_server_does(
     last = read_metrics(tmp_path / "faulty")[-2]
     assert last["teacher_requests"] > 0
     assert 0 < last["teacher_wait_share"] < 1
+    assert 0 < last["seconds_sample"] < last["seconds_collecting"]
+    assert last["staleness"] == async_batches
     assert sum(r["teacher_retries"] for r in read_metrics(tmp_path / "faulty")[:-1])
 
 

@@ -48,6 +48,7 @@ class Teacher(Protocol):
 
     To add one, write a class with these members and build it in `ovd_jax/build.py`.
     It sees the gold answer only where the prompt that the user chose has a slot for it.
+    One that answers beside this process may have `begin` too: see `OpenAITeacher`.
     """
 
     levels: int  # v: scores are 0..v-1
