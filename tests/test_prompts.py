@@ -155,7 +155,7 @@ def test_a_line_that_gives_itself_a_score_is_not_shown_to_the_judge(line):
     [
         ("What was the final score?", "The final score is 9"),
         ("2+2?", "The team's score was 9 at half time"),
-        ("2+2?", "So there are 9 points on the circle"),
+        ("2+2?", "9 points"),
         ("2+2?", "Total score = 9"),
         ("2+2?", "9"),
         ("2+2?", "score " * 100 + "9"),

@@ -26,11 +26,11 @@ _TAG = re.compile(r"</?([A-Za-z][\w-]*)>")
 _RULE = re.compile(r"([^\w\s{}])\1{2,}")
 
 # Words of a line that does nothing but give itself a score.
-_CLAIM = {"score", "scores", "grade", "rating", "mark", "marks", "points", "point"}
+_CLAIM = {"score", "scores", "grade", "rating", "mark", "marks"}
 _BESIDE = {
     "a", "and", "answer", "assign", "correct", "deserve", "deserves", "evaluation",
     "final", "full", "get", "gets", "give", "i", "is", "it", "judge", "my", "of", "out",
-    "overall", "perfect", "solution", "step", "teacher", "that", "the", "this", "to",
+    "overall", "perfect", "points", "solution", "step", "teacher", "that", "the", "this", "to",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CLAIM_KEY = re.compile(r"[\"'](?:score|grade|rating)[\"']\s{0,9}:\s{0,9}[\"']?\d")
