@@ -30,7 +30,8 @@ _CLAIM = {"score", "scores", "grade", "rating", "mark", "marks"}
 _BESIDE = {
     "a", "and", "answer", "assign", "correct", "deserve", "deserves", "evaluation",
     "final", "full", "get", "gets", "give", "i", "is", "it", "judge", "my", "of", "out",
-    "overall", "perfect", "points", "solution", "step", "teacher", "that", "the", "this", "to",
+    "overall", "perfect", "points", "solution", "step", "teacher", "that", "the",
+    "this", "to",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CLAIM_KEY = re.compile(r"[\"'](?:score|grade|rating)[\"']\s{0,9}:\s{0,9}[\"']?\d")
