@@ -135,15 +135,10 @@ class Collector:
         groups = generate(
             prompts, seed=derive(seed, "sample"), samples=self.rules.samples
         )
-        students = [
-            self.sampled(completion) for group in groups for completion in group
-        ]
+        students = [self.sampled(each) for group in groups for each in group]
         rewards = self.rewards(asked, students)
-        return (
-            students,
-            rewards,
-            self.judge(asked, students, seed=derive(seed, "score")),
-        )
+        verdicts = self.judge(asked, students, seed=derive(seed, "score"))
+        return students, rewards, verdicts
 
     def judged_while_sampled(self, asked, prompts, stream, seed: int):
         """The same, but each trajectory's questions are out as soon as it is there."""
