@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ovd_jax import build, flags, monitor
+from ovd_jax import audit, build, flags, monitor
 from ovd_jax.processes import FromMain, on_main, on_mesh
 from ovd_jax.progress import results_table
 from ovd_jax.seeds import derive
@@ -81,6 +81,9 @@ def main(config):
     """Evaluates `config.model` and writes every item to `run_dir/items.jsonl`."""
     started = time.time()
     monitor.enable_compilation_cache()
+    if config.evaluate == "teacher":
+        audit.main(config)
+        return
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
     task = FromMain(make_task(config, tokenizer), "rewards")

@@ -18,6 +18,7 @@ from fakes import (
 )
 
 from ovd_jax import flags, train
+from ovd_jax.batches import collect, to_batch
 from ovd_jax.methods import METHODS, accepted, method_of, preferences, rules
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.solutions import given_groups, teacher_groups
@@ -101,7 +102,7 @@ def write(request, rng) -> str:
 
 def test_the_teachers_solutions_are_tried_until_they_are_right():
     teacher = FakeTeacher(demonstrate=write)
-    groups = teacher_groups(collector(teacher, **UNJUDGED), PROBLEMS, seed=0)
+    groups = teacher_groups(collector(teacher, **UNJUDGED), PROBLEMS, None, seed=0)
     texts = [[r.final.text for r in g.rollouts] for g in groups]
     assert texts == [["#### 7"] * 2, ["#### 6"] * 2]
     assert [len(requests) for requests in teacher.demonstrated] == [4, 2]
@@ -115,10 +116,10 @@ def test_the_teachers_solutions_are_tried_until_they_are_right():
 def test_wrong_solutions_are_left_out_unless_they_may_be_wrong():
     teacher = FakeTeacher(demonstrate=write)
     options = UNJUDGED | {"demonstration_tries": 1}
-    groups = teacher_groups(collector(teacher, **options), PROBLEMS, seed=0)
+    groups = teacher_groups(collector(teacher, **options), PROBLEMS, None, seed=0)
     assert [len(g.rollouts) for g in groups] == [0, 2]
     groups = teacher_groups(
-        collector(teacher, **options, only_correct=False), PROBLEMS, seed=0
+        collector(teacher, **options, only_correct=False), PROBLEMS, None, seed=0
     )
     assert [r.final.text for r in groups[0].rollouts] == ["#### 5"] * 2
 
@@ -128,10 +129,10 @@ def test_solutions_of_the_data_are_taken_once_and_checked():
         Problem("a", "3+4", "7", "hand", solution="#### 7"),
         Problem("b", "2*3", "6", "hand", solution="#### 5"),
     ]
-    groups = given_groups(collector(FORBIDDEN, **UNJUDGED), rows, seed=0)
+    groups = given_groups(collector(FORBIDDEN, **UNJUDGED), rows, None, seed=0)
     assert [[r.final.text for r in g.rollouts] for g in groups] == [["#### 7"], []]
     with pytest.raises(ValueError, match="Problem '3\\+4' has no solution in the data"):
-        given_groups(collector(FORBIDDEN, **UNJUDGED), PROBLEMS, seed=0)
+        given_groups(collector(FORBIDDEN, **UNJUDGED), PROBLEMS, None, seed=0)
 
 
 MIXED = group(
@@ -163,7 +164,7 @@ def test_pairs_are_of_the_teachers_trajectory_and_the_students():
 @pytest.mark.parametrize("method", ["dpo_pairs", "rejection_ft"])
 def test_a_batch_with_nothing_to_train_on_weighs_nothing(method):
     nothing = buffer_of(group(kept(trajectory(3), 0.0)))
-    batch, shape = train.to_batch(load(method, minibatches=2), nothing)
+    batch, shape = to_batch(load(method, minibatches=2), nothing)
     assert len(batch.tokens_KC) == 2
     assert not batch.weights_KC.any()
     assert shape.at_once == 1
@@ -175,14 +176,14 @@ def test_both_of_a_pair_are_in_one_pack_however_long_they_are():
         for n, m in ((30, 20), (3, 4), (31, 1))
     ]
     config = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=70)
-    batch, _ = train.to_batch(config, buffer_of(*pairs))
+    batch, _ = to_batch(config, buffer_of(*pairs))
     for advantages_C in batch.advantages_KC:
         assert {-1.0, 1.0} <= set(advantages_C.tolist())
     short = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=40)
     with pytest.raises(
         ValueError, match=r"2 times the longest completion take 2 \+ 62"
     ):
-        train.to_batch(short, buffer_of(*pairs))
+        to_batch(short, buffer_of(*pairs))
 
 
 def collected(**changes):
@@ -198,7 +199,8 @@ def collected(**changes):
     config = load("grpo", **options | changes)
     ours = collector(FORBIDDEN, **UNJUDGED)
     ours.teacher = None
-    return train.collect(config, ours, lambda model, *a, **k: student(*a, **k), None, 3)
+    buffer, _ = collect(config, ours, lambda _, *a, **k: student(*a, **k), None, 3)
+    return buffer
 
 
 def test_groups_without_spread_are_drawn_anew_and_left_out():
