@@ -55,7 +55,7 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
         texts = collector.teacher.demonstrate(
             [
                 DemonstrationRequest(
-                    problems[i].question,
+                    problems[i].asked,
                     collector.text(drafts[i].student, kept[i]),
                     attempt,
                 )
@@ -194,7 +194,7 @@ def with_teacher_step(
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     texts = collector.teacher.demonstrate(
         [
-            DemonstrationRequest(problem.question, collector.text(draft.student, n))
+            DemonstrationRequest(problem.asked, collector.text(draft.student, n))
             for problem, draft, n in zip(problems, drafts, kept, strict=True)
         ],
         seed=derive(seed, "teacher"),
