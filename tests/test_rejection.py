@@ -97,7 +97,7 @@ def test_a_rejected_step_is_the_teachers_and_the_student_goes_on():
         (2, SLIP, 0),
         (3, SOLUTION, 4),
         (9, SOLUTION, 4),
-        (10, SOLUTION, 14),
+        (10, SOLUTION, 15),
     ],
 )
 def test_the_threshold_goes_from_the_student_alone_to_the_teacher_alone(

@@ -203,7 +203,8 @@ def with_teacher_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Trajectory | None]:
     """For each draft: the accepted prefix, one step of the teacher's, and what the
-    student makes of them; None where the teacher gave no step that fits."""
+    student makes of them, unless that step was the teacher's last; None where the
+    teacher gave no step that fits."""
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     texts = collector.teacher.demonstrate(
         [
@@ -217,6 +218,13 @@ def with_teacher_step(
         for i, (n, text) in enumerate(zip(kept, texts, strict=True))
         if (step := first_step(collector, text, n))
     }
+    end = collector.tokenizer.eos_token_id
+    trajectories = [
+        collector.trajectory(*opened.pop(i), stopped=True)
+        if i in opened and opened[i][0][-1] == end
+        else None
+        for i in range(len(drafts))
+    ]
     budget = collector.rules.max_new_tokens
     tails = generate(
         [(*prompts[i], *tokens) for i, (tokens, _, _) in opened.items()],
@@ -224,7 +232,6 @@ def with_teacher_step(
         samples=1,
         limits=[budget - len(tokens) for tokens, _, _ in opened.values()],
     )
-    trajectories = [None] * len(drafts)
     for (i, parts), (tail,) in zip(opened.items(), tails, strict=True):
         tokens, logprobs, from_teacher = parts
         trajectories[i] = collector.trajectory(
@@ -237,8 +244,12 @@ def with_teacher_step(
 
 
 def first_step(collector, text: str | None, kept: int) -> list[int]:
-    """Tokens of the first step of the teacher's text; none where it does not fit."""
+    """Tokens of the first step of the teacher's text, and an end token if it is the
+    last one too; none where it does not fit."""
     if not text:
         return []
-    tokens = collector.encode(text[: collector.task.step_ends(text)[0]])
+    end = collector.task.step_ends(text)[0]
+    tokens = collector.encode(text[:end])
+    if end == len(text) and not text.endswith("\n"):
+        tokens = [*tokens, collector.tokenizer.eos_token_id]
     return tokens if kept + len(tokens) < collector.rules.max_new_tokens else []
