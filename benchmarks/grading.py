@@ -66,7 +66,8 @@ def is_easy(answer: str, gold: str) -> bool:
 def measure(what: str, pairs, config, *, workers: int) -> dict:
     """Items a second over `rounds` passes, the workers warm."""
     with Grader(workers=workers) as grader:
-        grader.judge([(f"\\sqrt{{{n}}}", "2") for n in range(4, 4 + 4 * workers)])
+        warm = range(4, 4 + 8 * len(grader.workers))
+        grader.judge([(f"\\sqrt{{{n}}}", "2") for n in warm])
         started = time.perf_counter()
         for _ in range(config.rounds):
             grader.judge(pairs)
