@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.lora import Lora, adapt
@@ -129,6 +130,22 @@ def served_teacher(config) -> OpenAITeacher:
         max_new_tokens=options.max_new_tokens,
         on_failure=options.on_failure,
         cache=DiskCache(options.cache) if options.cache else None,
+    )
+
+
+def served_student(
+    config, folder: Path, tokenizer, stop_strings: tuple[str, ...], temperature: float
+) -> ServedStudent:
+    """The student behind the server at `config.engine`; `folder` has its tokenizer."""
+    return ServedStudent(
+        make_transport(config.engine, config.teacher, name=""),
+        tokenizer=tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        temperature=temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        stop_strings=(*stop_strings, *config.stop_strings),
+        stop_ids=stop_ids(folder, tokenizer),
     )
 
 

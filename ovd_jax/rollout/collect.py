@@ -276,11 +276,11 @@ def score_requests(
         previous = ""
         for step in trajectory.step_texts:
             requests.append(
-                ScoreRequest(problem.question, previous, step, False, reference)
+                ScoreRequest(problem.asked, previous, step, False, reference)
             )
             previous += step
     if granularity != "step":
         requests.append(
-            ScoreRequest(problem.question, "", trajectory.text, True, reference)
+            ScoreRequest(problem.asked, "", trajectory.text, True, reference)
         )
     return requests

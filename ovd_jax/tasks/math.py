@@ -3,13 +3,16 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ovd_jax.tasks.answers import extract_answer
-from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.grading import Grader, choice_letter
+from ovd_jax.tasks.base import Grade, Problem
+from ovd_jax.tasks.compare import choice_letter
+from ovd_jax.tasks.grading import Grader
+from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.tasks.steps import check_rule, step_ends
 from ovd_jax.text import neutralize, special_tokens
@@ -44,6 +47,7 @@ class MathTask:
 
     Args:
         data: what `load_problems` takes: a JSONL file, a sample's or a hub name.
+            Empty for a task that only evaluates what `load` gives.
         held_out_data: the same, for evaluation. Training problems with a question of
             these are left out. Where it is empty, a tenth of `data`, at most 500
             problems, is held out instead, unless `data` has fewer than 3.
@@ -58,6 +62,7 @@ class MathTask:
     """
 
     stop_strings: tuple[str, ...] = ()
+    sources = MATH_SETS
 
     def __init__(
         self,
@@ -88,6 +93,10 @@ class MathTask:
                 f"{type(tokenizer).__name__} has none; use template 'plain'."
             )
         self._data = data
+        self._train, self._held_out = (), ()
+        self._grader = Grader()
+        if not data:
+            return
         problems = _checked(load_problems(data, "train"), data)
         if held_out_data:
             held_out = load_problems(held_out_data, "eval")
@@ -97,7 +106,6 @@ class MathTask:
             self._train, self._held_out = _split(problems, seed)
         if max_prompt_tokens:
             self._train = self._short_enough(max_prompt_tokens)
-        self._grader = Grader()
 
     def _short_enough(self, limit: int) -> tuple[Problem, ...]:
         prompts = [self.prompt(problem) for problem in self._train]
@@ -123,6 +131,8 @@ class MathTask:
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
         size = len(self._train)
+        if not size:
+            raise ValueError("There are no training problems: set config.data.")
         picked = []
         for position in range(step * count, (step + 1) * count):
             epoch, place = divmod(position, size)
@@ -140,13 +150,13 @@ class MathTask:
         count = min(count, size)
         return tuple(self._held_out[index * size // count] for index in range(count))
 
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of what `load_problems` takes."""
+        return _checked(load_problems(source, "eval"), source)
+
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""
-        lines = [problem.question]
-        lines += [
-            f"({chr(65 + i)}) {choice}" for i, choice in enumerate(problem.choices)
-        ]
-        question = neutralize("\n".join(lines), self._special_tokens)
+        question = neutralize(problem.asked, self._special_tokens)
         text = self._template.text.format(question=question)
         if not self._template.chat:
             return text
@@ -167,11 +177,21 @@ class MathTask:
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """1.0 for each text whose final answer equals the gold answer, else 0.0."""
-        pairs = [
-            _graded_pair(problem, self.extract(text))
-            for problem, text in zip(problems, texts, strict=True)
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, with the answers found and the grader's reasons."""
+        found = [self.extract(text) for text in texts]
+        verdicts = self._grader.judge(
+            [
+                _graded_pair(problem, answer)
+                for problem, answer in zip(problems, found, strict=True)
+            ]
+        )
+        return [
+            Grade(float(verdict.equal), answer, verdict.reason)
+            for verdict, answer in zip(verdicts, found, strict=True)
         ]
-        return self._grader.grade(pairs)
 
 
 def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
