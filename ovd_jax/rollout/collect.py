@@ -45,7 +45,7 @@ class Rules:
 
     def __post_init__(self):
         known = {
-            "granularity": ("none", "trajectory", "step", "hybrid"),
+            "granularity": ("trajectory", "step", "hybrid", "none"),
             "replacement": ("trajectory", "step", "suffix"),
             "feedback": ("none", "keep", "revise"),
             "credit": ("trajectory", "step", "hybrid"),
