@@ -24,6 +24,7 @@ from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
 
 
@@ -108,11 +109,12 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
-def make_teacher(config):
-    """The teacher behind `config.teacher.url`, or in this process if there is none."""
+def make_teacher(config, model: Transformer | None = None):
+    """The teacher behind `config.teacher.url`, or in this process if there is none;
+    `model`, then, is its model if that is loaded already."""
     if config.teacher.url:  # of several processes the first one asks
         return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
-    return local_teacher(config)
+    return local_teacher(config, model or teacher_model(config))
 
 
 def served_teacher(config) -> OpenAITeacher:
@@ -167,12 +169,36 @@ def make_transport(urls: str, options, *, name: str) -> Transport:
     )
 
 
-def local_teacher(config) -> LocalTeacher:
+def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
+    """A teacher of token-level distillation: one that is served, or the model itself.
+
+    Raises ValueError where its tokenizer is not the student's.
+    """
+    options = config.teacher
+    if options.url:
+        transport = make_transport(options.url, options, name=options.served_name)
+        served = ServedTokens(transport, tokenizer=tokenizer, top=config.distill.top_k)
+        return FromMain(served, "read")
+    folder = find_model(options.model, "teacher")
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"The tokenizer of teacher.model={options.model} has another vocabulary "
+            "than the student's. Token-level distillation needs one tokenizer; the "
+            "methods ovd, seq_kd and dpo_pairs do not."
+        )
+    return teacher_model(config)
+
+
+def teacher_model(config) -> Transformer:
+    """The weights that `config.teacher.model` names."""
+    return load_model(find_model(config.teacher.model, "teacher"), config)
+
+
+def local_teacher(config, model: Transformer) -> LocalTeacher:
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, config)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),
