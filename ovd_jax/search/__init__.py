@@ -1,0 +1,1 @@
+"""Search engines that a student may ask."""
