@@ -98,9 +98,7 @@ def test_what_a_row_reads_stands_between_its_turns(model, look_every):
     assert {len(turns) for turns in library.turns.values()} == {3}
 
 
-def test_neither_other_rows_nor_the_moment_of_a_search_change_a_row(
-    model, monkeypatch
-):
+def test_neither_other_rows_nor_the_moment_of_a_search_change_a_row(model, monkeypatch):
     """Rows alone, or joined by others at other times, draw the same."""
     together = rows_of(converse(model, Library()))
     monkeypatch.setattr(run, "_LOOK_EVERY", 5)
@@ -141,9 +139,10 @@ def test_limits_are_of_turns_and_readings_together(model):
         for completion in group:
             assert len(completion.tokens) <= limit
             if not completion.stopped:
-                assert len(completion.tokens) == limit or limit - len(
-                    completion.tokens
-                ) <= 3  # no room to read and to write
+                assert (
+                    len(completion.tokens) == limit
+                    or limit - len(completion.tokens) <= 3
+                )  # no room to read and to write
     for turns in library.turns.values():
         assert turns[-1][1] <= 3 or len(turns) == 9
 
@@ -160,7 +159,9 @@ def test_others_are_sampled_before_a_search_is_waited_for(model, monkeypatch):
     class Watched(Library):
         def ended(self, turns):
             going = super().ended(turns)
-            calls.append(("ended", {r for (r, _, _), g in zip(turns, going) if g}))
+            calls.append(
+                ("ended", {r for (r, _, _), g in zip(turns, going, strict=True) if g})
+            )
             return going
 
         def observations(self, rows):

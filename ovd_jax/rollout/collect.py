@@ -102,6 +102,10 @@ class Collector:
             for p, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
+    def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
+        """What is logged of collected groups beside what all of them have."""
+        return {}
+
     def sampled(self, completion, opening: Trajectory | None = None) -> Trajectory:
         """The student's own trajectory, or what it made of an `opening`."""
         nobody = (False,) * len(completion.tokens)

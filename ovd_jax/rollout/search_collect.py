@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from ovd_jax.rollout.collect import Collector, pieces
+from ovd_jax.rollout.search_metrics import search_metrics
 from ovd_jax.rollout.trajectory import Group, Trajectory, make_conversation
 from ovd_jax.rollout.turns import Dialogue, action, first_turn
 from ovd_jax.search.tags import ANSWER
@@ -40,6 +41,10 @@ class SearchCollector(Collector):
             self.dialogue.generate, generate, problems=problems
         )
         return super().collect(problems, converse, seed=seed)
+
+    def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
+        """What the conversations did, and what their searches cost."""
+        return search_metrics(groups) | self.dialogue.pool.metrics()
 
     def continued(
         self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.observation import message, observation
-from ovd_jax.search.pool import SearchPool
+from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.tags import ANSWER, SEARCH, contents
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
@@ -150,7 +150,7 @@ class Dialogue:
 
     def __init__(
         self,
-        pool: SearchPool,
+        pool: SearchThreads | SearchBatch,
         *,
         rules: TurnRules,
         tokenizer,

@@ -1,14 +1,15 @@
-"""Searches that run in threads, while those who asked for other things go on."""
+"""Searches that are started, and taken when somebody needs what they found."""
 
 import concurrent.futures
 import time
 from collections.abc import Sequence
 
 from ovd_jax.search.base import Document, Query, SearchBackend
+from ovd_jax.seeds import derive
 
 
-class SearchPool:
-    """Starts searches under a key and hands over what they found.
+class SearchThreads:
+    """Runs searches in threads, so that what is computed meanwhile hides them.
 
     Each search is a call of its own with a seed of its own, so that what it finds does
     not depend on which others were started beside it.
@@ -52,3 +53,30 @@ class SearchPool:
     def close(self) -> None:
         """Ends the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class SearchBatch:
+    """Runs searches when they are taken, all of them in one call: for an engine that is
+    a model in this process, which would gain nothing from threads."""
+
+    def __init__(self, backend: SearchBackend):
+        self._backend = backend
+        self._started: dict[tuple, tuple[Query, int]] = {}
+
+    def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
+        """Notes (key, query, seed) each."""
+        self._started |= {key: (query, seed) for key, query, seed in searches}
+
+    def take(self, keys: Sequence[tuple]) -> list[tuple[Document, ...]]:
+        """What is found under each key. Raises SearchError."""
+        if not keys:
+            return []
+        queries, seeds = zip(*[self._started.pop(key) for key in keys], strict=True)
+        return self._backend.search(list(queries), seed=derive(0, *seeds))
+
+    def metrics(self) -> dict[str, float]:
+        """The backend's."""
+        return self._backend.metrics()
+
+    def close(self) -> None:
+        """Nothing runs."""
