@@ -189,8 +189,8 @@ def score_requests(
     if granularity != "trajectory":
         previous = ""
         for step in trajectory.step_texts:
-            requests.append(ScoreRequest(problem.question, previous, step, whole=False))
+            requests.append(ScoreRequest(problem.asked, previous, step, whole=False))
             previous += step
     if granularity != "step":
-        requests.append(ScoreRequest(problem.question, "", trajectory.text, whole=True))
+        requests.append(ScoreRequest(problem.asked, "", trajectory.text, whole=True))
     return requests

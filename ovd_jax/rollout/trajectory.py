@@ -19,6 +19,13 @@ class Trajectory:
     step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
     stopped: bool  # by an end token or stop string; False: cut at the budget
 
+    @property
+    def own_steps(self) -> tuple[int, ...]:
+        """Indices of the steps that the student began."""
+        starts = (0, *self.step_ends[:-1])
+        taught = (*self.from_teacher, False)  # a last step may have no token
+        return tuple(i for i, start in enumerate(starts) if not taught[start])
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
