@@ -19,7 +19,7 @@ from ovd_jax.tasks.base import Problem
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
-HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation")}
+HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation", "dev")}
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
 
 
@@ -28,7 +28,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
 
     `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or a
     hub data set as "owner/name" or "owner/name:config", whose "test" split (or else its
-    "validation" split) is "eval".
+    "validation" or "dev" split) is "eval".
     """
     if split not in HUB_SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
