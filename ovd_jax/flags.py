@@ -1,8 +1,8 @@
 """Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
 
 What a user can get wrong ends in one line on stderr: exit code 2 for the command line
-or the config file, 1 for a ValueError of the program, or a teacher or search engine that
-does not answer. `OVD_TRACEBACK=1` shows the rest.
+or the config file, 1 for a ValueError of the program, or where a teacher or a search
+engine does not answer. `OVD_TRACEBACK=1` shows the rest.
 """
 
 import difflib
