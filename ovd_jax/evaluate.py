@@ -28,7 +28,9 @@ def main(config):
     started = time.time()
     monitor.enable_compilation_cache()
     student = Student(config)
-    task = FromMain(make_task(config, student.tokenizer), "rewards", "grade")
+    make_search = functools.partial(build.make_search, config, training=False)
+    task = make_task(config, student.tokenizer, make_search)
+    task = FromMain(task, "rewards", "grade")
     cache = open_cache(config)
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):

@@ -68,6 +68,9 @@ class Collector:
         self.tokenizer = tokenizer
         self.rules = rules
 
+    def begin(self, step: int) -> None:
+        """Which step of training follows; see `SearchCollector`."""
+
     def collect(
         self, problems: Sequence[Problem], generate: Callable, *, seed: int
     ) -> list[Group]:
