@@ -33,7 +33,7 @@ def get_config():
     config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
     config.qa = ConfigDict(
         dict(
-            prompt="search",  # direct | cot | rag | search: tasks/qa_prompts.py
+            prompt="search",  # tasks/qa_prompts.py: direct | cot | rag | search | ...
             reward="f1",  # f1 | em
         )
     )
