@@ -7,7 +7,8 @@ import numpy as np
 
 from ovd_jax.learning.sharding import row_shards
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling.decode import prefill, row_rngs, unstack
+from ovd_jax.sampling.decode import prefill, row_rngs
+from ovd_jax.sampling.decoder import unstack
 from ovd_jax.sampling.run import Completion, Environment, Row, Run
 from ovd_jax.sampling.shapes import bucket, right_pad, round_up
 
