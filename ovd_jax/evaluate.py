@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ovd_jax import build, monitor
+from ovd_jax import audit, build, monitor
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
 from ovd_jax.evaluation.rejection import Rejecting
 from ovd_jax.evaluation.report import report
@@ -27,10 +27,11 @@ def main(config):
     """
     started = time.time()
     monitor.enable_compilation_cache()
+    if config.evaluate == "teacher":
+        audit.main(config)
+        return
     student = Student(config)
-    make_search = functools.partial(build.make_search, config, training=False)
-    task = make_task(config, student.tokenizer, make_search)
-    task = FromMain(task, "rewards", "grade")
+    task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
     cache = open_cache(config)
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):
@@ -45,6 +46,17 @@ def main(config):
             progress=functools.partial(on_main, Progress),
         )
     on_main(report, config, results, seconds=time.time() - started)
+
+
+def evaluation_task(config, tokenizer) -> Task:
+    """The task; where sets are named, `config.data` is theirs and nothing is trained
+    on."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        if config.eval_sets:
+            config.data = config.held_out_data = ""
+    make_search = functools.partial(build.make_search, config, training=False)
+    return make_task(config, tokenizer, make_search)
 
 
 def temperature(config, eval_set: EvalSet) -> float:
