@@ -55,7 +55,8 @@ def evaluation_task(config, tokenizer) -> Task:
     with config.unlocked():
         if config.eval_sets:
             config.data = config.held_out_data = ""
-    return make_task(config, tokenizer)
+    make_search = functools.partial(build.make_search, config, training=False)
+    return make_task(config, tokenizer, make_search)
 
 
 def temperature(config, eval_set: EvalSet) -> float:

@@ -2,6 +2,8 @@
 
 A JSONL row is an object with the texts `id`, `question`, `answer`, `source` and `split`
 ("train" or "eval"), and where it has them the text `solution` and the texts `choices`.
+In place of `answer` it may have `answers`, any one of which is right. GAIA's own
+`metadata.jsonl` is read as it is.
 """
 
 import collections
@@ -44,7 +46,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = _parse(line, where)
+        row = _ours(_parse(line, where))
         problem = _problem(row, where)
         if problem.id in lines:
             raise ValueError(
@@ -77,7 +79,19 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+def _ours(row: dict[str, Any]) -> dict[str, Any]:
+    """`row`, with GAIA's names of the fields turned into ours."""
+    if "Final answer" not in row:
+        return row
+    names = {"id": "task_id", "question": "Question", "answer": "Final answer"}
+    fields = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
+    return fields | {"source": "gaia", "split": "eval"}
+
+
 def _problem(row: dict[str, Any], where: str) -> Problem:
+    answers = _texts(row, "answers", where)
+    if answers:
+        row = row | {"answer": answers[0]}
     for key in REQUIRED:
         if key not in row:
             raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
@@ -86,17 +100,22 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
         raise ValueError(
             f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
-    choices = row.get("choices", [])
-    if not isinstance(choices, list):
-        raise ValueError(f"{where}: choices is {choices!r}; write a list of texts.")
     return Problem(
         id=texts["id"],
         question=texts["question"],
         answer=texts["answer"],
         source=texts["source"],
         solution=_text(row, "solution", where) if row.get("solution") else "",
-        choices=tuple(_text({"choices": c}, "choices", where) for c in choices),
+        choices=_texts(row, "choices", where),
+        answers=answers,
     )
+
+
+def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = row.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f"{where}: {key} is {values!r}; write a list of texts.")
+    return tuple(_text({key: value}, key, where) for value in values)
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
