@@ -74,7 +74,7 @@ def shares(engine: str, steps: list[dict], training) -> dict:
     conversations = training.problems_per_step * training.samples
     collect = median("seconds_collect")
     parts = {
-        "search": median("seconds_search_waited"), "teacher": median("seconds_teacher")
+        "search": median("seconds_search_waited"), "teacher": median("seconds_teacher_waited")
     }  # fmt: skip
     parts["sampler"] = collect - sum(parts.values())
     return {

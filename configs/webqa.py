@@ -33,6 +33,7 @@ def get_config():
     config.turns.total_tokens = 4096
     config.turns.observation_tokens = 2048
     config.search.backend = "simulated"
+    config.search.topk = 5
     config.search.url = config.teacher.url = "http://127.0.0.1:8000/v1"
     config.teacher.prompt = "turns"
     config.teacher.max_new_tokens = 500

@@ -16,6 +16,7 @@ def get_config():
     config.top_p = 1.0
     config.turns.searches = 2  # 4 when it is evaluated
     config.search.backend = "http"
+    config.search.topk = 3
     config.search.url = "http://127.0.0.1:8001/retrieve"
     config.minibatches = 2
     config.optimizer.warmup_steps = 286  # 28.5 % of the steps
