@@ -1,6 +1,6 @@
 """Search-R1 (arXiv:2503.09516): GRPO on strict EM with a real retriever:
 
-python launch/serve_search.py --config.search.corpus=wiki.jsonl
+python launch/serve_search.py --config.corpus=wiki.jsonl
 python launch/train.py --config=configs/webqa_search_r1.py
 """
 
