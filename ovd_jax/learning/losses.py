@@ -10,6 +10,13 @@ from ovd_jax.models.attention import Layout
 PADDING = -1  # the segment of slots that hold no token
 
 
+class TopK(flax.struct.PyTreeNode):
+    """The likeliest A tokens at each of some positions."""
+
+    ids: jax.Array  # int32, [..., A]
+    logprobs: jax.Array  # float32
+
+
 class Batch(flax.struct.PyTreeNode):
     """Trajectories behind their prompts: all that is ever sent to the devices.
 
@@ -29,6 +36,8 @@ class Batch(flax.struct.PyTreeNode):
     behavior_logprobs_KC: jax.Array | None = None  # float32: of the policy when the
     # batch was collected; None: it is this very policy
     ref_logprobs_KC: jax.Array | None = None  # float32: of the frozen reference
+    teacher_logprobs_KC: jax.Array | None = None  # float32: of a token-level teacher
+    teacher_top: TopK | None = None  # its likeliest tokens in each one's place
     stretch: int = flax.struct.field(pytree_node=False, default=0)
 
     def layout(self) -> Layout:
