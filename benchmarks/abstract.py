@@ -12,9 +12,11 @@ else works on the mesh that is set then:
 
 import contextlib
 import functools
+import math
 import os
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 # Before jax: no accelerator is used, and libtpu need ask no server where it runs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -39,7 +41,10 @@ BYTES = {  # ours: of `memory_analysis()`; all of one device
     "aliased": "alias_size_in_bytes",
     "temporaries": "temp_size_in_bytes",
 }
-_OVERFLOW = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (?:hbm|\w+)")
+_OVERFLOW = (
+    re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (?:hbm|\w+)"),
+    re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -121,14 +126,29 @@ def batch(*, packs: int, prompt: int, completions: int, length: int) -> Batch:
     )
 
 
-def update(stepper: Stepper, state: TrainState, part) -> dict[str, Callable]:
-    """The two programs of an optimizer step, each compiled when it is called: `add`,
-    the gradient of one part of a batch, and `apply`."""
+class Program(NamedTuple):
+    """A jitted function and shapes to call it with; called itself, it is compiled."""
+
+    function: Callable
+    args: tuple
+    options: dict = {}  # noqa: RUF012 (never changed)
+
+    def trace(self):
+        """The function's jaxpr, with what can be done with it."""
+        return self.function.trace(*self.args, **self.options)
+
+    def __call__(self):
+        return self.trace().lower().compile()
+
+
+def update(stepper: Stepper, state: TrainState, part) -> dict[str, Program]:
+    """The two programs of an optimizer step: `add`, the gradient of one part of a
+    batch, and `apply`."""
     grads = with_layout(jax.eval_shape(stepper.zeros, state.model))
     own = state.replace(model=trained(state.model))
     return {
-        "add": lambda: stepper.add.lower(state.model, grads, part).compile(),
-        "apply": lambda: stepper.apply.lower(own, grads).compile(),
+        "add": Program(stepper.add, (state.model, grads, part)),
+        "apply": Program(stepper.apply, (own, grads)),
     }
 
 
@@ -141,10 +161,20 @@ def memory(program) -> dict[str, int]:
     return found | {"peak": peak + found["temporaries"]}
 
 
+def on_device(tree) -> int:
+    """Bytes of a tree's arrays on one device."""
+
+    def size(x):
+        shape = x.sharding.shard_shape(x.shape) if x.sharding else x.shape
+        return math.prod(shape) * x.dtype.itemsize
+
+    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
+
+
 def overflow(error: Exception) -> tuple[int, int] | None:
     """(bytes wanted, bytes there are) of a program that a TPU's memory cannot hold, as
     its compiler says; None where `error` is about something else."""
-    found = _OVERFLOW.search(str(error))
+    found = next(filter(None, (form.search(str(error)) for form in _OVERFLOW)), None)
     if found is None:
         return None
     wanted, wanted_unit, there, there_unit = found.groups()
@@ -152,6 +182,23 @@ def overflow(error: Exception) -> tuple[int, int] | None:
         int(float(wanted) * _UNITS[wanted_unit]),
         int(float(there) * _UNITS[there_unit]),
     )
+
+
+@functools.cache
+def hbm(platform: str) -> int | None:
+    """Bytes that a chip has for programs, as its compiler says when asked for more than
+    any has; None for virtual CPU devices."""
+    if platform == "cpu":
+        return None
+    chip = jax.sharding.SingleDeviceSharding(topology_devices(platform)[0])
+    endless = jax.ShapeDtypeStruct((2**20, 2**20), jnp.int8, sharding=chip)
+    try:
+        jax.jit(lambda x: x + 1).lower(endless).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if found := overflow(error):
+            return found[1]
+        raise
+    raise AssertionError(f"{platform} has a TiB of memory")
 
 
 def laid_out(make: Callable):

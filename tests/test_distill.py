@@ -56,7 +56,9 @@ def test_jsd_by_hand():
     assert_close(jsd(HALVES, QUARTER, beta=0.2).sum(), expected)
 
 
-@pytest.mark.parametrize(("beta", "limit"), [(1e-4, forward_kl), (1 - 1e-4, reverse_kl)])
+@pytest.mark.parametrize(
+    ("beta", "limit"), [(1e-4, forward_kl), (1 - 1e-4, reverse_kl)]
+)
 def test_jsd_is_a_kl_divergence_at_either_end(beta, limit):
     """Divided by beta, which it goes to zero with, or by 1 - beta."""
     scaled = jsd(HALVES, QUARTER, beta=beta).sum() / min(beta, 1 - beta)
@@ -64,7 +66,9 @@ def test_jsd_is_a_kl_divergence_at_either_end(beta, limit):
 
 
 def test_unknown_divergences_and_betas_are_named():
-    with pytest.raises(ValueError, match="'tv' is not one of forward_kl, reverse_kl, j"):
+    with pytest.raises(
+        ValueError, match="'tv' is not one of forward_kl, reverse_kl, j"
+    ):
         make_divergence("tv", beta=0.5)
     with pytest.raises(ValueError, match="distill.beta 1.0 is not between 0 and 1"):
         make_divergence("jsd", beta=1.0)
