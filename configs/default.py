@@ -10,6 +10,9 @@ def get_config():
     config = ConfigDict()
     config.run_dir = "runs/train"
     config.seed = 0
+    # ovd | grpo | seq_kd | rejection_ft | token_kd | on_policy_kd | dpo_pairs:
+    # what each is stands in ovd_jax/methods.py
+    config.method = "ovd"
     config.num_steps = 100  # rollout batches
     config.loggers = ("tensorboard",)  # tensorboard | wandb | trackio
 
@@ -84,13 +87,31 @@ def get_config():
     config.beta = 2.0  # `soft`: temperature of the acceptance probability, in scores
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
+    config.only_correct = True  # whether a demonstration must be right to be used
     config.max_replaced_steps = 4  # replacement `step`: rounds a trajectory
 
     # Credit
     config.credit = "trajectory"  # trajectory | step | hybrid
     config.credit_weight = 0.5  # hybrid: share of the outcome reward
-    config.baseline = "after"  # after | before | union
+    config.baseline = "after"  # after | before | union | leave_one_out (rloo)
     config.scale_by_std = True  # False: center only (dr_grpo)
+
+    config.refills = 0  # times that groups without spread are drawn anew (dapo)
+
+    # Other methods than ovd and grpo
+    config.distill = ConfigDict(
+        dict(
+            solutions="teacher",  # seq_kd, token_kd: of the teacher | data
+            # forward_kl | reverse_kl | jsd; policy_gradient (of the reverse KL):
+            # on_policy_kd alone
+            divergence="forward_kl",
+            beta=0.5,  # jsd: weight of the teacher in the mix
+            vocabulary="chunked",  # chunked | dense | top_k
+            top_k=20,  # of `top_k`; vLLM shows as many unless --max-logprobs is raised
+            temperature=1.0,  # of both models' distributions
+        )
+    )
+    config.dpo_beta = 0.1
 
     # Update
     config.minibatches = 1  # optimizer steps an epoch
@@ -99,7 +120,10 @@ def get_config():
     config.aggregation = "grpo"  # grpo | dapo | dr_grpo
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28
-    config.kl_coef = 0.001  # k3 KL to the starting model
+    config.surrogate = "clip"  # clip | gspo | cispo: losses.py
+    config.kl_coef = 0.001  # KL to the starting model
+    config.kl_estimator = "k3"  # k1 | k2 | k3
+    config.reference_every = 0  # steps until the policy is the new reference; 0: never
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
     config.optimizer = ConfigDict(

@@ -23,6 +23,7 @@ from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
 
 
@@ -107,8 +108,9 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
-def make_teacher(config):
-    """The teacher behind `config.teacher.url`, or in this process if there is none."""
+def make_teacher(config, model: Transformer | None = None):
+    """The teacher behind `config.teacher.url`, or in this process if there is none;
+    `model`, then, is its model if that is loaded already."""
     options = config.teacher
     if options.prompt not in PROMPTS:
         raise ValueError(
@@ -116,28 +118,13 @@ def make_teacher(config):
         )
     if options.url:  # of several processes the first one asks
         return FromMain(served_teacher(config), "score", "demonstrate")
-    return local_teacher(config)
+    return local_teacher(config, model or teacher_model(config))
 
 
 def served_teacher(config) -> OpenAITeacher:
     """A model behind one or several URLs with an OpenAI-compatible API."""
     options = config.teacher
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
-        # Not shown: it may be the key itself, which must not get into any log.
-        raise ValueError(
-            "teacher.api_key_env is not the name of an environment variable, such as "
-            "OPENAI_API_KEY; the key itself belongs into that variable."
-        )
-    transport = Transport(
-        [url.strip() for url in options.url.split(",")],
-        name=options.served_name,
-        key=os.environ.get(options.api_key_env),
-        timeout_s=options.timeout_s,
-        retries=options.retries,
-        wait=options.on_failure == "wait",
-        most=options.max_concurrency,
-        accounting=Accounting(),
-    )
+    transport = make_transport(options.url, options, name=options.served_name)
     return OpenAITeacher(
         transport,
         prompt=PROMPTS[options.prompt],
@@ -150,12 +137,56 @@ def served_teacher(config) -> OpenAITeacher:
     )
 
 
-def local_teacher(config) -> LocalTeacher:
+def make_transport(urls: str, options, *, name: str) -> Transport:
+    """Requests to the servers at `urls`; `options` are the knobs `teacher.*`."""
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
+        # Not shown: it may be the key itself, which must not get into any log.
+        raise ValueError(
+            "teacher.api_key_env is not the name of an environment variable, such as "
+            "OPENAI_API_KEY; the key itself belongs into that variable."
+        )
+    return Transport(
+        [url.strip() for url in urls.split(",")],
+        name=name,
+        key=os.environ.get(options.api_key_env),
+        timeout_s=options.timeout_s,
+        retries=options.retries,
+        wait=options.on_failure == "wait",
+        most=options.max_concurrency,
+        accounting=Accounting(),
+    )
+
+
+def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
+    """A teacher of token-level distillation: one that is served, or the model itself.
+
+    Raises ValueError where its tokenizer is not the student's.
+    """
+    options = config.teacher
+    if options.url:
+        transport = make_transport(options.url, options, name=options.served_name)
+        served = ServedTokens(transport, tokenizer=tokenizer, top=config.distill.top_k)
+        return FromMain(served, "read")
+    folder = find_model(options.model, "teacher")
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"The tokenizer of teacher.model={options.model} has another vocabulary "
+            "than the student's. Token-level distillation needs one tokenizer; the "
+            "methods ovd, seq_kd and dpo_pairs do not."
+        )
+    return teacher_model(config)
+
+
+def teacher_model(config) -> Transformer:
+    """The weights that `config.teacher.model` names."""
+    return load_model(find_model(config.teacher.model, "teacher"), config)
+
+
+def local_teacher(config, model: Transformer) -> LocalTeacher:
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, config)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),

@@ -1,6 +1,5 @@
 """On-policy Verbal Distillation: the training driver. Read it from `main` down."""
 
-import dataclasses
 import functools
 import time
 from pathlib import Path
@@ -16,15 +15,16 @@ from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.methods import is_served, method_of, preferences, rules
 from ovd_jax.models import hf
 from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
 from ovd_jax.progress import Progress, results_table
-from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack
+from ovd_jax.rollout.pack import pack, with_token_teacher
 from ovd_jax.run_dir import RunDir, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
@@ -42,7 +42,7 @@ def main(config):
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
     task = FromMain(make_task(config, tokenizer), "rewards")
-    teacher = build.make_teacher(config)
+    teacher, tokens = make_teachers(config, tokenizer)
     sampler = build.student_sampler(config, folder, tokenizer, task)
     collector = Collector(
         task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
@@ -51,8 +51,13 @@ def main(config):
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))
+    if config.reference_every:
+        state = state.refreshed()
     state = checkpoints.restore_latest(state)
-    learner = make_learner(config, tx, reference(config, folder, state.model))
+    reference = functools.partial(starting_model, config, folder, state.model)
+    learner = make_learner(
+        config, tx, method_of(config).learns(config, reference, tokens)
+    )
     start = int(state.step) // learner.steps_a_batch
     check_same("the step of the last checkpoint", start)
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
@@ -68,17 +73,21 @@ def main(config):
             if step == 0 or (config.eval_every and step % config.eval_every == 0):
                 with monitor.time("evaluate"):
                     row["eval_accuracy"] = held_out_accuracy(state.model)
-            if step == 0:
+            if step == 0 and teacher:
                 row["teacher_accuracy"] = teacher_accuracy(config, teacher, task)
             with monitor.time("collect"):
                 buffer = collect(config, collector, sampler, state.model, step)
             with monitor.time("update"):
-                batch, shape = to_batch(config, buffer)
+                batch, shape = to_batch(config, buffer, tokens)
+                if config.reference_every and step % config.reference_every == 0:
+                    state = state.refreshed()
                 seed = derive(config.seed, "minibatches", step)
                 state, metrics = learner.learn(
                     state, batch, packs=shape.at_once, seed=seed
                 )
-            row |= buffer.metrics() | metrics | teacher.metrics() | monitor.take()
+            row |= buffer.metrics() | metrics | monitor.take()
+            row |= teacher.metrics() if teacher else {}
+            row |= tokens.metrics() if is_served(tokens) else {}
             row |= rates(row)
             run.log(step, row)
             run.log_samples(step, buffer.rows())
@@ -94,10 +103,14 @@ def main(config):
     on_main(report, config, time.time() - started)
 
 
-def rules(config) -> Rules:
-    """The part of the config that is verbal rejection sampling's."""
-    names = [field.name for field in dataclasses.fields(Rules)]
-    return Rules(**{name: config[name] for name in names})
+def make_teachers(config, tokenizer):
+    """(who is asked for text, whose probabilities of tokens are compared): the latter a
+    model in this process or `ServedTokens`. None where the method needs none."""
+    method = method_of(config)
+    tokens = build.make_token_teacher(config, tokenizer) if method.reads else None
+    model = None if is_served(tokens) else tokens
+    teacher = build.make_teacher(config, model) if method.asks(config) else None
+    return teacher, tokens
 
 
 def make_optimizer(config):
@@ -106,78 +119,106 @@ def make_optimizer(config):
     return optimizer(**config.optimizer, total_steps=config.num_steps * batches)
 
 
-def reference(config, folder, model):
-    """The starting model, frozen; under the adapters of `model` it still is there."""
-    if not config.kl_coef:
+def starting_model(config, folder, model):
+    """The model as it was, frozen; under the adapters of `model` it still is there.
+    None where the state has a reference of its own."""
+    if config.reference_every:
         return None
     return base(model) if config.lora.rank else build.load_model(folder, config)
 
 
-def make_learner(config, tx, reference) -> Learner:
-    """The learner of `config`."""
+def make_learner(config, tx, fields: dict) -> Learner:
+    """The learner of `config`, with what its method learns by."""
     if config.problems_per_step < config.minibatches:
         raise ValueError(
             f"{config.problems_per_step} problems a step cannot be cut into "
             f"{config.minibatches} minibatches; change one of the two."
         )
+    if config.reference_every and "reference" not in fields:
+        raise ValueError(
+            f"reference_every {config.reference_every}, but nothing refers to it: set "
+            "it to 0, or kl_coef to more."
+        )
     return Learner(
         tx=tx,
-        reference=reference,
         minibatches=config.minibatches,
         epochs=config.epochs,
         aggregation=config.aggregation,
         max_tokens=config.max_new_tokens,
-        temperature=config.temperature or 1.0,
         chunk=config.chunk,
         remat=config.remat,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        kl_coef=config.kl_coef,
-        entropy_coef=config.entropy_coef,
-        importance_cap=config.importance_cap or None,
+        **fields,
     )
 
 
 def collect(config, collector, sampler, model, step) -> RolloutBuffer:
-    """The rollouts of one step, with their advantages."""
-    problems = collector.task.problems(step, config.problems_per_step)
-    check_same(f"the problems of step {step}", problems)
+    """The rollouts of one step, with their advantages.
+
+    Groups without spread are left out for others of further problems, as long as
+    `config.refills` has it; a minibatch's worth is kept whatever they are.
+    """
     generate = functools.partial(sampler, model)
-    seed = derive(config.seed, "collect", step)
-    groups = collector.collect(problems, generate, seed=seed)
+    levels = collector.teacher.levels if collector.teacher else 0
+    found, flat = [], []  # (group, its advantages)
+    for draw in range(config.refills + 1):
+        missing = config.problems_per_step - len(found)
+        if not missing:
+            break
+        groups = collect_groups(config, collector, generate, step, draw, missing)
+        for group in groups:
+            pair = group, advantages_of(config, collector.rules, group, levels)
+            (flat if config.refills and is_flat(pair[1]) else found).append(pair)
+    kept = max(config.minibatches - len(found), 0)
+    found, skipped = [*found, *flat[:kept]], [group for group, _ in flat[kept:]]
+    groups, advantages = zip(*found, strict=True)
     taught = sum(bool(group.rollouts) for group in groups)
-    if taught < config.minibatches:
+    if any(group.dropped for group in groups) and taught < config.minibatches:
         raise TeacherError(
             f"The teacher gave too few scores in step {step}: only {taught} of "
             f"{len(groups)} groups are left for {config.minibatches} minibatches. Set "
             "teacher.on_failure to wait; the same command goes on from the checkpoint."
         )
-    levels = collector.teacher.levels
-    advantages = [
-        group_advantages(
-            group,
-            credit=config.credit,
-            credit_weight=config.credit_weight,
-            levels=levels,
-            baseline=config.baseline,
-            scale_by_std=config.scale_by_std,
-        )
-        for group in groups
-    ]
-    return RolloutBuffer(tuple(groups), advantages, levels)
+    return RolloutBuffer(groups, advantages, levels, tuple(skipped))
 
 
-def to_batch(config, buffer: RolloutBuffer):
-    """The arrays of a rollout buffer, and their shape."""
+def collect_groups(config, collector, generate, step: int, draw: int, count: int):
+    """Groups of `count` problems, of those that draw number `draw` of a step has."""
+    # Later draws take what would come after the run: no step's own problems.
+    place = step + draw * config.num_steps
+    problems = collector.task.problems(place, config.problems_per_step)[:count]
+    check_same(f"the problems of step {step}", problems)
+    purpose = ("collect", step, draw) if draw else ("collect", step)
+    return method_of(config).collect(
+        config, collector, problems, generate, seed=derive(config.seed, *purpose)
+    )
+
+
+def advantages_of(config, rules: Rules, group, levels: int):
+    """`group_advantages` as `config` has it."""
+    return group_advantages(
+        group,
+        credit=rules.credit,
+        credit_weight=config.credit_weight,
+        levels=levels,
+        baseline=config.baseline,
+        scale_by_std=config.scale_by_std,
+    )
+
+
+def to_batch(config, buffer: RolloutBuffer, tokens=None):
+    """The arrays of what of a rollout buffer is trained on, and their shape."""
+    method = method_of(config)
     batch, shape = pack(
-        buffer.groups,
-        buffer.advantages,
+        *method.select(buffer),
         length_multiple=config.length_multiple,
         max_tokens=config.tokens_at_once,
         minibatches=config.minibatches,
         shards=row_shards(),
+        together=method.select is preferences,
     )
     check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
+    if is_served(tokens):
+        batch = with_token_teacher(batch, tokens.read, config.distill.top_k)
     return batch, shape
 
 
@@ -210,16 +251,18 @@ def rates(row) -> dict[str, float]:
     """Tokens sampled from the student a second of the whole step, evaluation apart, and
     the share of all of it that was spent waiting for the teacher."""
     seconds = row["seconds_collect"] + row["seconds_update"]
-    sampled = row["completion_tokens"] * sum(row["score_histogram"])
-    waited = row["seconds_teacher"] / (seconds + row.get("seconds_evaluate", 0.0))
-    return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited}
+    sampled = row.get("completion_tokens", 0.0) * row["student_samples"]
+    waits = ("seconds_teacher", "seconds_token_teacher")
+    waited = sum(row.get(name, 0.0) for name in waits)
+    whole = seconds + row.get("seconds_evaluate", 0.0)
+    return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited / whole}
 
 
 def report(config, seconds: float) -> None:
     """Curves, the table of accuracies, and the summary line."""
     rows = read_metrics(config.run_dir)
     evaluations = [row["eval_accuracy"] for row in rows if "eval_accuracy" in row]
-    teacher = rows[0]["teacher_accuracy"]
+    teacher = rows[0].get("teacher_accuracy")
     plot_run(rows, Path(config.run_dir) / "curves.png", teacher_accuracy=teacher)
     results_table(
         f"Held-out accuracy, {config.eval_problems} problems",
@@ -227,7 +270,7 @@ def report(config, seconds: float) -> None:
         [
             ("student before", f"{evaluations[0]:.1%}"),
             ("student after", f"{evaluations[-1]:.1%}"),
-            ("teacher", f"{teacher:.1%}"),
+            *([("teacher", f"{teacher:.1%}")] if teacher is not None else []),
         ],
     )
     flags.summary(

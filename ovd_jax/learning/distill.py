@@ -207,8 +207,8 @@ def top_k(hidden_ME, head_VE, *, k: int, temperature: float, chunk: int) -> TopK
 
 
 def top_k_divergence(terms_of: Callable, logprobs_MA, entropy_M, top: TopK, weights_M):
-    """A divergence over the teacher's `top` tokens and the rest of the vocabulary, which
-    counts as one more: never more than that over the whole. (loss, sums)."""
+    """A divergence over the teacher's `top` tokens, and all others as one more: never
+    more than that over the whole vocabulary. (loss, sums)."""
     student = with_rest(logprobs_MA)
     teacher = with_rest(top.logprobs)
     return weighted(terms_of(student, teacher).sum(axis=-1), entropy_M, weights_M)
@@ -235,8 +235,9 @@ def distill_objective(
     """A divergence from the teacher at every trained token: (loss, sums).
 
     `part` is some packs and the teacher, which reads the very tokens that the student
-    does; None where `batch.teacher_top` holds what a served one said. Where one of two
-    models of a tokenizer has more rows than the other, as padding, they are left out.
+    does; None where `teacher_top` of the packs holds what a served one said. Where one
+    of two models of a tokenizer has more rows than the other, as padding, they are left
+    out.
     """
     batch, teacher = part
     weights_M = batch.weights_KC.ravel()

@@ -38,10 +38,11 @@ class Rules:
     demonstration_tries: int
     max_replaced_steps: int
     credit: str
+    only_correct: bool = True
 
     def __post_init__(self):
         known = {
-            "granularity": ("trajectory", "step", "hybrid"),
+            "granularity": ("none", "trajectory", "step", "hybrid"),
             "replacement": ("trajectory", "step", "suffix"),
             "credit": ("trajectory", "step", "hybrid"),
         }
@@ -50,7 +51,7 @@ class Rules:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}."
                 )
-        if self.granularity == "trajectory":
+        if self.granularity in ("none", "trajectory"):
             for name in ("replacement", "credit"):
                 if getattr(self, name) != "trajectory":
                     raise ValueError(
@@ -62,7 +63,7 @@ class Rules:
 class Collector:
     """Collects groups for one student, task and teacher."""
 
-    def __init__(self, *, task: Task, teacher: Teacher, tokenizer, rules: Rules):
+    def __init__(self, *, task: Task, teacher: Teacher | None, tokenizer, rules: Rules):
         self.task = task
         self.teacher = teacher
         self.tokenizer = tokenizer
@@ -133,8 +134,11 @@ class Collector:
         """The task's rewards."""
         return self.task.rewards(list(problems), [t.text for t in trajectories])
 
-    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict]:
-        """The teacher's verdict on each trajectory, all asked for in one call."""
+    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict | None]:
+        """The teacher's verdict on each trajectory, all asked for in one call; None at
+        granularity `none`."""
+        if self.rules.granularity == "none":
+            return [None] * len(trajectories)
         requests, counts = [], []
         for problem, trajectory in zip(problems, trajectories, strict=True):
             asked = score_requests(problem, trajectory, self.rules.granularity)
@@ -159,7 +163,8 @@ class Collector:
         rng = random.Random(seed)
         draws = [rng.random() for _ in verdicts]
         return [
-            not verdict.answered
+            verdict is None
+            or not verdict.answered
             or is_accepted(
                 verdict.value,
                 correct=reward == 1.0,
