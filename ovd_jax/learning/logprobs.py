@@ -63,7 +63,7 @@ def _logprobs_backward(temperature, chunk, residuals, cotangents):
         return grads
 
     hidden_MD, head_VD, targets = residuals
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS, ROWS), [ROWS, HEAD])
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), [ROWS, HEAD])
     inputs = (targets, *cotangents)
     grads = run(hidden_MD, head_VD, jnp.arange(len(head_VD)), inputs)
     return *grads, None
@@ -121,7 +121,7 @@ def _forward(loss_fn, hidden_MD, head_VD, targets_M, inputs, temperature, chunk)
             grad_of, hidden_MD, head_VD, inputs, temperature, chunk, axes
         )
 
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS, ROWS), (P(), ROWS, HEAD))
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
     inputs = (targets_M, inputs)
     total, *grads = run(hidden_MD, head_VD, jnp.arange(len(head_VD)), inputs)
     return total, grads
