@@ -35,9 +35,10 @@ def table_1(config: TransformerConfig, length: int) -> list[dict]:
     c = config
     cache = cache_bytes(c, length)
     heads = f"2 x {c.num_kv_heads} x {length} x {c.head_dim}"
+    logits = f"{length} x {c.vocab_size}"
     rows = (
-        ("logits, float32", f"{length} x {c.vocab_size}", logits_bytes(c, length, F32)),
-        ("logits, bfloat16", f"{length} x {c.vocab_size}", logits_bytes(c, length, BF16)),
+        ("logits, float32", logits, logits_bytes(c, length, F32)),
+        ("logits, bfloat16", logits, logits_bytes(c, length, BF16)),
         ("cache of a layer, bfloat16", heads, cache),
         ("cache, bfloat16", f"{c.num_layers} x {heads}", c.num_layers * cache),
     )  # fmt: skip
@@ -69,7 +70,7 @@ def transfers(
     bytes_per_token: float,
 ) -> list[dict]:
     """What one trajectory costs a network between student and teacher, as plain binary
-    numbers and text: the trajectory goes out in every case, and what comes back is said.
+    numbers and text: it goes out in every case, and what comes back is said.
 
     OVD's last row has the demonstration that replaces a rejected one, as long.
     """
