@@ -18,7 +18,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 INK, GREY, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, ORANGE = "#0b6fb8", "#d9730d"
 # Okabe and Ito's palette: told apart by colour-blind readers too.
-PALETTE = (BLUE, ORANGE, "#00936b", "#b8528f", "#7b8794", "#c9a200")
+PALETTE = (
+    BLUE, ORANGE, "#00936b", "#b8528f", "#7b8794", "#c9a200", "#56b4e9", "#1f2933"
+)  # fmt: skip
+STEP = "training step"
 DENSITY = LinearSegmentedColormap.from_list(
     "density", ("#ffffff", "#cfe3f3", "#6fb0dc", BLUE, "#083d66")
 )
@@ -75,7 +78,7 @@ def plot_run(
 
 
 def plot_comparison(
-    series: Mapping[str, Sequence[Sequence[tuple[int, float]]]],
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]],
     path: str | Path,
     *,
     title: str,
@@ -83,25 +86,33 @@ def plot_comparison(
 ) -> None:
     """Draws one colour a label: a thin line for each seed, a bold one for their mean.
 
-    `series` maps a label to its seeds, each a list of (step, value).
+    `panels` maps the name of a horizontal axis to a panel, which maps a label to its
+    seeds, each a list of (place on that axis, value).
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
+        size = (7.5 * len(panels), 4.6)
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-        axes = figure.subplots()
-        label_axes(axes, title, ylabel)
-        ends = []
-        for index, (label, seeds) in enumerate(series.items()):
-            color = PALETTE[index % len(PALETTE)]
-            curves = [np.array(sorted(seed), float) for seed in seeds if len(seed)]
-            for curve in curves if len(curves) > 1 else []:
-                axes.plot(*curve.T, color=color, alpha=0.35, linewidth=0.9)
-            steps, mean = mean_curve(curves)
-            if len(steps):
-                draw_line(axes, steps, mean, color)
-                ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
-        label_ends(axes, ends)
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (xlabel, series) in zip(all_axes, panels.items(), strict=True):
+            label_axes(axes, title, ylabel, xlabel)
+            draw_comparison(axes, series)
         FigureCanvasAgg(figure).print_png(path)
+
+
+def draw_comparison(axes: Axes, series: Mapping[str, Sequence]) -> None:
+    """One panel of `plot_comparison`."""
+    ends = []
+    for index, (label, seeds) in enumerate(series.items()):
+        color = PALETTE[index % len(PALETTE)]
+        curves = [np.array(sorted(seed), float) for seed in seeds if len(seed)]
+        for curve in curves if len(curves) > 1 else []:
+            axes.plot(*curve.T, color=color, alpha=0.35, linewidth=0.9)
+        places, mean = mean_curve(curves)
+        if len(places):
+            draw_line(axes, places, mean, color)
+            ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
+    label_ends(axes, ends)
 
 
 def draw_reward(axes: Axes, metrics: Sequence[Mapping]) -> None:
@@ -180,9 +191,9 @@ def draw_accuracy(
     label_ends(axes, ends)
 
 
-def label_axes(axes: Axes, title: str, ylabel: str) -> None:
-    """Title and labels of a panel against training steps, ticked at whole steps."""
-    axes.set(title=title, xlabel="training step", ylabel=ylabel)
+def label_axes(axes: Axes, title: str, ylabel: str, xlabel=STEP) -> None:
+    """Title and labels of a panel, ticked at whole numbers."""
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ticks = MaxNLocator(7, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
     axes.xaxis.set_major_locator(ticks)
 
@@ -243,16 +254,10 @@ def draw_line(axes: Axes, steps, values, color: str, *, marked=False, halo=False
     """A bold line; marked where asked for, and where a lone point would not show."""
     dots = len(steps) == 1 or (marked and len(steps) <= MARKED_POINTS)
     axes.plot(
-        steps,
-        values,
-        color=color,
-        linewidth=1.9,
-        marker="o" if dots else None,
-        markersize=4.5,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
+        steps, values, color=color, linewidth=1.9, marker="o" if dots else None,
+        markersize=4.5, markeredgecolor="white", markeredgewidth=0.8,
         path_effects=[Stroke(linewidth=3.6, foreground="white"), Normal()] * halo,
-    )
+    )  # fmt: skip
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str] | None]) -> None:

@@ -101,13 +101,13 @@ def test_the_maths_config_is_that_of_the_papers_appendix():
     assert config.teacher.score_temperature == 0.7
 
 
-def test_rlvr_is_the_maths_config_with_threshold_zero():
+def test_rlvr_is_the_maths_config_without_a_teacher():
     differing = {
         knob
         for knob, value in flags.knobs(load("rlvr")).items()
         if value != flags.knobs(load("math"))[knob]
     }
-    assert differing == {"threshold", "run_dir"}
+    assert differing == {"method", "run_dir"}
 
 
 @pytest.mark.parametrize(("name", "count"), [("one_example", 1), ("two_examples", 2)])
