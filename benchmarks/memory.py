@@ -34,6 +34,12 @@ from ovd_jax.models.known import KNOWN
 from ovd_jax.progress import results_table
 
 RESULTS = Path(__file__).parent / "results"
+FULL = {
+    "students": ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B"),
+    "lengths": (1024, 2048, 4096, 8192, 16_384, 32_768),
+    "samples": (1, 2, 4, 8, 16, 32),
+}
+POINT = ("platform", "student", "length", "samples", "method")
 METHODS = ("ovd", "dense", "chunked", "top_k")
 TEACHER = "HuggingFaceTB/SmolLM2-360M-Instruct"  # of the real updates
 REAL = {  # one group, all at once
@@ -71,8 +77,8 @@ def arithmetic(config) -> dict:
     return {
         "model": config.model,
         "table_1": token_level.table_1(shape, length),
-        "figure_1": token_level.figure(shape, [(n, 1) for n in config.lengths]),
-        "figure_2": token_level.figure(shape, [(length, n) for n in config.samples]),
+        "figure_1": token_level.figure(shape, [(n, 1) for n in FULL["lengths"]]),
+        "figure_2": token_level.figure(shape, [(length, n) for n in FULL["samples"]]),
         "eq_1_batch": {"B": config.batch, "N": 4} | token_level.sized(all_of_batch),
         "reductions": token_level.reductions(shape, length, **scale),
         "transfers": token_level.transfers(
@@ -83,25 +89,21 @@ def arithmetic(config) -> dict:
 
 def points(config) -> list[tuple[str, str, int, int]]:
     """(platform, student, L, N) of every update to compile; the small ones first."""
-    lengths = [(length, 1) for length in config.lengths]
-    samples = [(config.length_of_samples, n) for n in config.samples]
-    students = config.students
-    if not config.full:
-        students = students[:1]
-        lengths, samples = lengths[::3], samples[-2:-1]
-    pairs = sorted(set(lengths + samples))
+    grid = FULL if config.full else config
+    pairs = {(length, 1) for length in grid["lengths"]}
+    pairs |= {(config.length_of_samples, n) for n in grid["samples"]}
     return [
         (platform, student, *pair)
-        for pair in pairs
-        for student in students
+        for pair in sorted(pairs)
+        for student in grid["students"]
         for platform in config.platforms
     ]
 
 
 def compile_points(config, found: dict, result: dict):
-    """(rows, {platform: why it was left out}); rows are written as they come, and those
-    of other settings in `found` are kept."""
-    rows = {row["key"]: row for row in found.get("points", [])}
+    """(rows, {platform: why it was left out}); rows are written as they come, and other
+    points in `found` are kept."""
+    rows = {tuple(row[name] for name in POINT): row for row in found.get("points", [])}
     skipped = {}
     counts = [int(p.split(":")[1]) for p in config.platforms if p.startswith("cpu:")]
     abstract.virtual_devices(max(counts, default=1))
@@ -109,19 +111,19 @@ def compile_points(config, found: dict, result: dict):
         if platform in skipped:
             continue
         for method in METHODS:
+            point = (platform, student, length, samples, method)
             try:
-                row = measure(config, platform, student, method, length, samples, rows)
+                rows[point] = measure(config, *point, rows.get(point, {}))
             except abstract.Unavailable as reason:
                 skipped[platform] = str(reason)
                 print(f"{platform} is left out: {reason}", file=sys.stderr)
                 break
-            rows[row["key"]] = row
             write(found | result | {"points": list(rows.values())})
     return list(rows.values()), skipped
 
 
-def measure(config, platform, student, method, length, samples, known: dict) -> dict:
-    """What one update holds on one device; taken from `known` where it is there."""
+def measure(config, platform, student, length, samples, method, known: dict) -> dict:
+    """What one update holds on one device: as `known`, if that is of this program."""
     kind, count = platform, 0
     if platform.startswith("cpu:"):
         kind, count = "cpu", int(platform.split(":")[1])
@@ -134,34 +136,33 @@ def measure(config, platform, student, method, length, samples, known: dict) -> 
     with jax.set_mesh(mesh):
         state = abstract.state(KNOWN[student], workload.TX, dtype)
         part = abstract.batch(
-            packs=mesh.size, prompt=config.prompt, completions=samples, length=length
-        )
+            packs=mesh.size, prompt=config.prompt, completions=samples,
+            length=length - config.prompt,
+        )  # fmt: skip
         beside = state.model  # OVD's reference, in float32 as it is kept
         if method == "ovd":
             part = part.replace(ref_logprobs_KC=part.advantages_KC)
         else:
-            beside = in_bfloat16(abstract.model(KNOWN[config.teacher], dtype))
+            beside = in_dtype(abstract.model(KNOWN[config.teacher], dtype), dtype)
             part = (part, beside)
         program = abstract.update(stepper, state, part)["add"]
         lowered = program.trace().lower()
         key = digest(lowered.as_text(), platform)
-        if key not in known:
-            known = {key: compiled(lowered, platform, method, length, samples)}
+        if known.get("key") != key:
+            known = compiled(lowered, platform, method, length, samples)
         sizes = {
             "state": abstract.on_device((state, state.model)),  # and the gradient
             "beside": abstract.on_device(beside),
+            "eq_1": token_level.eq_1(KNOWN[student], length, samples),
         }
-    where = {"platform": platform, "student": student, "method": method}
-    where |= {"length": length, "samples": samples, "key": key}
-    eq_1 = token_level.eq_1(KNOWN[student], length, samples)
-    return known[key] | where | sizes | {"eq_1": eq_1}
+    point = (platform, student, length, samples, method)
+    return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
 
 
-def in_bfloat16(model):
-    """Shapes of a model that is never trained."""
+def in_dtype(model, dtype):
+    """Shapes of a model whose weights are kept as it computes, as it is not trained."""
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding),
-        model,
+        lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), model
     )
 
 
@@ -216,11 +217,11 @@ def report(config, result: dict) -> None:
     paper = result["paper"]
     for name in ("table_1", "figure_1", "figure_2", "transfers"):
         show(f"{paper['model']}: {name.replace('_', ' ')}", paper[name])
-    wanted = {point for point in points(config)}
+    wanted = set(points(config))
     rows = [
         gib(row)
         for row in result["points"]
-        if (row["platform"], row["student"], row["length"], row["samples"]) in wanted
+        if tuple(row[name] for name in POINT[:-1]) in wanted
     ]
     if rows:
         show("One device while the gradient is made, GiB", rows)
@@ -234,8 +235,7 @@ def gib(row: dict) -> dict:
         name: row[name] / token_level.GIB if name in row else None
         for name in ("state", "beside", "temporaries", "wanted", "eq_1")
     }
-    names = ("platform", "student", "length", "samples", "method")
-    return {name: row[name] for name in names} | gib
+    return {name: row[name] for name in POINT} | gib
 
 
 def show(title: str, rows: list[dict]) -> None:
