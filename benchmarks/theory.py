@@ -28,28 +28,21 @@ _LESS = 1 - 1e-9  # of a number is less than it by more than rounding
 def main(config):
     """Checks everything, then writes tables, plot and JSON."""
     started = time.time()
+    cases, runs = variances(config), trainings(config)
     result = {
         "bias": bias(config),
         "gradients": gradients(config),
-        "variance": variances(config),
+        "variance": by_threshold(cases),
         "mixture": mixtures(config),
-        "training": trainings(config),
+        "training": [summary(**run) for run in runs],
         "quantization": quantization(config),
     }
-    for name in ("bias", "gradients", "mixture", "quantization"):
-        show(name, result[name])
-    show("variance, all problems together", by_threshold(result["variance"]))
-    show("training", [summary(**row) for row in result["training"]])
+    for name, rows in result.items():
+        show(name, rows)
     RESULTS.mkdir(exist_ok=True)
-    plot(result, RESULTS / "theory.png")
+    plot(result | {"variance": cases, "training": runs}, RESULTS / "theory.png")
     (RESULTS / "theory.json").write_text(json.dumps(result, indent=1) + "\n")
-    flags.summary(
-        **{name: result[name] for name in ("bias", "gradients", "mixture")},
-        variance=by_threshold(result["variance"]),
-        training=[summary(**row) for row in result["training"]],
-        quantization=result["quantization"],
-        seconds=round(time.time() - started, 1),
-    )
+    flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
 def show(title: str, rows: list[dict]) -> None:
@@ -180,7 +173,7 @@ def variances(config) -> list[dict]:
 
 
 def by_threshold(rows: list[dict]) -> list[dict]:
-    """Of all problems together, what holds at each threshold."""
+    """The share of problems in which each statement holds, by threshold."""
     found = []
     for threshold in sorted({row["threshold"] for row in rows}):
         some = [row for row in rows if row["threshold"] == threshold]
@@ -192,7 +185,7 @@ def by_threshold(rows: list[dict]) -> list[dict]:
             {
                 "threshold": threshold,
                 "problems": len(some),
-                "alpha": share(lambda row: row["alpha"]),
+                "alpha, mean": share(lambda row: row["alpha"]),
                 "variance falls": share(
                     lambda r: r["with_rejection"] < r["plain"] * _LESS
                 ),

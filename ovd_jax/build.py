@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.lora import Lora, adapt
@@ -22,7 +23,7 @@ from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
-from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
 
@@ -111,13 +112,8 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
 def make_teacher(config, model: Transformer | None = None):
     """The teacher behind `config.teacher.url`, or in this process if there is none;
     `model`, then, is its model if that is loaded already."""
-    options = config.teacher
-    if options.prompt not in PROMPTS:
-        raise ValueError(
-            f"teacher.prompt {options.prompt!r} is not one of {', '.join(PROMPTS)}."
-        )
-    if options.url:  # of several processes the first one asks
-        return FromMain(served_teacher(config), "score", "demonstrate")
+    if config.teacher.url:  # of several processes the first one asks
+        return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
     return local_teacher(config, model or teacher_model(config))
 
 
@@ -127,13 +123,29 @@ def served_teacher(config) -> OpenAITeacher:
     transport = make_transport(options.url, options, name=options.served_name)
     return OpenAITeacher(
         transport,
-        prompt=PROMPTS[options.prompt],
+        prompt=load_prompt(options.prompt),
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
         on_failure=options.on_failure,
         cache=DiskCache(options.cache) if options.cache else None,
+    )
+
+
+def served_student(
+    config, folder: Path, tokenizer, stop_strings: tuple[str, ...], temperature: float
+) -> ServedStudent:
+    """The student behind the server at `config.engine`; `folder` has its tokenizer."""
+    return ServedStudent(
+        make_transport(config.engine, config.teacher, name=""),
+        tokenizer=tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        temperature=temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        stop_strings=(*stop_strings, *config.stop_strings),
+        stop_ids=stop_ids(folder, tokenizer),
     )
 
 
@@ -200,7 +212,7 @@ def local_teacher(config, model: Transformer) -> LocalTeacher:
             label_probabilities, model, rows=options.rows
         ),
         tokenizer=tokenizer,
-        prompt=PROMPTS[options.prompt],
+        prompt=load_prompt(options.prompt),
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
     )

@@ -84,14 +84,14 @@ def plot_comparison(
     title: str,
     ylabel: str,
 ) -> None:
-    """Draws one colour a label: a thin line for each seed, a bold one for their mean.
+    """Draws one colour a label: a thin line for each seed, a bold one for their mean,
+    and a band of one standard deviation around it.
 
     `panels` maps the name of a horizontal axis to a panel, which maps a label to its
     seeds, each a list of (place on that axis, value).
     """
     with matplotlib.rc_context(STYLE):
-        size = (7.5 * len(panels), 4.6)
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(7.5 * len(panels), 4.6), dpi=DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (xlabel, series) in zip(all_axes, panels.items(), strict=True):
@@ -108,8 +108,10 @@ def draw_comparison(axes: Axes, series: Mapping[str, Sequence]) -> None:
         curves = [np.array(sorted(seed), float) for seed in seeds if len(seed)]
         for curve in curves if len(curves) > 1 else []:
             axes.plot(*curve.T, color=color, alpha=0.35, linewidth=0.9)
-        places, mean = mean_curve(curves)
+        places, mean, deviation = mean_curve(curves)
         if len(places):
+            band = (mean - deviation, mean + deviation)
+            axes.fill_between(places, *band, color=color, alpha=0.12, linewidth=0)
             draw_line(axes, places, mean, color)
             ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
     label_ends(axes, ends)
@@ -117,9 +119,7 @@ def draw_comparison(axes: Axes, series: Mapping[str, Sequence]) -> None:
 
 def draw_reward(axes: Axes, metrics: Sequence[Mapping]) -> None:
     """Mean reward of the student's own trajectories, and with the teacher's put in."""
-    label_axes(
-        axes, "Reward before and after replacement", "mean reward of a trajectory"
-    )
+    label_axes(axes, "Reward before and after replacement", "mean reward")
     steps, before, after = columns(metrics, "reward_before", "reward_after")
     axes.fill_between(
         steps, smooth(before), smooth(after), color=ORANGE, alpha=0.1, linewidth=0
@@ -172,9 +172,7 @@ def draw_scores(axes: Axes, metrics: Sequence[Mapping]) -> None:
     axes.set_title(f"mean  {mean[-1]:.1f}", loc="right", color=ORANGE, fontsize=9)
 
 
-def draw_accuracy(
-    axes: Axes, metrics: Sequence[Mapping], teacher_accuracy: float | None
-) -> None:
+def draw_accuracy(axes: Axes, metrics: Sequence[Mapping], teacher: float | None):
     """Accuracy on the training problems as sampled, and on held-out ones."""
     label_axes(axes, "Accuracy", "correct answers")
     steps, train, held_out = columns(metrics, "accuracy", "eval_accuracy")
@@ -185,9 +183,9 @@ def draw_accuracy(
         draw_line(axes, steps[measured], held_out[measured], BLUE, marked=True)
         last = held_out[measured][-1]
         ends.append((last, f"held-out  {last:.0%}", BLUE))
-    if teacher_accuracy is not None:
-        axes.axhline(teacher_accuracy, color=ORANGE, linewidth=1.2, dashes=(5, 3))
-        ends.append((teacher_accuracy, f"teacher  {teacher_accuracy:.0%}", ORANGE))
+    if teacher is not None:
+        axes.axhline(teacher, color=ORANGE, linewidth=1.2, dashes=(5, 3))
+        ends.append((teacher, f"teacher  {teacher:.0%}", ORANGE))
     label_ends(axes, ends)
 
 
@@ -219,15 +217,17 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.where(known, mean, np.nan)
 
 
-def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds where all of them have run, interpolated between their steps."""
+def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """(steps, mean over seeds, their standard deviation) where all of them have run,
+    interpolated between their steps."""
     if not curves:
-        return np.empty(0), np.empty(0)
+        return np.empty(0), np.empty(0), np.empty(0)
     first = max(curve[0, 0] for curve in curves)
     last = min(curve[-1, 0] for curve in curves)
     steps = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
     steps = steps[(steps >= first) & (steps <= last)]
-    return steps, np.mean([np.interp(steps, *curve.T) for curve in curves], axis=0)
+    values = [np.interp(steps, *curve.T) for curve in curves]
+    return steps, np.mean(values, axis=0), np.std(values, axis=0, ddof=len(curves) > 1)
 
 
 def column_edges(centers: np.ndarray) -> np.ndarray:

@@ -42,15 +42,15 @@ def asked_for_solutions(config) -> bool:
     return config.distill.solutions == "teacher"
 
 
-# What is collected: groups, of (config, collector, problems, generate, seed).
+# What is collected: groups, of (config, collector, problems, generate, seed, stream).
 
 
-def samples(config, collector: Collector, problems, generate, *, seed: int):
+def samples(config, collector: Collector, problems, generate, *, seed: int, stream):
     """The student's samples, judged and replaced as far as the rules say."""
-    return collector.collect(problems, generate, seed=seed)
+    return collector.collect(problems, generate, seed=seed, stream=stream)
 
 
-def solutions(config, collector: Collector, problems, generate, *, seed: int):
+def solutions(config, collector: Collector, problems, generate, *, seed: int, stream):
     """The teacher's solutions, or those in the data."""
     sources = {"teacher": teacher_groups, "data": given_groups}
     if config.distill.solutions not in sources:
@@ -58,7 +58,7 @@ def solutions(config, collector: Collector, problems, generate, *, seed: int):
             f"distill.solutions {config.distill.solutions!r} is not one of "
             f"{', '.join(sources)}."
         )
-    return sources[config.distill.solutions](collector, problems, seed=seed)
+    return sources[config.distill.solutions](collector, problems, generate, seed=seed)
 
 
 # What of it is trained on.
@@ -192,12 +192,16 @@ class Method:
 
 def unjudged(config) -> dict:
     """No scores: every sample stays as it is."""
-    return {"granularity": "none", "credit": "trajectory", "replacement": "trajectory"}
+    return dict(
+        granularity="none", credit="trajectory", replacement="trajectory",
+        feedback="none",
+    )  # fmt: skip
 
 
 def judged_if_asked(config) -> dict:
     """Scores, but nothing in the place of what they reject."""
-    return {"demonstration_tries": 0} if asked_for_scores(config) else unjudged(config)
+    judged = {"demonstration_tries": 0, "feedback": "none"}
+    return judged if asked_for_scores(config) else unjudged(config)
 
 
 METHODS = {

@@ -9,26 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax import build, flags
+from ovd_jax.ahead import Ahead, Gate
+from ovd_jax.ahead import check as check_ahead
+from ovd_jax.batches import collect, to_batch
 from ovd_jax.curves import plot_run
-from ovd_jax.evaluate import accuracy, evaluate
+from ovd_jax.evaluation.attempts import Direct, evaluate
+from ovd_jax.evaluation.measures import accuracy
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
-from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
-from ovd_jax.methods import is_served, method_of, preferences, rules
+from ovd_jax.methods import is_served, method_of, rules
 from ovd_jax.models import hf
 from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
 from ovd_jax.progress import Progress, results_table
-from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
-from ovd_jax.rollout.collect import Collector, Rules
-from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack, with_token_teacher
+from ovd_jax.rollout.collect import Collector
 from ovd_jax.run_dir import RunDir, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
-from ovd_jax.teacher.base import DemonstrationRequest, TeacherError
+from ovd_jax.teacher.base import DemonstrationRequest
+from ovd_jax.teacher.prompts import load_prompt
 
 
 @on_mesh
@@ -38,14 +39,21 @@ def main(config):
     With several processes all of them run every line: see `ovd_jax/processes.py`.
     """
     started = time.time()
+    check_ahead(config)
     enable_compilation_cache()
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
-    task = FromMain(make_task(config, tokenizer), "rewards")
+    task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
-    sampler = build.student_sampler(config, folder, tokenizer, task)
+    sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
     collector = Collector(
-        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
+        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config),
+        wording=load_prompt(config.teacher.prompt),
+    )  # fmt: skip
+    ahead = Ahead(
+        functools.partial(collect, config, collector, sampler),
+        batches=config.async_batches,
+        folder=Path(config.run_dir) / "ahead",
     )
     tx = make_optimizer(config)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
@@ -76,8 +84,10 @@ def main(config):
             if step == 0 and teacher:
                 row["teacher_accuracy"] = teacher_accuracy(config, teacher, task)
             with monitor.time("collect"):
-                buffer = collect(config, collector, sampler, state.model, step)
-            with monitor.time("update"):
+                (buffer, costs), taken = ahead.take(state.model, step)
+                if step + 1 < config.num_steps:
+                    ahead.begin(state.model, step + 1, sampler)
+            with monitor.time("update"), sampler.lock:
                 batch, shape = to_batch(config, buffer, tokens)
                 if config.reference_every and step % config.reference_every == 0:
                     state = state.refreshed()
@@ -85,13 +95,14 @@ def main(config):
                 state, metrics = learner.learn(
                     state, batch, packs=shape.at_once, seed=seed
                 )
-            row |= buffer.metrics() | metrics | monitor.take()
-            row |= teacher.metrics() if teacher else {}
+            row |= buffer.metrics() | metrics | costs | taken | monitor.take()
             row |= tokens.metrics() if is_served(tokens) else {}
             row |= rates(row)
             run.log(step, row)
             run.log_samples(step, buffer.rows())
             bar.update(step, row)
+            if checkpoints.due(state, unit=learner.steps_a_batch):
+                ahead.save()
             checkpoints.save(state, unit=learner.steps_a_batch)
         final = held_out_accuracy(state.model)
         run.log(config.num_steps, {"eval_accuracy": final})
@@ -151,89 +162,24 @@ def make_learner(config, tx, fields: dict) -> Learner:
     )
 
 
-def collect(config, collector, sampler, model, step) -> RolloutBuffer:
-    """The rollouts of one step, with their advantages.
-
-    Groups without spread are left out for others of further problems, as long as
-    `config.refills` has it; a minibatch's worth is kept whatever they are.
-    """
-    generate = functools.partial(sampler, model)
-    levels = collector.teacher.levels if collector.teacher else 0
-    found, flat = [], []  # (group, its advantages)
-    for draw in range(config.refills + 1):
-        missing = config.problems_per_step - len(found)
-        if not missing:
-            break
-        groups = collect_groups(config, collector, generate, step, draw, missing)
-        for group in groups:
-            pair = group, advantages_of(config, collector.rules, group, levels)
-            (flat if config.refills and is_flat(pair[1]) else found).append(pair)
-    kept = max(config.minibatches - len(found), 0)
-    found, skipped = [*found, *flat[:kept]], [group for group, _ in flat[kept:]]
-    groups, advantages = zip(*found, strict=True)
-    taught = sum(bool(group.rollouts) for group in groups)
-    if any(group.dropped for group in groups) and taught < config.minibatches:
-        raise TeacherError(
-            f"The teacher gave too few scores in step {step}: only {taught} of "
-            f"{len(groups)} groups are left for {config.minibatches} minibatches. Set "
-            "teacher.on_failure to wait; the same command goes on from the checkpoint."
-        )
-    return RolloutBuffer(groups, advantages, levels, tuple(skipped))
-
-
-def collect_groups(config, collector, generate, step: int, draw: int, count: int):
-    """Groups of `count` problems, of those that draw number `draw` of a step has."""
-    # Later draws take what would come after the run: no step's own problems.
-    place = step + draw * config.num_steps
-    problems = collector.task.problems(place, config.problems_per_step)[:count]
-    check_same(f"the problems of step {step}", problems)
-    purpose = ("collect", step, draw) if draw else ("collect", step)
-    return method_of(config).collect(
-        config, collector, problems, generate, seed=derive(config.seed, *purpose)
-    )
-
-
-def advantages_of(config, rules: Rules, group, levels: int):
-    """`group_advantages` as `config` has it."""
-    return group_advantages(
-        group,
-        credit=rules.credit,
-        credit_weight=config.credit_weight,
-        levels=levels,
-        baseline=config.baseline,
-        scale_by_std=config.scale_by_std,
-    )
-
-
-def to_batch(config, buffer: RolloutBuffer, tokens=None):
-    """The arrays of what of a rollout buffer is trained on, and their shape."""
-    method = method_of(config)
-    batch, shape = pack(
-        *method.select(buffer),
-        length_multiple=config.length_multiple,
-        max_tokens=config.tokens_at_once,
-        minibatches=config.minibatches,
-        shards=row_shards(),
-        together=method.select is preferences,
-    )
-    check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
-    if is_served(tokens):
-        batch = with_token_teacher(batch, tokens.read, config.distill.top_k)
-    return batch, shape
-
-
 def measure(config, folder, tokenizer, task, model) -> float:
     """Held-out accuracy of the student."""
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
+    solver = Direct(
+        functools.partial(sampler.stream, model),
+        tokenizer=tokenizer,
+        rows=config.eval_rows,
+        identity={},
+        greedy=not config.eval_temperature,
+    )
     results = evaluate(
         task.held_out(config.eval_problems),
         task=task,
-        generate=functools.partial(sampler, model),
+        solver=solver,
         tokenizer=tokenizer,
         samples=config.eval_samples,
-        rows=config.eval_rows,
         seed=config.seed,
     )
     return accuracy(results)
@@ -242,7 +188,7 @@ def measure(config, folder, tokenizer, task, model) -> float:
 def teacher_accuracy(config, teacher, task) -> float:
     """Held-out accuracy of the teacher's demonstrations, as the student gets them."""
     problems = task.held_out(config.eval_problems)
-    requests = [DemonstrationRequest(problem.question, "") for problem in problems]
+    requests = [DemonstrationRequest(problem.asked, "") for problem in problems]
     texts = teacher.demonstrate(requests, seed=derive(config.seed, "teacher accuracy"))
     return float(np.mean(task.rewards(list(problems), [text or "" for text in texts])))
 
@@ -252,7 +198,7 @@ def rates(row) -> dict[str, float]:
     the share of all of it that was spent waiting for the teacher."""
     seconds = row["seconds_collect"] + row["seconds_update"]
     sampled = row.get("completion_tokens", 0.0) * row["student_samples"]
-    waits = ("seconds_teacher", "seconds_token_teacher")
+    waits = ("seconds_teacher_waited", "seconds_token_teacher_waited")
     waited = sum(row.get(name, 0.0) for name in waits)
     whole = seconds + row.get("seconds_evaluate", 0.0)
     return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited / whole}

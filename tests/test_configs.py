@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 from fakes import group, kept, trajectory
 
-from ovd_jax import flags, train
+from ovd_jax import flags
+from ovd_jax.batches import to_batch
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.update import (
     TrainState,
@@ -18,6 +19,7 @@ from ovd_jax.learning.update import (
     policy_objective,
     zero_gradients,
 )
+from ovd_jax.methods import rules
 from ovd_jax.models import hf
 from ovd_jax.models.embedded import FOLDER
 from ovd_jax.models.known import KNOWN
@@ -41,7 +43,7 @@ def longest_batch(config):
     ]
     groups = [group(*completions, prompt=range(config.max_prompt_tokens))] * 2
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * config.samples] * 2, levels=10)
-    return train.to_batch(config, buffer)
+    return to_batch(config, buffer)
 
 
 def shapes(tree) -> list:
@@ -58,7 +60,7 @@ def test_every_config_opens_with_the_command_that_runs_it(path: Path):
 @pytest.mark.parametrize("name", TRAINING)
 def test_the_update_of_every_training_config_can_be_traced_without_weights(name):
     config = load(name)
-    train.rules(config)
+    rules(config)
     if config.model == "quickstart":
         architecture = hf.read_config(FOLDER / "student")
     else:

@@ -62,13 +62,17 @@ def loss_and_grads(objective, model, batch, shape, beside=None):
 
 def rows(model, groups):
     """(log-probabilities of a trajectory's tokens [T], of all tokens [T, V]) of each
-    trajectory, by plain softmax."""
-    for group_ in groups:
-        for rollout in group_.rollouts:
-            start, tokens = len(group_.prompt_tokens), rollout.final.tokens
-            row_1T = jnp.array([group_.prompt_tokens + tokens])
-            all_TV = jax.nn.log_softmax(model(row_1T)[0, start - 1 : -1])
-            yield all_TV[jnp.arange(len(tokens)), jnp.array(tokens)], all_TV
+    trajectory, by plain softmax of right-padded rows."""
+    pairs = [(g.prompt_tokens, r.final.tokens) for g in groups for r in g.rollouts]
+    longest = max(len(prompt) + len(tokens) for prompt, tokens in pairs)
+    tokens_BT = np.zeros((len(pairs), longest), np.int32)
+    for row_T, (prompt, tokens) in zip(tokens_BT, pairs, strict=True):
+        row_T[: len(prompt) + len(tokens)] = prompt + tokens
+    all_BTV = jax.nn.log_softmax(model(tokens_BT))
+    for everything_TV, (prompt, tokens) in zip(all_BTV, pairs, strict=True):
+        start = len(prompt) - 1
+        all_TV = everything_TV[start : start + len(tokens)]
+        yield all_TV[jnp.arange(len(tokens)), jnp.array(tokens)], all_TV
 
 
 def check(loss_of_rows, model, found):
@@ -193,15 +197,20 @@ def test_what_a_served_teacher_says_comes_to_the_token_it_is_about(model, teache
     batch, shape = packed(GROUPS, ADVANTAGES)
 
     def read(asked):
+        known = dict(zip(map(repr, in_order), rows(teacher, GROUPS), strict=True))
         for prompt, tokens in asked:
-            row_1T = jnp.array([prompt + tokens])
-            all_TV = jax.nn.log_softmax(teacher(row_1T)[0, len(prompt) - 1 : -1])
             places = []
-            for row_V, token in zip(np.asarray(all_TV), tokens, strict=True):
+            all_TV = np.asarray(known[repr((prompt, tokens))][1])
+            for row_V, token in zip(all_TV, tokens, strict=True):
                 shown = {*np.argsort(-row_V)[:5].tolist(), token}
                 places.append({id_: float(row_V[id_]) for id_ in sorted(shown)})
             yield places
 
+    in_order = [
+        (list(g.prompt_tokens), list(r.final.tokens))
+        for g in GROUPS
+        for r in g.rollouts
+    ]
     served = with_token_teacher(batch, lambda asked: list(read(asked)), 5)
     theirs_KC = np.asarray(batch_logprobs(teacher, batch, temperature=1.0, chunk=8))
     is_token_KC = batch.weights_KC > 0

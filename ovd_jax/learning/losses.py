@@ -115,7 +115,8 @@ def policy_loss(
     All arrays have one shape, any but for `gspo`, which needs [K, C]; the sums are by
     `batch.weights_KC`, so the losses of parts of a batch add up to the batch's. With
     `importance_cap` the student's own tokens are weighted by min(p_behavior /
-    p_sampler, cap): what the sampler's numerics differ by.
+    p_sampler, cap): what the sampler differs by, in its numerics or because it had
+    older weights.
     """
     trained, total = masked(batch)
     behavior = batch.behavior_logprobs_KC
@@ -125,8 +126,14 @@ def policy_loss(
     gain, ratio, is_clipped = SURROGATES[surrogate](
         log_ratio, batch, clip_low=clip_low, clip_high=clip_high
     )
+    importance = {}
     if importance_cap is not None:
-        gain *= importance_weights(behavior, batch, cap=importance_cap)
+        weights = importance_weights(behavior, batch, cap=importance_cap)
+        gain *= weights
+        importance = {
+            "importance_weight_sum": total(weights),
+            "importance_capped_sum": total(weights == importance_cap),
+        }
     kl = jnp.zeros_like(logprobs)
     if batch.ref_logprobs_KC is not None:
         estimate = KL_ESTIMATORS[kl_estimator]
@@ -142,6 +149,7 @@ def policy_loss(
         "clipped_sum": total(is_clipped),
         "entropy_sum": total(entropies),
         "mismatch_sum": total(mismatch * own),
+        **importance,
     }
 
 

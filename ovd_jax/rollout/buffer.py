@@ -58,6 +58,7 @@ class RolloutBuffer:
         )
         return {
             "acceptance_rate": mean(r.accepted for r in judged),
+            "revised_share": mean(r.revised for r in judged),
             "score_mean": mean(r.verdict.value for r in judged),
             "score_histogram": self.score_histogram(),
             "score_entropy": entropy(self.score_histogram()),
@@ -91,6 +92,8 @@ class RolloutBuffer:
                     "reward_before": rollout.reward_before,
                     "reward_after": rollout.reward_after,
                     "failed_demonstrations": rollout.failed_demonstrations,
+                    "feedback": rollout.feedback,
+                    "revised": rollout.revised,
                     "advantages": [round(value, 6) for value in steps],
                     "student": written(rollout.student, rollout.verdict),
                     "final": written(rollout.final, rollout.final_verdict)

@@ -2,7 +2,7 @@
 on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ovd_jax.rollout.collect import Collector, make_group
 from ovd_jax.rollout.replace import (
@@ -19,21 +19,22 @@ _UNWRITTEN = Rollout(_NOTHING, None, False, _NOTHING, None, 0.0, 0.0)
 
 
 def teacher_groups(
-    collector: Collector, problems: Sequence[Problem], *, seed: int
+    collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
 ) -> list[Group]:
     """Of each problem as many solutions as the student would have samples, by the
     teacher; those that are not right, if they must be, or not complete are left out."""
     asked = [problem for problem in problems for _ in range(collector.rules.samples)]
-    rollouts = to_the_end(collector, [_UNWRITTEN] * len(asked), asked, seed=seed)
+    rollouts = to_the_end(
+        collector, [_UNWRITTEN] * len(asked), asked, generate, seed=seed
+    )
     return _groups(collector, problems, rollouts)
 
 
 def given_groups(
-    collector: Collector, problems: Sequence[Problem], *, seed: int
+    collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
 ) -> list[Group]:
     """The solution that the data has for each problem, if it is right, or need not be,
     and not too long. Raises ValueError where it has none."""
-    del seed  # nothing is drawn
     for problem in problems:
         if not problem.solution:
             raise ValueError(

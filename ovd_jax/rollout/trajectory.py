@@ -13,11 +13,18 @@ class Trajectory:
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]  # the sampler's; 0 where the teacher wrote the token
-    from_teacher: tuple[bool, ...]
+    from_teacher: tuple[bool, ...]  # or a revision: not sampled after the prompt
     text: str  # without special tokens
     step_texts: tuple[str, ...]  # their concatenation is `text`
     step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
     stopped: bool  # by an end token or stop string; False: cut at the budget
+
+    @property
+    def own_steps(self) -> tuple[int, ...]:
+        """Indices of the steps that the student began."""
+        starts = (0, *self.step_ends[:-1])
+        taught = (*self.from_teacher, False)  # a last step may have no token
+        return tuple(i for i, start in enumerate(starts) if not taught[start])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Rollout:
     reward_before: float
     reward_after: float
     failed_demonstrations: int = 0  # wrong or unfinished ones that were thrown away
+    feedback: str = ""  # the teacher's, on a rejected `student`
+    revised: bool = False  # `final` is what the student made of the feedback
 
     @property
     def sampled(self) -> bool:

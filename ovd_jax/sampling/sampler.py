@@ -8,7 +8,8 @@ import numpy as np
 
 from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling.decode import decode, prefill, regroup, row_rngs, unstack
+from ovd_jax.sampling.decode import decode, prefill, regroup, row_rngs
+from ovd_jax.sampling.decoder import unstack
 from ovd_jax.sampling.shapes import bucket, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished
@@ -54,14 +55,18 @@ class Sampler:
         seed: int,
         samples: int = 1,
         limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Completion]]:
         """`samples` completions of each prompt; a prompt is read once for all of them.
 
-        Row i (prompt-major) is drawn from fold_in(key(seed), i). `limits` holds a
-        budget of new tokens for each prompt, `max_new_tokens` at most. Raises
-        ValueError for an empty prompt.
+        Row i (prompt-major) is drawn from fold_in(key(seed), i), or from the number in
+        its place in `draws`, [prompts][samples], so that it does not depend on what is
+        sampled beside it. `limits` holds a budget of new tokens for each prompt,
+        `max_new_tokens` at most. Raises ValueError for an empty prompt.
         """
-        stream = self.stream(model, prompts, seed=seed, samples=samples, limits=limits)
+        stream = self.stream(
+            model, prompts, seed=seed, samples=samples, limits=limits, draws=draws
+        )
         rows = [
             completion for _, completion in sorted(stream, key=lambda pair: pair[0])
         ]
@@ -75,6 +80,7 @@ class Sampler:
         seed: int,
         samples: int = 1,
         limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[tuple[int, Completion]]:
         """As a call, but (row, completion) as they finish, while others are sampled."""
         if not prompts:
@@ -89,11 +95,15 @@ class Sampler:
         limits_PG = np.zeros(grid, np.int32)
         limits_PG[: len(prompts)] = np.minimum(budget, self.max_new_tokens)[:, None]
         rows_PG = np.arange(limits_PG.size).reshape(grid)
+        draws_PG = rows_PG
+        if draws is not None:
+            draws_PG = np.zeros_like(rows_PG)
+            draws_PG[: len(prompts)] = draws
         open_PG = np.broadcast_to(np.arange(grid[0]) < len(prompts), grid[::-1]).T
         slots, count = self._slots(1), 1
         state = prefill(
             model, *right_pad(prompts, grid[0], self.prompt_multiple), limits_PG,
-            row_rngs(seed, rows_PG), stop_ids, slots=slots, **sampling,
+            row_rngs(seed, draws_PG), stop_ids, slots=slots, **sampling,
         )  # fmt: skip
         decoder = unstack(model)
         while True:

@@ -2,16 +2,19 @@
 
 import dataclasses
 import functools
-import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ovd_jax.tasks.answers import extract_answer
-from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.grading import Grader, choice_letter
+from ovd_jax.tasks.base import Grade, Problem
+from ovd_jax.tasks.compare import choice_letter
+from ovd_jax.tasks.grading import Grader
+from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
+from ovd_jax.tasks.steps import check_rule, step_ends
 from ovd_jax.text import neutralize, special_tokens
 
 HELD_OUT_SHARE = 0.1
@@ -44,6 +47,7 @@ class MathTask:
 
     Args:
         data: what `load_problems` takes: a JSONL file, a sample's or a hub name.
+            Empty for a task that only evaluates what `load` gives.
         held_out_data: the same, for evaluation. Training problems with a question of
             these are left out. Where it is empty, a tenth of `data`, at most 500
             problems, is held out instead, unless `data` has fewer than 3.
@@ -52,11 +56,13 @@ class MathTask:
         tokenizer: a transformers tokenizer; its special tokens are broken up where a
             question contains them. A chat template is taken from it.
         system: the system message of a chat; "" for templates that know no such role.
+        step_rule: how solutions are cut into steps, one of `tasks/steps.py`.
         max_prompt_tokens: training problems with a longer prompt are left out, with a
             warning; 0 keeps all. Needs the tokenizer.
     """
 
     stop_strings: tuple[str, ...] = ()
+    sources = MATH_SETS
 
     def __init__(
         self,
@@ -67,10 +73,13 @@ class MathTask:
         template: str = "chat",
         tokenizer: Any = None,
         system: str = SYSTEM,
+        step_rule: str = "lines",
         max_prompt_tokens: int = 0,
     ):
         if template not in TEMPLATES:
             raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
+        check_rule(step_rule)
+        self._step_rule = step_rule
         self._seed = seed
         self._template = TEMPLATES[template]
         self._tokenizer = tokenizer
@@ -84,6 +93,10 @@ class MathTask:
                 f"{type(tokenizer).__name__} has none; use template 'plain'."
             )
         self._data = data
+        self._train, self._held_out = (), ()
+        self._grader = Grader()
+        if not data:
+            return
         problems = _checked(load_problems(data, "train"), data)
         if held_out_data:
             held_out = load_problems(held_out_data, "eval")
@@ -93,7 +106,6 @@ class MathTask:
             self._train, self._held_out = _split(problems, seed)
         if max_prompt_tokens:
             self._train = self._short_enough(max_prompt_tokens)
-        self._grader = Grader()
 
     def _short_enough(self, limit: int) -> tuple[Problem, ...]:
         prompts = [self.prompt(problem) for problem in self._train]
@@ -119,6 +131,8 @@ class MathTask:
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
         size = len(self._train)
+        if not size:
+            raise ValueError("There are no training problems: set config.data.")
         picked = []
         for position in range(step * count, (step + 1) * count):
             epoch, place = divmod(position, size)
@@ -136,13 +150,13 @@ class MathTask:
         count = min(count, size)
         return tuple(self._held_out[index * size // count] for index in range(count))
 
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of what `load_problems` takes."""
+        return _checked(load_problems(source, "eval"), source)
+
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""
-        lines = [problem.question]
-        lines += [
-            f"({chr(65 + i)}) {choice}" for i, choice in enumerate(problem.choices)
-        ]
-        question = neutralize("\n".join(lines), self._special_tokens)
+        question = neutralize(problem.asked, self._special_tokens)
         text = self._template.text.format(question=question)
         if not self._template.chat:
             return text
@@ -154,8 +168,8 @@ class MathTask:
         )
 
     def step_ends(self, text: str) -> tuple[int, ...]:
-        """Where each step ends: see the function of the same name."""
-        return step_ends(text)
+        """By `step_rule`: see `tasks/steps.py`."""
+        return step_ends(text, self._step_rule)
 
     def extract(self, text: str) -> str | None:
         """The final answer: see `extract_answer`."""
@@ -163,11 +177,21 @@ class MathTask:
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """1.0 for each text whose final answer equals the gold answer, else 0.0."""
-        pairs = [
-            _graded_pair(problem, self.extract(text))
-            for problem, text in zip(problems, texts, strict=True)
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, with the answers found and the grader's reasons."""
+        found = [self.extract(text) for text in texts]
+        verdicts = self._grader.judge(
+            [
+                _graded_pair(problem, answer)
+                for problem, answer in zip(problems, found, strict=True)
+            ]
+        )
+        return [
+            Grade(float(verdict.equal), answer, verdict.reason)
+            for verdict, answer in zip(verdicts, found, strict=True)
         ]
-        return self._grader.grade(pairs)
 
 
 def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
@@ -223,48 +247,3 @@ def _split(problems: tuple[Problem, ...], seed: int):
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
-
-
-# A newline takes the blank lines after it; the others open or close what stays whole.
-STEP_TOKEN = re.compile(
-    r"\n(?:[^\S\n]*+\n)*+|```|\$\$|\\\[|\\\]|\\begin\{|\\end\{|\\\\"
-)
-CLOSERS = {"```": "```", "$$": "$$", r"\[": r"\]"}
-
-
-def step_ends(text: str) -> tuple[int, ...]:
-    r"""Where the steps of a text end: at each newline, with the blank lines after it.
-
-    Displayed mathematics (`$$`, `\[ \]`, `\begin \end`) and code fences stay whole if
-    they are closed. Text after the last newline is a step unless it is blank; an empty
-    text has none. Time is linear in the length.
-    """
-    tokens = list(STEP_TOKEN.finditer(text))
-    closing = _closing_tokens([token[0] for token in tokens])
-    ends, start, index = [], 0, 0
-    while index < len(tokens):
-        token = tokens[index]
-        if token[0][0] == "\n" and text[start : token.end()].strip():
-            start = token.end()
-            ends.append(start)
-        index = closing.get(index, index) + 1
-    if ends and not text[start:].strip():
-        ends.pop()
-    return (*ends, len(text)) if text else ()
-
-
-def _closing_tokens(tokens: list[str]) -> dict[int, int]:
-    """For the index of each token that opens something, the index that closes it."""
-    following: dict[str, int] = {}
-    unmatched_ends: list[int] = []
-    closing = {}
-    for index in reversed(range(len(tokens))):
-        token = tokens[index]
-        if token == r"\end{":
-            unmatched_ends.append(index)
-        elif token == r"\begin{" and unmatched_ends:
-            closing[index] = unmatched_ends.pop()
-        elif CLOSERS.get(token) in following:
-            closing[index] = following[CLOSERS[token]]
-        following[token] = index
-    return closing
