@@ -1,0 +1,134 @@
+"""Examples for the tiny models of the made-up world.
+
+The student and the environment agent's judgement are taught on worlds of their own, a new
+one each step, so that they learn to read and not what is so; only the agent's part as a
+search engine is taught the one world that runs are about.
+"""
+
+import random
+from collections.abc import Callable
+
+from ovd_jax.tasks.demonstrations import Branch, Example
+from ovd_jax.tasks.world import Fact, Question, World
+from ovd_jax.tasks.world_turns import (
+    State,
+    hasty_turn,
+    query_of,
+    right_turn,
+    score_turn,
+    slip,
+)
+from ovd_jax.teacher.prompts import JUDGE_STEP
+
+_MAX_TURNS = 5
+_USEFUL = 0.85  # share of the searches in examples that find what is there
+_FOUND = 3  # documents a search
+
+
+def information(facts: list[Fact]) -> str:
+    documents = "".join(
+        f"Doc {n}(Title: {fact.subject}) {fact.sentence}\n"
+        for n, fact in enumerate(facts, 1)
+    )
+    return f"\n<information>\n{documents}</information>\n"
+
+
+def prompt(question: str) -> str:
+    return f"Question: {question}\n"
+
+
+def conversation(world: World, question: Question, rng: random.Random, write: Callable):
+    """(state, turn, what was found) of each turn that `write(state)` writes."""
+    state = State(question)
+    for _ in range(_MAX_TURNS):
+        text = write(state)
+        query, facts = query_of(text), []
+        if query is not None:
+            useful = rng.random() < _USEFUL
+            facts = (world.find if useful else world.noise)(query, rng, _FOUND)
+            if rng.random() < 0.5:
+                rng.shuffle(facts)
+        yield state, text, facts
+        if query is None:
+            return
+        state.read(query, facts)
+
+
+def demonstration(world: World, rng: random.Random, *, hasty_share: float) -> Example:
+    """A conversation that finds the answer, or, in so many, one that takes the first
+    fact for it."""
+    write = hasty_turn if rng.random() < hasty_share else right_turn
+    pieces = []
+    question = draw(world, rng)
+    for _, text, facts in conversation(world, question, rng, write):
+        pieces.append((text, 1.0))
+        if facts:
+            pieces.append((information(facts), 0.0))
+    return Example(((prompt(question.text), 0.0), *pieces), ends=not facts)
+
+
+def judgement(world: World, rng: random.Random) -> Example:
+    """A conversation with slips, and on it the score of each turn.
+
+    Scores hang on it as branches. The right turns are trained on as well.
+    """
+    slips = rng.choice((0.0, 0.3, 0.6))
+
+    def write(state):
+        return slip(state, rng) if rng.random() < slips else right_turn(state)
+
+    question = draw(world, rng)
+    pieces, branches, score = [(prompt(question.text), 0.0)], [], 0
+    for state, text, facts in conversation(world, question, rng, write):
+        score = score_turn(state, text)
+        pieces.append((text, float(score == 9)))
+        branches.append(
+            Branch(len(pieces), ((JUDGE_STEP, 0.0), (str(score), 1.0)))
+        )
+        if facts:
+            pieces.append((information(facts), 0.0))
+    ends = not facts and score == 9
+    return Example(tuple(pieces), ends=ends, branches=tuple(branches))
+
+
+def simulation(world: World, rng: random.Random) -> Example:
+    """A query, and the documents that the world's search engine would give."""
+    state = State(draw(world, rng))
+    if rng.random() < 0.5:  # after a first search
+        state.read("", world.find(right_turn(state), rng, _FOUND))
+    text = slip(state, rng) if rng.random() < 0.2 else right_turn(state)
+    need = state.follow()[1]
+    query = query_of(text) or rng.choice(need.queries if need else [state.question.start])
+    useful = rng.random() < 0.8
+    facts = (world.find if useful else world.noise)(query, rng, _FOUND)
+    asked = f"Search: {query}\n{'useful' if useful else 'noisy'}\n"
+    documents = information(facts).split("\n", 2)[2].removesuffix("</information>\n")
+    return Example(((asked, 0.0), (documents, 1.0)))
+
+
+def draw(world: World, rng: random.Random) -> Question:
+    """A question of one hop or, as often, of two."""
+    return rng.choice(world.questions("train", rng.choice((1, 2))))
+
+
+def world_examples(
+    *, seed: int, judged_share: float, simulated_share: float, hasty_share: float
+) -> Callable[[int, int], list[Example]]:
+    """`(step, count) -> examples`: shares of judgements and simulated searches, the rest
+    demonstrations."""
+    known = World()
+
+    def one(fresh: World, rng: random.Random) -> Example:
+        kind = rng.random()
+        if kind < judged_share:
+            return judgement(fresh, rng)
+        if kind < judged_share + simulated_share:
+            return simulation(known, rng)
+        return demonstration(fresh, rng, hasty_share=hasty_share)
+
+    def examples(step: int, count: int) -> list[Example]:
+        rng = random.Random(f"world {seed} {step}")
+        fresh = World(f"examples {seed} {step}")
+        return [one(fresh, rng) for _ in range(count)]
+
+    return examples
