@@ -82,11 +82,10 @@ def judgement(world: World, rng: random.Random) -> Example:
     for state, text, facts in conversation(world, question, rng, write):
         score = score_turn(state, text)
         pieces.append((text, float(score == 9)))
-        branches.append(
-            Branch(len(pieces), ((JUDGE_STEP, 0.0), (str(score), 1.0)))
-        )
         if facts:
             pieces.append((information(facts), 0.0))
+        asked = ((JUDGE_STEP, 0.0), (str(score), 1.0))
+        branches.append(Branch(len(pieces), asked))
     ends = not facts and score == 9
     return Example(tuple(pieces), ends=ends, branches=tuple(branches))
 
