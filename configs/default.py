@@ -24,13 +24,19 @@ def get_config():
     )
 
     # Task
-    config.task = "arithmetic"  # arithmetic | math
+    config.task = "arithmetic"  # arithmetic | math | qa
     config.arithmetic = ConfigDict(
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
-    config.data = "openai/gsm8k:main"  # math: a JSONL path or a hub name[:config]
-    config.held_out_data = ""  # math: the same; empty: rows of `data` kept aside
-    config.prompt_template = "chat"  # math: chat | plain | qwen_boxed
+    config.data = "openai/gsm8k:main"  # math, qa: a JSONL path or hub name[:config]
+    config.held_out_data = ""  # the same; empty: rows of `data` kept aside
+    config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
+    config.qa = ConfigDict(
+        dict(
+            prompt="search",  # direct | cot | rag | search: tasks/qa_prompts.py
+            reward="f1",  # f1 | em
+        )
+    )
 
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name

@@ -25,4 +25,17 @@ def make_task(config, tokenizer=None) -> Task:
             tokenizer=tokenizer,
             max_prompt_tokens=config.max_prompt_tokens,
         )
-    raise ValueError(f"task {config.task!r} is not one of arithmetic, math.")
+    if config.task == "qa":
+        from ovd_jax.tasks.qa import QATask
+
+        return QATask(
+            data=config.data,
+            held_out_data=config.held_out_data,
+            seed=config.seed,
+            prompt=config.qa.prompt,
+            reward=config.qa.reward,
+            chat=config.prompt_template == "chat",
+            tokenizer=tokenizer,
+            max_prompt_tokens=config.max_prompt_tokens,
+        )
+    raise ValueError(f"task {config.task!r} is not one of arithmetic, math, qa.")

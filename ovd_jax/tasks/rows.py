@@ -2,6 +2,8 @@
 
 A JSONL row is an object with the texts `id`, `question`, `answer`, `source` and `split`
 ("train" or "eval"), and where it has them the text `solution` and the texts `choices`.
+In place of `answer` it may have `answers`, any one of which is right. GAIA's own
+`metadata.jsonl` is read as it is.
 """
 
 import collections
@@ -50,7 +52,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = _parse(line, where)
+        row = _ours(_parse(line, where))
         problem = _problem(row, where)
         if problem.id in lines:
             raise ValueError(
@@ -83,7 +85,19 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+def _ours(row: dict[str, Any]) -> dict[str, Any]:
+    """`row`, with GAIA's names of the fields turned into ours."""
+    if "Final answer" not in row:
+        return row
+    names = {"id": "task_id", "question": "Question", "answer": "Final answer"}
+    fields = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
+    return fields | {"source": "gaia", "split": "eval"}
+
+
 def _problem(row: dict[str, Any], where: str) -> Problem:
+    answers = _texts(row, "answers", where)
+    if answers:
+        row = row | {"answer": answers[0]}
     for key in REQUIRED:
         if key not in row:
             raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
@@ -92,17 +106,22 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
         raise ValueError(
             f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
-    choices = row.get("choices", [])
-    if not isinstance(choices, list):
-        raise ValueError(f"{where}: choices is {choices!r}; write a list of texts.")
     return Problem(
         id=texts["id"],
         question=texts["question"],
         answer=texts["answer"],
         source=texts["source"],
         solution=_text(row, "solution", where) if row.get("solution") else "",
-        choices=tuple(_text({"choices": c}, "choices", where) for c in choices),
+        choices=_texts(row, "choices", where),
+        answers=answers,
     )
+
+
+def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = row.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f"{where}: {key} is {values!r}; write a list of texts.")
+    return tuple(_text({key: value}, key, where) for value in values)
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
@@ -126,10 +145,12 @@ def _hub_problems(data: str, split: str) -> Iterator[Problem]:
         where = f"{data}, row {number} of {split!r}"
         question = row.get("question") or row.get("problem")
         solution = str(row.get("solution") or "")
-        answer = "" if row.get("answer") is None else str(row["answer"])
+        answers = _hub_answers(row)
+        answer = answers[0] if answers else ""
         if "####" in answer:  # GSM8K
             solution, _, answer = CALCULATOR_MARK.sub("", answer).rpartition("####")
             answer = answer.replace(",", "")
+            answers = []
         elif not answer:  # MATH
             answer = last_boxed(solution) or ""
         if not question or not answer.strip():
@@ -139,7 +160,23 @@ def _hub_problems(data: str, split: str) -> Iterator[Problem]:
             )
         fields = {"question": question, "answer": answer.strip(), "source": name}
         fields |= {"id": f"{name}/{split}/{number}", "split": split}
+        fields |= {"answers": answers if len(answers) > 1 else []}
         yield _problem(fields | {"solution": solution.strip()}, where)
+
+
+def _hub_answers(row: dict[str, Any]) -> list[str]:
+    """All that the columns of a known question answering set call right."""
+    found = []
+    # NQ-open, HotpotQA; TriviaQA; FlashRAG's copies; PopQA; Musique
+    for key in ("answer", "golden_answers", "possible_answers", "answer_aliases"):
+        value = row.get(key)
+        if key == "possible_answers" and isinstance(value, str):
+            value = json.loads(value)
+        if isinstance(value, dict):
+            value = [value.get("value"), *value.get("aliases", ())]
+        found += value if isinstance(value, list) else [value]
+    texts = [str(answer).strip() for answer in found if answer is not None]
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _hub_rows(name: str, config: str, split: str) -> Any:
