@@ -9,10 +9,10 @@ from configs import sft
 def get_config():
     config = sft.get_config()
     config.run_dir = "runs/world_agent"
-    config.model = "teacher"
+    config.model = "agent"
     config.task = "world"
     config.judged_share = 0.4
     config.world.simulated_share = 0.6
     config.max_tokens = 512
-    config.num_steps = 3000
+    config.num_steps = 2200
     return config

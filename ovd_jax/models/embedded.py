@@ -68,4 +68,12 @@ def teacher_config(vocab_size: int) -> TransformerConfig:
     )  # fmt: skip
 
 
-SIZES = {"student": student_config, "teacher": teacher_config}
+def agent_config(vocab_size: int) -> TransformerConfig:
+    """About 2M parameters."""
+    return TransformerConfig(
+        vocab_size=vocab_size, width=160, num_layers=6, num_heads=5, num_kv_heads=5,
+        head_dim=32, mlp_width=480, max_positions=512,
+    )  # fmt: skip
+
+
+SIZES = {"student": student_config, "teacher": teacher_config, "agent": agent_config}

@@ -16,9 +16,9 @@ import re
 from collections.abc import Iterator
 
 from ovd_jax.search.base import Document
+from ovd_jax.search.tags import TAGS
 
 _HELD_OUT_SHARE = 0.25
-TAGS = ("think", "search", "information", "answer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Question:
 class World:
     """All facts of one world, a function of its seed and size."""
 
-    def __init__(self, seed: int | str = 0, *, people: int = 240, cities: int = 48):
+    def __init__(self, seed: int | str = 0, *, people: int = 160, cities: int = 32):
         rng = random.Random(f"world {seed}")
         full = [f"{a} {b}" for a, b in itertools.product(FIRST_NAMES, LAST_NAMES)]
         everyone, everywhere = rng.sample(full, people), rng.sample(CITIES, cities)
@@ -278,5 +278,4 @@ def vocabulary() -> tuple[str, ...]:
     texts += [text for r in RELATIONS.values() for text in (r.sentence, r.ask, r.query)]
     texts += [*RELATIONS, *JOBS, *FIRST_NAMES, *LAST_NAMES, *CITIES, *COUNTRIES]
     words = re.findall(r"[A-Za-z]{2,}|[^\w\s{}]", " ".join(texts).replace("{x}", "").replace("{y}", ""))
-    tags = [f"<{end}{tag}>" for tag in TAGS for end in ("", "/")]
-    return tuple(dict.fromkeys([*tags, *words, "I", "a", *"0123456789"]))
+    return tuple(dict.fromkeys([*TAGS, *words, "I", "a", *"0123456789"]))

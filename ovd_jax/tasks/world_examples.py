@@ -8,6 +8,8 @@ search engine is taught the one world that runs are about.
 import random
 from collections.abc import Callable
 
+from ovd_jax.search.observation import observation
+from ovd_jax.search.tags import INFORMATION, contents
 from ovd_jax.tasks.demonstrations import Branch, Example
 from ovd_jax.tasks.world import Fact, Question, World
 from ovd_jax.tasks.world_turns import (
@@ -22,15 +24,12 @@ from ovd_jax.teacher.prompts import JUDGE_STEP
 
 _MAX_TURNS = 5
 _USEFUL = 0.85  # share of the searches in examples that find what is there
-_FOUND = 3  # documents a search
+_FOUND = 2  # documents a search
 
 
 def information(facts: list[Fact]) -> str:
-    documents = "".join(
-        f"Doc {n}(Title: {fact.subject}) {fact.sentence}\n"
-        for n, fact in enumerate(facts, 1)
-    )
-    return f"\n<information>\n{documents}</information>\n"
+    """What the student reads of them."""
+    return observation([fact.document for fact in facts], (), 1000)
 
 
 def prompt(question: str) -> str:
@@ -82,10 +81,11 @@ def judgement(world: World, rng: random.Random) -> Example:
     for state, text, facts in conversation(world, question, rng, write):
         score = score_turn(state, text)
         pieces.append((text, float(score == 9)))
-        if facts:
-            pieces.append((information(facts), 0.0))
         asked = ((JUDGE_STEP, 0.0), (str(score), 1.0))
         branches.append(Branch(len(pieces), asked))
+        if facts:  # a turn is judged with what it found, or before
+            pieces.append((information(facts), 0.0))
+            branches.append(Branch(len(pieces), asked))
     ends = not facts and score == 9
     return Example(tuple(pieces), ends=ends, branches=tuple(branches))
 
@@ -101,7 +101,7 @@ def simulation(world: World, rng: random.Random) -> Example:
     useful = rng.random() < 0.8
     facts = (world.find if useful else world.noise)(query, rng, _FOUND)
     asked = f"Search: {query}\n{'useful' if useful else 'noisy'}\n"
-    documents = information(facts).split("\n", 2)[2].removesuffix("</information>\n")
+    (documents,) = contents(information(facts), INFORMATION)
     return Example(((asked, 0.0), (documents, 1.0)))
 
 
