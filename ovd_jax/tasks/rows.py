@@ -15,6 +15,7 @@ from typing import Any
 
 from ovd_jax.tasks.answers import last_boxed
 from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.world import world_named, world_problems
 
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
@@ -26,12 +27,15 @@ CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     """The problems of one split, "train" or "eval", in file order.
 
-    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or a
-    hub data set as "owner/name" or "owner/name:config", whose "test" split (or else its
-    "validation" split) is "eval".
+    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
+    made-up world ("world", or "world:1" for another seed), or a hub data set as
+    "owner/name" or "owner/name:config", whose "test" split (or else its "validation"
+    split) is "eval".
     """
     if split not in HUB_SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
+    if world := world_named(data):
+        return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)
@@ -42,7 +46,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
     raise ValueError(
         f"There is no file {data!r}, and it is not a hub name such as "
-        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}."
+        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}, world."
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from ovd_jax.search.base import Document
 from ovd_jax.search.tags import TAGS
+from ovd_jax.tasks.base import Problem
 
 _HELD_OUT_SHARE = 0.25
 
@@ -170,6 +171,7 @@ class World:
     """All facts of one world, a function of its seed and size."""
 
     def __init__(self, seed: int | str = 0, *, people: int = 160, cities: int = 32):
+        self.seed = seed
         rng = random.Random(f"world {seed}")
         full = [f"{a} {b}" for a, b in itertools.product(FIRST_NAMES, LAST_NAMES)]
         everyone, everywhere = rng.sample(full, people), rng.sample(CITIES, cities)
@@ -180,7 +182,7 @@ class World:
         drawn = [list(_draw(part, rng)) for part in parts]
         self.facts = tuple(itertools.chain(*drawn))
         self.subjects = {
-            name: "held_out" if part else "train"
+            name: "eval" if part else "train"
             for part in (0, 1)
             for name in itertools.chain(*parts[part].values())
         }
@@ -197,14 +199,14 @@ class World:
 
     @functools.cached_property
     def _questions(self) -> dict[tuple[str, int], tuple[Question, ...]]:
-        pools = {(split, hops): [] for split in ("train", "held_out") for hops in (1, 2)}
+        pools = {(split, hops): [] for split in ("train", "eval") for hops in (1, 2)}
         for name, split in self.subjects.items():
             for question in self._from(name):
                 pools[split, question.hops].append(question)
         return {key: tuple(pool) for key, pool in pools.items()}
 
     def questions(self, split: str, hops: int) -> tuple[Question, ...]:
-        """Every question of `hops` about the subjects of a split, train or held_out."""
+        """Every question of `hops` about the subjects of a split, train or eval."""
         return self._questions[split, hops]
 
     def _from(self, start: str) -> Iterator[Question]:
@@ -250,6 +252,30 @@ def _draw(part: dict[str, list[str]], rng: random.Random) -> Iterator[Fact]:
             while value == subject:
                 value = rng.choice(values)
             yield Fact(subject, relation.noun, value)
+
+
+def world_named(name: str) -> World | None:
+    """The world that `name` means, "world" or "world:SEED"; None if it means none."""
+    match = re.fullmatch(r"world(?::(\w{1,20}))?", name)
+    return World(match[1] or 0) if match else None
+
+
+def world_problems(world: World, split: str) -> tuple[Problem, ...]:
+    """As many questions of two hops as of one, of the split "train" or "eval", mixed."""
+    rng = random.Random(f"problems {world.seed} {split}")
+    pools = [world.questions(split, hops) for hops in (1, 2)]
+    size = min(map(len, pools))
+    questions = [question for pool in pools for question in rng.sample(pool, size)]
+    rng.shuffle(questions)
+    return tuple(
+        Problem(
+            id=f"world-{world.seed}-{split}-{number}",
+            question=question.text,
+            answer=question.answer,
+            source=f"world_{question.hops}hop",
+        )
+        for number, question in enumerate(questions)
+    )
 
 
 _NAME = "[A-Z][a-z]+(?: [A-Z][a-z]+)?"
