@@ -56,6 +56,18 @@ def get_config():
     config.max_prompt_tokens = 64
     config.max_new_tokens = 64
     config.stop_strings = ()
+    config.turns = ConfigDict(  # qa: conversations with a search engine
+        dict(
+            searches=0,  # and corrections, at most, of a question; 0: no engine
+            total_tokens=2048,  # of all turns and what is read; a turn: max_new_tokens
+            observation_tokens=512,  # of what is read after a turn
+            correction=(  # what is read after a turn that did nothing valid
+                "That turn had neither a query between <search> and </search> nor an "
+                "answer between <answer> and </answer>. Try again."
+            ),
+            mask_void=False,  # trajectories with such turns are not trained on
+        )
+    )
     config.min_prompts = 1  # fewer are padded to as many: fewer shapes to compile
 
     # Teacher
@@ -122,6 +134,18 @@ def get_config():
     config.chunk = 1024  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.length_multiple = 16  # completions share stretches of such a length
+
+    # A run that is beyond one of these for `window` steps in a row is stopped
+    config.collapse = ConfigDict(
+        dict(
+            window=0,  # steps; 0: no run is
+            entropy=0.0,  # nats a token, at least; 0 here and below: no such bound
+            zero_spread=0.0,  # share of groups that teach nothing, at most
+            invalid_rate=0.0,  # share of turns that do nothing valid, at most
+            short=0.0,  # tokens of a completion, at least
+            truncated=0.0,  # share of completions that were cut, at most
+        )
+    )
 
     # Evaluation, logging and checkpoints
     config.eval_every = 10  # steps; 0: only before and after

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -16,8 +17,11 @@ from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
+from ovd_jax.rollout.turns import Dialogue, TurnRules
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.search import make_search
+from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
@@ -105,6 +109,35 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
         stop_strings=(*task.stop_strings, *config.stop_strings),
         **fields | changes,
     )
+
+
+def make_dialogue(
+    config, tokenizer, pool, *, training: bool, refine: Callable | None = None
+) -> Dialogue | None:
+    """Conversations with the engine in `pool`; None where there is none.
+
+    In `training` a simulated engine is shown the gold answers.
+    """
+    if pool is None:
+        return None
+    return Dialogue(
+        pool,
+        rules=TurnRules(**config.turns),
+        tokenizer=tokenizer,
+        with_golds=training and config.search.backend == "simulated",
+        refine=refine,
+    )
+
+
+def make_pool(config):
+    """The engine of `config.search`, in threads of the first process, or in step with
+    all of them where it is a model in this process; None if nothing may search."""
+    if not config.turns.searches:
+        return None
+    backend = make_search(config)
+    if config.search.backend == "simulated" and not config.search.url:
+        return SearchBatch(backend)
+    return FromMain(SearchThreads(backend), "start", "take")
 
 
 def make_teacher(config):

@@ -25,8 +25,11 @@ from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
+from ovd_jax.rollout.search_collect import SearchCollector
+from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import RunDir, read_metrics
 from ovd_jax.seeds import derive
+from ovd_jax.stability import Collapsed, Watch
 from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest, TeacherError
 
@@ -44,9 +47,12 @@ def main(config):
     task = FromMain(make_task(config, tokenizer), "rewards")
     teacher = build.make_teacher(config)
     sampler = build.student_sampler(config, folder, tokenizer, task)
-    collector = Collector(
-        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
-    )
+    pool = build.make_pool(config)
+    dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
+    collector = make_collector(
+        config, dialogue(training=True),
+        task=task, teacher=teacher, tokenizer=tokenizer,
+    )  # fmt: skip
     tx = make_optimizer(config)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
@@ -59,9 +65,9 @@ def main(config):
     on_main(flags.save, config, config.run_dir)
 
     def held_out_accuracy(model):
-        return measure(config, folder, tokenizer, task, model)
+        return measure(config, folder, tokenizer, task, model, dialogue(training=False))
 
-    monitor = Monitor()
+    monitor, watch = Monitor(), Watch.of(config.collapse)
     with run, on_main(Progress, config.num_steps, start) as bar:
         for step in range(start, config.num_steps):
             row = {}
@@ -79,11 +85,13 @@ def main(config):
                     state, batch, packs=shape.at_once, seed=seed
                 )
             row |= buffer.metrics() | metrics | teacher.metrics() | monitor.take()
+            row |= collector.metrics(buffer.groups)
             row |= rates(row)
             run.log(step, row)
             run.log_samples(step, buffer.rows())
             bar.update(step, row)
             checkpoints.save(state, unit=learner.steps_a_batch)
+            stop_if_collapsed(watch, row, checkpoints, state)
         final = held_out_accuracy(state.model)
         run.log(config.num_steps, {"eval_accuracy": final})
     checkpoints.save(state, force=True)
@@ -92,6 +100,23 @@ def main(config):
     dtype = jnp.dtype(config.export_dtype)
     hf.save(merge(state.model), export, dtype=dtype, source=folder)
     on_main(report, config, time.time() - started)
+
+
+def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
+    """The collector of `config`; with a `dialogue`, of conversations."""
+    if dialogue is None:
+        return Collector(rules=rules(config), **parts)
+    return SearchCollector(dialogue=dialogue, rules=rules(config), **parts)
+
+
+def stop_if_collapsed(watch: Watch, row, checkpoints, state) -> None:
+    """Raises Collapsed, where the run has, once its state is saved."""
+    try:
+        watch.check(row)
+    except Collapsed:
+        checkpoints.save(state, force=True)
+        checkpoints.close()
+        raise
 
 
 def rules(config) -> Rules:
@@ -126,7 +151,7 @@ def make_learner(config, tx, reference) -> Learner:
         minibatches=config.minibatches,
         epochs=config.epochs,
         aggregation=config.aggregation,
-        max_tokens=config.max_new_tokens,
+        max_tokens=longest(config),
         temperature=config.temperature or 1.0,
         chunk=config.chunk,
         remat=config.remat,
@@ -136,6 +161,12 @@ def make_learner(config, tx, reference) -> Learner:
         entropy_coef=config.entropy_coef,
         importance_cap=config.importance_cap or None,
     )
+
+
+def longest(config) -> int:
+    """The most tokens of a trajectory."""
+    turns = config.turns
+    return turns.total_tokens if turns.searches else config.max_new_tokens
 
 
 def collect(config, collector, sampler, model, step) -> RolloutBuffer:
@@ -181,15 +212,18 @@ def to_batch(config, buffer: RolloutBuffer):
     return batch, shape
 
 
-def measure(config, folder, tokenizer, task, model) -> float:
+def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
     """Held-out accuracy of the student."""
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
+    generate = functools.partial(sampler, model)
+    if dialogue is not None:
+        generate = functools.partial(dialogue.generate, generate)
     results = evaluate(
         task.held_out(config.eval_problems),
         task=task,
-        generate=functools.partial(sampler, model),
+        generate=generate,
         tokenizer=tokenizer,
         samples=config.eval_samples,
         rows=config.eval_rows,

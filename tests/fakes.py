@@ -63,6 +63,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
+    observed: tuple[bool, ...] = ()
 
 
 class FakeStudent:

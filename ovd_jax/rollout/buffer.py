@@ -27,7 +27,9 @@ class RolloutBuffer:
         """What is logged every step; shares and means are over trajectories unless the
         name says tokens."""
         rollouts = self.rollouts
-        trained = sum(len(r.final.tokens) for r in rollouts)
+        trained = sum(sum(r.final.counts) for r in rollouts)
+        teachers = sum(sum(r.final.from_teacher) for r in rollouts)
+        written = sum(r.final.written_tokens for r in rollouts)
         failed = sum(r.failed_demonstrations for r in rollouts)
         right, wrong = (
             [r.verdict.value for r in rollouts if (r.reward_before == 1.0) == is_right]
@@ -39,7 +41,7 @@ class RolloutBuffer:
             "accuracy": mean(r.reward_before == 1.0 for r in rollouts),
             "acceptance_rate": mean(r.accepted for r in rollouts),
             "replaced_share": mean(r.replaced for r in rollouts),
-            "teacher_share": sum(sum(r.final.from_teacher) for r in rollouts) / trained,
+            "teacher_share": teachers / written,
             "failed_demonstrations": failed,
             "score_mean": mean(r.verdict.value for r in rollouts),
             "score_histogram": self.score_histogram(),
@@ -52,7 +54,7 @@ class RolloutBuffer:
             "zero_spread_share": mean(
                 is_flat(group_advantages) for group_advantages in self.advantages
             ),
-            "completion_tokens": mean(len(r.student.tokens) for r in rollouts),
+            "completion_tokens": mean(r.student.written_tokens for r in rollouts),
             "truncated_share": mean(not r.student.stopped for r in rollouts),
             "trained_tokens": trained,
         }

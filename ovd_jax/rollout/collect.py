@@ -75,16 +75,14 @@ class Collector:
         from the student as it is now. Raises TeacherError."""
         prompts = [self.encode(self.task.prompt(problem)) for problem in problems]
         owners = [p for p in range(len(problems)) for _ in range(self.rules.samples)]
+        asked = [problems[p] for p in owners]
         students = [
-            self.trajectory(
-                c.tokens, c.logprobs, [False] * len(c.tokens), stopped=c.stopped
-            )
+            self.sampled(c)
             for group in generate(
                 prompts, seed=derive(seed, "sample"), samples=self.rules.samples
             )
             for c in group
         ]
-        asked = [problems[p] for p in owners]
         rewards = self.rewards(asked, students)
         verdicts = self.judge(asked, students, seed=derive(seed, "score"))
         accepted = self.accept(verdicts, rewards, seed=derive(seed, "accept"))
@@ -104,6 +102,43 @@ class Collector:
             for p, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
+    def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
+        """What is logged of collected groups beside what all of them have."""
+        return {}
+
+    def sampled(self, completion, opening: Trajectory | None = None) -> Trajectory:
+        """The student's own trajectory, or what it made of an `opening`."""
+        nobody = (False,) * len(completion.tokens)
+        read = completion.observed or nobody
+        parts = (completion.tokens, completion.logprobs, nobody, read)
+        if opening is not None:
+            parts = (a + b for a, b in zip(pieces(opening), parts, strict=True))
+        return self.trajectory(*parts, stopped=completion.stopped)
+
+    def continued(
+        self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int
+    ) -> list[Trajectory]:
+        """What the student makes of each opening, a beginning of its own."""
+        budget = self.rules.max_new_tokens
+        tails = generate(
+            [(*p, *o.tokens) for p, o in zip(prompts, openings, strict=True)],
+            seed=seed,
+            samples=1,
+            limits=[budget - len(opening.tokens) for opening in openings],
+        )
+        return [
+            self.sampled(tail, opening)
+            for opening, (tail,) in zip(openings, tails, strict=True)
+        ]
+
+    def first_step(self, text: str | None, kept: int) -> list[int]:
+        """Tokens of the first step of the teacher's text, to stand behind `kept`; none
+        where it does not fit."""
+        if not text:
+            return []
+        tokens = self.encode(text[: self.task.step_ends(text)[0]])
+        return tokens if kept + len(tokens) < self.rules.max_new_tokens else []
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -114,8 +149,10 @@ class Collector:
             trajectory.tokens[:tokens], skip_special_tokens=True
         )
 
-    def trajectory(self, tokens, logprobs, from_teacher, *, stopped) -> Trajectory:
-        """`make_trajectory` with this task and tokenizer."""
+    def trajectory(
+        self, tokens, logprobs, from_teacher, observed, *, stopped
+    ) -> Trajectory:
+        """`make_trajectory` with this task and tokenizer; here nothing is observed."""
 
         def decode(ids):
             return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -131,7 +168,8 @@ class Collector:
 
     def rewards(self, problems, trajectories) -> list[float]:
         """The task's rewards."""
-        return self.task.rewards(list(problems), [t.text for t in trajectories])
+        texts = ["".join(trajectory.written) for trajectory in trajectories]
+        return self.task.rewards(list(problems), texts)
 
     def judge(self, problems, trajectories, *, seed: int) -> list[Verdict]:
         """The teacher's verdict on each trajectory, all asked for in one call."""
@@ -173,6 +211,13 @@ class Collector:
         ]
 
 
+def pieces(trajectory: Trajectory) -> tuple[tuple, ...]:
+    """(tokens, logprobs, from_teacher, was_read), as `Collector.trajectory` takes
+    them."""
+    t = trajectory
+    return t.tokens, t.logprobs, t.from_teacher, t.was_read
+
+
 def make_group(problem: Problem, prompt: Sequence[int], rollouts: Sequence[Rollout]):
     """The group of those rollouts that count."""
     kept = tuple(rollout for rollout in rollouts if not rollout.dropped)
@@ -188,8 +233,11 @@ def score_requests(
     requests = []
     if granularity != "trajectory":
         previous = ""
-        for step in trajectory.step_texts:
-            requests.append(ScoreRequest(problem.question, previous, step, whole=False))
+        pairs = zip(trajectory.written, trajectory.step_texts, strict=True)
+        for written, step in pairs:
+            requests.append(
+                ScoreRequest(problem.question, previous, written, whole=False)
+            )
             previous += step
     if granularity != "step":
         requests.append(ScoreRequest(problem.question, "", trajectory.text, whole=True))
