@@ -17,7 +17,7 @@ from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
-from ovd_jax.rollout.turns import Dialogue, TurnRules
+from ovd_jax.rollout.turns import END_TAGS, Dialogue, TurnRules
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.search import make_search
@@ -33,11 +33,14 @@ from ovd_jax.teacher.transport import Transport
 def find_model(name: str, role: str) -> Path:
     """The Hugging Face folder of `name`.
 
-    That is `quickstart` (the embedded `role`, student or teacher), `smollm2` (what
+    That is `quickstart` (the embedded `role`, student or teacher), `world` (the same of
+    the made-up world: student or teacher), `smollm2` (what
     launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
     """
     if name == "quickstart":
         return embedded.FOLDER / role
+    if name == "world":
+        return embedded.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
             raise ValueError(
@@ -195,6 +198,7 @@ def local_teacher(config) -> LocalTeacher:
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         min_prompts=options.min_prompts,
+        stop_strings=END_TAGS if config.turns.searches else (),
     )
     return LocalTeacher(
         generate=functools.partial(sampler, model),

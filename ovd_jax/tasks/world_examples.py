@@ -20,6 +20,7 @@ from ovd_jax.tasks.world_turns import (
     score_turn,
     slip,
 )
+from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import JUDGE_STEP
 
 _MAX_TURNS = 5
@@ -66,19 +67,24 @@ def demonstration(world: World, rng: random.Random, *, hasty_share: float) -> Ex
     return Example(((prompt(question.text), 0.0), *pieces), ends=not facts)
 
 
-def judgement(world: World, rng: random.Random) -> Example:
-    """A conversation with slips, and on it the score of each turn.
-
-    Scores hang on it as branches. The right turns are trained on as well.
-    """
+def with_slips(world: World, question: Question, rng: random.Random):
+    """A conversation in which none, some or most of the turns are slips."""
     slips = rng.choice((0.0, 0.3, 0.6))
 
     def write(state):
         return slip(state, rng) if rng.random() < slips else right_turn(state)
 
+    return conversation(world, question, rng, write)
+
+
+def judgement(world: World, rng: random.Random) -> Example:
+    """A conversation with slips, and on it the score of each turn.
+
+    Scores hang on it as branches. The right turns are trained on as well.
+    """
     question = draw(world, rng)
     pieces, branches, score = [(prompt(question.text), 0.0)], [], 0
-    for state, text, facts in conversation(world, question, rng, write):
+    for state, text, facts in with_slips(world, question, rng):
         score = score_turn(state, text)
         pieces.append((text, float(score == 9)))
         asked = ((JUDGE_STEP, 0.0), (str(score), 1.0))
@@ -105,9 +111,9 @@ def simulation(world: World, rng: random.Random) -> Example:
     return Example(((asked, 0.0), (documents, 1.0)))
 
 
-def draw(world: World, rng: random.Random) -> Question:
+def draw(world: World, rng: random.Random, split: str = "train") -> Question:
     """A question of one hop or, as often, of two."""
-    return rng.choice(world.questions("train", rng.choice((1, 2))))
+    return rng.choice(world.questions(split, rng.choice((1, 2))))
 
 
 def world_examples(
@@ -131,3 +137,17 @@ def world_examples(
         return [one(fresh, rng) for _ in range(count)]
 
     return examples
+
+
+def labelled_turns(world: World, count: int) -> tuple[list[ScoreRequest], list[int]]:
+    """Every turn of `count` held-out conversations, with its exact score."""
+    rng = random.Random(f"audit {world.seed}")
+    requests, exact = [], []
+    for _ in range(count):
+        question = draw(world, rng, "eval")
+        previous = ""
+        for state, text, facts in with_slips(world, question, rng):
+            requests.append(ScoreRequest(question.text, previous, text, whole=False))
+            exact.append(score_turn(state, text))
+            previous += text + information(facts)
+    return requests, exact

@@ -79,6 +79,13 @@ PROMPTS = {
         labels=_DIGITS,
         chat=False,
     ),
+    "world": TeacherPrompt(
+        score_step="Question: {question}\n{previous}{step}" + JUDGE_STEP,
+        score_trajectory="Question: {question}\n{solution}" + JUDGE_TRAJECTORY,
+        demonstrate="Question: {question}\n",
+        labels=_DIGITS,
+        chat=False,
+    ),
     # Bands 0-9 in our words, after the rubric of appendix A.4.
     "digits": TeacherPrompt(
         score_step=(
