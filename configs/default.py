@@ -149,10 +149,19 @@ def get_config():
 
     # Evaluation, logging and checkpoints
     config.eval_every = 10  # steps; 0: only before and after
-    config.eval_problems = 200
+    config.eval_problems = 200  # of each set, spread over it; eval_sets: 0 takes all
     config.eval_samples = 1  # completions a problem: avg@k and pass@k
     config.eval_temperature = 0.0  # 0: greedy
     config.eval_rows = 128  # problems sampled at a time
+    # launch/evaluate.py alone:
+    config.eval_sets = ()  # names, name@k, or * ; empty: the task's held-out problems
+    config.averaged_sets = ()  # that the average is over; empty: all
+    config.eval_sampled_temperature = 0.6  # of `name@k` where the rest is greedy
+    config.eval_cache = ""  # folder of attempts; empty: the user's cache; none: off
+    config.engine = ""  # URL of an OpenAI-compatible server with the student
+    config.test_threshold = 0  # steps scored under it are replaced; 0: no teacher
+    config.test_score_rule = "argmax"  # argmax | sample (the paper's dagger) | expected
+    config.test_replaced_steps = 16  # of one attempt, at most
     config.checkpoint_every = 10  # steps; 0: never
     config.export_dtype = "float32"
     return config

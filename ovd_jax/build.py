@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.lora import Lora, adapt
@@ -158,22 +159,7 @@ def make_teacher(config):
 def served_teacher(config) -> OpenAITeacher:
     """A model behind one or several URLs with an OpenAI-compatible API."""
     options = config.teacher
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
-        # Not shown: it may be the key itself, which must not get into any log.
-        raise ValueError(
-            "teacher.api_key_env is not the name of an environment variable, such as "
-            "OPENAI_API_KEY; the key itself belongs into that variable."
-        )
-    transport = Transport(
-        [url.strip() for url in options.url.split(",")],
-        name=options.served_name,
-        key=os.environ.get(options.api_key_env),
-        timeout_s=options.timeout_s,
-        retries=options.retries,
-        wait=options.on_failure == "wait",
-        most=options.max_concurrency,
-        accounting=Accounting(),
-    )
+    transport = make_transport(options.url, options, name=options.served_name)
     return OpenAITeacher(
         transport,
         prompt=PROMPTS[options.prompt],
@@ -183,6 +169,42 @@ def served_teacher(config) -> OpenAITeacher:
         max_new_tokens=options.max_new_tokens,
         on_failure=options.on_failure,
         cache=DiskCache(options.cache) if options.cache else None,
+    )
+
+
+def served_student(
+    config, folder: Path, tokenizer, stop_strings: tuple[str, ...], temperature: float
+) -> ServedStudent:
+    """The student behind the server at `config.engine`; `folder` has its tokenizer."""
+    return ServedStudent(
+        make_transport(config.engine, config.teacher, name=""),
+        tokenizer=tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        temperature=temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        stop_strings=(*stop_strings, *config.stop_strings),
+        stop_ids=stop_ids(folder, tokenizer),
+    )
+
+
+def make_transport(urls: str, options, *, name: str) -> Transport:
+    """Requests to the servers at `urls`; `options` are the knobs `teacher.*`."""
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
+        # Not shown: it may be the key itself, which must not get into any log.
+        raise ValueError(
+            "teacher.api_key_env is not the name of an environment variable, such as "
+            "OPENAI_API_KEY; the key itself belongs into that variable."
+        )
+    return Transport(
+        [url.strip() for url in urls.split(",")],
+        name=name,
+        key=os.environ.get(options.api_key_env),
+        timeout_s=options.timeout_s,
+        retries=options.retries,
+        wait=options.on_failure == "wait",
+        most=options.max_concurrency,
+        accounting=Accounting(),
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ovd_jax import build, flags
 from ovd_jax.curves import plot_run
-from ovd_jax.evaluate import accuracy, evaluate
+from ovd_jax.evaluation.attempts import Direct, evaluate
+from ovd_jax.evaluation.measures import accuracy
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.sharding import row_shards
@@ -44,7 +45,7 @@ def main(config):
     enable_compilation_cache()
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
-    task = FromMain(make_task(config, tokenizer), "rewards")
+    task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher = build.make_teacher(config)
     sampler = build.student_sampler(config, folder, tokenizer, task)
     pool = build.make_pool(config)
@@ -217,16 +218,22 @@ def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
-    generate = functools.partial(sampler, model)
+    generate = functools.partial(sampler.stream, model)
     if dialogue is not None:
         generate = functools.partial(dialogue.generate, generate)
+    solver = Direct(
+        generate,
+        tokenizer=tokenizer,
+        rows=config.eval_rows,
+        identity={},
+        greedy=not config.eval_temperature,
+    )
     results = evaluate(
         task.held_out(config.eval_problems),
         task=task,
-        generate=generate,
+        solver=solver,
         tokenizer=tokenizer,
         samples=config.eval_samples,
-        rows=config.eval_rows,
         seed=config.seed,
     )
     return accuracy(results)
@@ -235,7 +242,7 @@ def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
 def teacher_accuracy(config, teacher, task) -> float:
     """Held-out accuracy of the teacher's demonstrations, as the student gets them."""
     problems = task.held_out(config.eval_problems)
-    requests = [DemonstrationRequest(problem.question, "") for problem in problems]
+    requests = [DemonstrationRequest(problem.asked, "") for problem in problems]
     texts = teacher.demonstrate(requests, seed=derive(config.seed, "teacher accuracy"))
     return float(np.mean(task.rewards(list(problems), [text or "" for text in texts])))
 

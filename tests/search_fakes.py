@@ -73,7 +73,7 @@ class Student:
         self._write, self._turn = write, turn_tokens
         self.prompts, self.limits = [], []
 
-    def __call__(self, prompts, *, seed, samples, limits, environment):
+    def __call__(self, prompts, *, seed, samples, limits, draws, environment):
         self.prompts.append([decode(prompt) for prompt in prompts])
         self.limits.append(list(limits))
         rows = [

@@ -125,19 +125,44 @@ def test_f1_pays_in_part_and_em_all_or_nothing(make):
     assert make(reward="em").rewards(problems, texts) == [0.0, 1.0, 0.0]
 
 
-def test_measures_of_a_trajectory(make):
+def test_a_grade_holds_all_that_is_reported(make):
     invalid = "<think>Hm.</think>\n<information>\nSearch or answer.\n</information>\n"
-    measures = make().measures(PROBLEM, TURN + invalid + TURN + END)
-    assert measures == {
+    (grade,) = make().grade([PROBLEM], [TURN + invalid + TURN + END])
+    assert (grade.reward, grade.extracted, grade.reason) == (1.0, "Lima", "exact")
+    assert grade.metrics == {
         "em": 1.0, "cover_em": 1.0, "f1": 1.0, "recall": 1.0, "searches": 2.0,
         "invalid_rate": 0.25,
     }  # fmt: skip
 
 
-def test_an_empty_trajectory_is_measured_too(make):
-    measures = make().measures(PROBLEM, "")
-    assert measures.pop("invalid_rate") == 1.0
-    assert set(measures.values()) == {0.0}
+def test_an_empty_trajectory_is_graded_too(make):
+    (grade,) = make().grade([PROBLEM], [""])
+    assert (grade.extracted, grade.reason) == (None, "no_answer")
+    assert grade.metrics["invalid_rate"] == 1.0
+    assert sum(grade.metrics.values()) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [("LIM", "exact"), ("in Lima", "covers_gold"), ("Quito", "different")],
+)
+def test_a_grade_says_why(make, answer, code):
+    (grade,) = make().grade([PROBLEM], [f"<answer>{answer}</answer>"])
+    assert grade.reason == code
+
+
+def test_an_answer_that_shares_words_with_the_gold_is_said_to(make):
+    problem = Problem("1", "Where?", "Lima, Peru", "t")
+    (grade,) = make().grade([problem], ["<answer>Lima</answer>"])
+    assert grade.reason == "shares_words"
+
+
+def test_a_task_without_data_evaluates_what_it_loads(make, tmp_path):
+    task = make(data="")
+    rows = write(tmp_path / "eval.jsonl", [row(1, split="eval")])
+    assert [problem.id for problem in task.load(rows)] == ["1"]
+    with pytest.raises(ValueError, match=r"config.data"):
+        task.problems(0, 1)
 
 
 def test_a_question_cannot_hold_a_tag(make):
@@ -154,7 +179,8 @@ def test_documents_are_shown_harmless_and_no_gold_answer_is_asked_for(make):
     assert text.count("</information>") == 1
     assert "Cusco" in text
     assert "<answer> Cusco" not in text
-    assert task.measures(PROBLEM, "<answer> x </answer>")["recall"] == 1.0
+    (grade,) = task.grade([PROBLEM], ["<answer> x </answer>"])
+    assert grade.metrics["recall"] == 1.0
     assert all(not (q.answers or q.question) for q in engine.asked)
 
 

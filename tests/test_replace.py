@@ -220,19 +220,24 @@ def test_step_replacement_goes_on_until_the_trajectory_is_accepted():
     assert rollout.reward_after == 1.0
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 3])
-def test_step_replacement_ends_after_its_rounds(rounds):
-    """Every step is rejected, so the first is rewritten in each round."""
+@pytest.mark.parametrize(
+    ("rounds", "asked", "taught"), [(0, 0, 0), (1, 1, 8), (2, 2, 12), (5, 3, 14)]
+)
+def test_step_replacement_ends_after_its_rounds(rounds, asked, taught):
+    """Every step is rejected: each round the teacher rewrites one more, never its own,
+    until none of the student's is left."""
     teacher = FakeTeacher(lambda request, rng: 0, says(RIGHT))
     student = FakeStudent(goes_on_right)
     (rollout,) = collect(
         student, teacher, replacement="step", max_replaced_steps=rounds
     )
-    assert len(teacher.demonstrated) == rounds
-    assert len(student.prompts) == len(teacher.scored) == 1 + rounds
+    assert [call[0].prefix for call in teacher.demonstrated] == [
+        "", FIRST, FIRST + SECOND
+    ][:asked]  # fmt: skip
+    assert len(student.prompts) == len(teacher.scored) == 1 + asked
     assert rollout.replaced is (rounds > 0)
     assert rollout.reward_after == float(rounds > 0)
-    assert sum(rollout.final.from_teacher) == (8 if rounds else 0)
+    assert sum(rollout.final.from_teacher) == taught
 
 
 def test_step_replacement_leaves_the_accepted_alone():

@@ -230,11 +230,10 @@ def test_a_rejected_query_is_rewritten_looked_up_and_gone_on_from():
         found = "\n<information>\nDoc 1(Title: Title) about good\n</information>\n"
         assert final.text == better + found + ANSWER.format("Ada Byron")
         assert final.turns == (better, ANSWER.format("Ada Byron"))
-        assert (
-            decode(t for t, w in zip(final.tokens, final.from_teacher) if w) == better
-        )
-        assert decode(t for t, r in zip(final.tokens, final.observed) if r) == found
-        assert not rollout.accepted and rollout.reward_after == 1.0
+        assert picked(final.tokens, final.from_teacher) == better
+        assert read_by(final) == found
+        assert not rollout.accepted
+        assert rollout.reward_after == 1.0
     texts = [query.text for query in engine.queries]
     assert sorted(texts) == ["bad", "bad", "good", "good"]
     assert {request.prefix for request in teacher.demonstrated[0]} == {""}

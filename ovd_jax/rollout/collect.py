@@ -235,10 +235,8 @@ def score_requests(
         previous = ""
         pairs = zip(trajectory.written, trajectory.step_texts, strict=True)
         for written, step in pairs:
-            requests.append(
-                ScoreRequest(problem.question, previous, written, whole=False)
-            )
+            requests.append(ScoreRequest(problem.asked, previous, written, whole=False))
             previous += step
     if granularity != "step":
-        requests.append(ScoreRequest(problem.question, "", trajectory.text, whole=True))
+        requests.append(ScoreRequest(problem.asked, "", trajectory.text, whole=True))
     return requests

@@ -8,7 +8,7 @@ student goes on (section 3.3). Tokens that are kept are the ones that were sampl
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from ovd_jax.rollout.reject import first_rejected_step
+from ovd_jax.rollout.reject import first_rejected_step, verdict_on
 from ovd_jax.rollout.trajectory import Rollout, Trajectory
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
@@ -55,7 +55,7 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
         texts = collector.teacher.demonstrate(
             [
                 DemonstrationRequest(
-                    problems[i].question,
+                    problems[i].asked,
                     collector.text(drafts[i].student, kept[i]),
                     attempt,
                 )
@@ -95,7 +95,8 @@ def kept_tokens(draft: Rollout, rules) -> int:
     """How many of a rejected trajectory's first tokens stay."""
     if rules.replacement == "trajectory":
         return 0
-    step = first_rejected_step(draft.verdict, rules.threshold)
+    own = draft.student.own_steps
+    step = first_rejected_step(draft.verdict, rules.threshold, among=own)
     return (0, *draft.student.step_ends)[step]
 
 
@@ -152,11 +153,19 @@ def step_by_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Rollout]:
     """Rewrites the first rejected step, lets the student go on and judges again, until
-    it is accepted or `rules.max_replaced_steps` rounds are over."""
+    it is accepted or `rules.max_replaced_steps` rounds are over.
+
+    A step of the teacher's is not rejected: it would only be asked for once more.
+    """
+    rules = collector.rules
     # In these, `student`, `verdict` and `accepted` are of the latest round.
     latest = list(drafts)
-    for round_ in range(collector.rules.max_replaced_steps):
-        pending = [i for i, draft in enumerate(latest) if not draft.accepted]
+    for round_ in range(rules.max_replaced_steps):
+        pending = [
+            i
+            for i, draft in enumerate(latest)
+            if not draft.accepted and draft.student.own_steps
+        ]
         if not pending:
             break
         seeds = {name: derive(seed, round_, name) for name in ("go", "score", "accept")}
@@ -169,7 +178,11 @@ def step_by_step(
         asked, trajectories = [[x[i] for i in done] for x in (problems, by_index)]
         rewards = collector.rewards(asked, trajectories)
         verdicts = collector.judge(asked, trajectories, seed=seeds["score"])
-        accepted = collector.accept(verdicts, rewards, seed=seeds["accept"])
+        own = [
+            verdict_on(verdict, new.own_steps, aggregation=rules.step_aggregation)
+            for verdict, new in zip(verdicts, trajectories, strict=True)
+        ]
+        accepted = collector.accept(own, rewards, seed=seeds["accept"])
         rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
         for i, (new, verdict, ok, reward) in zip(done, rounds, strict=True):
             latest[i] = dataclasses.replace(
@@ -196,7 +209,7 @@ def with_teacher_step(
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     texts = collector.teacher.demonstrate(
         [
-            DemonstrationRequest(problem.question, collector.text(draft.student, n))
+            DemonstrationRequest(problem.asked, collector.text(draft.student, n))
             for problem, draft, n in zip(problems, drafts, kept, strict=True)
         ],
         seed=derive(seed, "teacher"),

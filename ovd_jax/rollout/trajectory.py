@@ -43,6 +43,13 @@ class Trajectory:
         """Which tokens are trained on: all that somebody wrote, if any."""
         return tuple(self.trained and not read for read in self.was_read)
 
+    @property
+    def own_steps(self) -> tuple[int, ...]:
+        """Indices of the steps that the student began."""
+        starts = (0, *self.step_ends[:-1])
+        taught = (*self.from_teacher, False)  # a last step may have no token
+        return tuple(i for i, start in enumerate(starts) if not taught[start])
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:

@@ -7,6 +7,8 @@ or an answer. Token ids are never made of its text; text is only read off them.
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.observation import message, observation
 from ovd_jax.search.pool import SearchBatch, SearchThreads
@@ -62,6 +64,7 @@ class _Row:
     """A conversation under way."""
 
     problem: Problem | None
+    draw: int  # what its random numbers are made of
     searches: int = 0  # readings so far, those of corrections too
     left: int = 0
     pending: Action | None = None
@@ -106,7 +109,8 @@ class Conversations:
         self._dialogue.pool.start(searches)
 
     def _key(self, number: int) -> tuple:
-        return (self._seed, "search", number, self._rows[number].searches)
+        row = self._rows[number]
+        return (self._seed, "search", row.draw, row.searches)
 
     def observations(self, numbers: Sequence[int]) -> list[list[int]]:
         """What was found, or a correction; see `Environment`."""
@@ -118,7 +122,7 @@ class Conversations:
                 Finding(rows[n].written, rows[n].pending.text, documents)
                 for n, documents in zip(asked, found, strict=True)
             ]
-            seed = derive(self._seed, "refine", *asked)
+            seed = derive(self._seed, "refine", *[rows[n].draw for n in asked])
             found = self._dialogue.refine(items, seed=seed)
         documents = dict(zip(asked, found, strict=True))
         for row in rows.values():
@@ -180,37 +184,33 @@ class Dialogue:
         seed: int,
         samples: int = 1,
         limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
         problems: Sequence[Problem] | None = None,
         searches: Sequence[int] | None = None,
-    ) -> list[list]:
-        """`samples` conversations after each prompt, as `sample` (the sampler with a
-        model) gives completions: with a sampler bound it is a plain `generate`.
+    ):
+        """`samples` conversations after each prompt, in the form in which `sample` (the
+        sampler with a model, or its stream) gives completions: with `sample` bound it
+        is a plain one itself.
 
         `searches` says how often each prompt has searched already. `problems`, one a
         prompt, are needed where a simulator is shown the golds.
         """
         if self._with_golds and problems is None:
             raise ValueError("A simulator in training needs the problems.")
-        total = self.rules.total_tokens
         count = len(prompts)
-        environment = Conversations(
-            self,
-            [
-                _Row(problem, used)
-                for problem, used in zip(
-                    problems or [None] * count, searches or [0] * count, strict=True
-                )
-                for _ in range(samples)
-            ],
-            seed=seed,
-        )
+        if draws is None:
+            draws = np.arange(count * samples).reshape(count, samples)
+        of_each = (problems or [None] * count, searches or [0] * count, draws)
+        rows = [
+            _Row(problem, int(draw), used)
+            for problem, used, numbers in zip(*of_each, strict=True)
+            for draw in numbers
+        ]
+        limits = [self.rules.total_tokens] * count if limits is None else limits
         return sample(
-            prompts,
-            seed=seed,
-            samples=samples,
-            limits=[total] * count if limits is None else limits,
-            environment=environment,
-        )
+            prompts, seed=seed, samples=samples, limits=limits, draws=draws,
+            environment=Conversations(self, rows, seed=seed),
+        )  # fmt: skip
 
     def look_up(
         self,
@@ -222,7 +222,7 @@ class Dialogue:
     ) -> list[list[int]]:
         """What the queries of turns that the student did not write find, in tokens,
         `rooms` of them at most; all of the turns must be searches."""
-        rows = [_Row(problem) for problem in problems]
+        rows = [_Row(problem, number) for number, problem in enumerate(problems)]
         for row, turn, room in zip(rows, turns, rooms, strict=True):
             row.pending, row.written, row.left = action(turn), turn, room + 1
         environment = Conversations(self, rows, seed=derive(seed, "look up"))

@@ -90,6 +90,7 @@ class Run:
         numbers_PG: np.ndarray,
         *,
         seed: int,
+        draws: np.ndarray,
         environment: Environment | None,
     ):
         self.state = None
@@ -100,6 +101,7 @@ class Run:
         self._sampler = sampler
         self._rows = rows
         self._seed = seed
+        self._draws = draws  # by a row's number: what its random key is made of
         self._environment = environment
         self._numbers_PG = numbers_PG
         self._open_PG = numbers_PG < len(rows)  # sampled
@@ -267,6 +269,6 @@ class Run:
         self._open_PG, self._kept_PG = (x[:, None].astype(bool) for x in flags)
         self.state = rejoin(
             decoder, self.state, cells_B, own_B, reads_JW, counts_J, lasts_B, limits_B,
-            row_rngs(self._seed, self._numbers_PG), offsets_B,
+            row_rngs(self._seed, self._draws[self._numbers_PG]), offsets_B,
             width=fine_bucket(max(_MIN_WIDTH, max(cached) + wide)), slots=self.slots,
         )  # fmt: skip

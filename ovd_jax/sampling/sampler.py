@@ -43,19 +43,22 @@ class Sampler:
         seed: int,
         samples: int = 1,
         limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
         environment: Environment | None = None,
     ) -> list[list[Completion]]:
         """`samples` completions of each prompt; a prompt is read once for all of them.
 
-        Row i (prompt-major) is drawn from fold_in(key(seed), i). `limits` holds a
-        budget of new tokens for each prompt, `max_new_tokens` at most. With an
-        `environment` rows are conversations: it says which go on after a turn and what
-        they read first, `limits` are of turns and readings together, and without them
-        there is none. Raises ValueError for an empty prompt.
+        Row i (prompt-major) is drawn from fold_in(key(seed), i), or from the number in
+        its place in `draws`, [prompts][samples], so that it does not depend on what is
+        sampled beside it. `limits` holds a budget of new tokens for each prompt,
+        `max_new_tokens` at most. With an `environment` rows are conversations: it says
+        which go on after a turn, and what they read first; `limits` are of turns and
+        readings together, and without them there is none. Raises ValueError for an
+        empty prompt.
         """
         stream = self.stream(
-            model, prompts,
-            seed=seed, samples=samples, limits=limits, environment=environment,
+            model, prompts, seed=seed, samples=samples, limits=limits, draws=draws,
+            environment=environment,
         )  # fmt: skip
         rows = [
             completion for _, completion in sorted(stream, key=lambda pair: pair[0])
@@ -70,6 +73,7 @@ class Sampler:
         seed: int,
         samples: int = 1,
         limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
         environment: Environment | None = None,
     ) -> Iterator[tuple[int, Completion]]:
         """As a call, but (row, completion) as they finish, while others are sampled."""
@@ -90,10 +94,17 @@ class Sampler:
         limits_PG = np.zeros(grid, np.int32)
         limits_PG[: len(prompts)] = np.minimum(limits, self.max_new_tokens)[:, None]
         numbers_PG = np.arange(limits_PG.size).reshape(grid)
-        run = Run(self, rows, numbers_PG, seed=seed, environment=environment)
+        draws_PG = numbers_PG
+        if draws is not None:
+            draws_PG = np.zeros_like(numbers_PG)
+            draws_PG[: len(prompts)] = draws
+        run = Run(
+            self, rows, numbers_PG,
+            seed=seed, draws=draws_PG.ravel(), environment=environment,
+        )  # fmt: skip
         run.state = prefill(
             model, *right_pad(prompts, grid[0], self.prompt_multiple), limits_PG,
-            row_rngs(seed, numbers_PG), run.stop_ids, slots=run.slots, **run.sampling,
+            row_rngs(seed, draws_PG), run.stop_ids, slots=run.slots, **run.sampling,
         )  # fmt: skip
         decoder = unstack(model)
         finished = run.look()

@@ -18,7 +18,8 @@ class Dataset:
     """Training and held-out problems.
 
     Args:
-        data: where the training problems are: what `load` takes.
+        data: where the training problems are: what `load` takes. Empty for a task that
+            only evaluates what it is given.
         held_out_data: the same, for evaluation. Training problems with a question of
             these are left out. Where it is empty, a tenth of `data`, at most 500
             problems, is held out instead, unless `data` has fewer than 3.
@@ -29,6 +30,9 @@ class Dataset:
     def __init__(self, data: str, held_out_data: str, *, seed: int, load: Callable):
         self._data = data
         self._seed = seed
+        self._train, self._held_out = (), ()
+        if not data:
+            return
         problems = load(data, "train")
         if held_out_data:
             self._held_out = load(held_out_data, "eval")
@@ -38,6 +42,8 @@ class Dataset:
 
     def drop_long(self, prompt: Callable, tokenizer: Any, limit: int) -> None:
         """Leaves out training problems whose prompt has more than `limit` tokens."""
+        if not self._train:
+            return
         prompts = [prompt(problem) for problem in self._train]
         encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
         kept = tuple(
@@ -61,6 +67,8 @@ class Dataset:
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
         size = len(self._train)
+        if not size:
+            raise ValueError("There are no training problems: set config.data.")
         picked = []
         for position in range(step * count, (step + 1) * count):
             epoch, place = divmod(position, size)

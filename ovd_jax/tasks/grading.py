@@ -6,6 +6,7 @@ nothing inside a process can stop sympy once it has begun to work out `9^{9^{9^9
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import multiprocessing
@@ -148,6 +149,14 @@ def _is_prose(gold: str) -> bool:
     return bool(PROSE.search(ENVIRONMENT.sub(" ", terms).lower()))
 
 
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """Whether an answer equals the gold answer, and a code that says why."""
+
+    equal: bool
+    reason: str
+
+
 class Grader:
     """Judges answers; owns the worker process, which ends with it or with the program.
 
@@ -174,9 +183,16 @@ class Grader:
 
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """1.0 for each (answer, gold) pair whose two sides are equal, else 0.0."""
+        return [float(judgement.equal) for judgement in self.judge(pairs)]
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
+        """Whether the two sides of each (answer, gold) pair are equal, and why."""
         with self._lock:
             verdicts = {pair: self._equal(*pair) for pair in dict.fromkeys(pairs)}
-        return [float(verdicts[pair]) for pair in pairs]
+        return [
+            Judgement(verdicts[pair], "equal" if verdicts[pair] else "different")
+            for pair in pairs
+        ]
 
     def _equal(self, answer: str, gold: str) -> bool:
         if not answer.strip() or answer.strip() == gold.strip():

@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ovd_jax.tasks.answers import extract_answer
-from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.base import Grade, Problem
 from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.grading import Grader, choice_letter
+from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import neutralize, special_tokens
 
@@ -39,6 +41,7 @@ class MathTask:
 
     Args:
         data: what `load_problems` takes: a JSONL file, a sample's or a hub name.
+            Empty for a task that only evaluates what `load` gives.
         held_out_data: the same, for evaluation. Training problems with a question of
             these are left out. Where it is empty, a tenth of `data`, at most 500
             problems, is held out instead, unless `data` has fewer than 3.
@@ -52,6 +55,7 @@ class MathTask:
     """
 
     stop_strings: tuple[str, ...] = ()
+    sources = MATH_SETS
 
     def __init__(
         self,
@@ -90,13 +94,13 @@ class MathTask:
         """`count` problems spread evenly over those held out, or all if fewer are."""
         return self._dataset.held_out(count)
 
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of what `load_problems` takes."""
+        return load_checked(source, "eval")
+
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""
-        lines = [problem.question]
-        lines += [
-            f"({chr(65 + i)}) {choice}" for i, choice in enumerate(problem.choices)
-        ]
-        question = neutralize("\n".join(lines), self._special_tokens)
+        question = neutralize(problem.asked, self._special_tokens)
         text = self._template.text.format(question=question)
         if not self._template.chat:
             return text
@@ -117,11 +121,21 @@ class MathTask:
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """1.0 for each text whose final answer equals the gold answer, else 0.0."""
-        pairs = [
-            _graded_pair(problem, self.extract(text))
-            for problem, text in zip(problems, texts, strict=True)
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, with the answers found and the grader's reasons."""
+        found = [self.extract(text) for text in texts]
+        verdicts = self._grader.judge(
+            [
+                _graded_pair(problem, answer)
+                for problem, answer in zip(problems, found, strict=True)
+            ]
+        )
+        return [
+            Grade(float(verdict.equal), answer, verdict.reason)
+            for verdict, answer in zip(verdicts, found, strict=True)
         ]
-        return self._grader.grade(pairs)
 
 
 def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:

@@ -1,19 +1,21 @@
 """Open questions with short answers, answered alone or with the help of a search
 engine."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ovd_jax.search.base import Query, SearchBackend
 from ovd_jax.search.observation import observation
 from ovd_jax.search.tags import ANSWER, INFORMATION, SEARCH, TAGS, contents, turn_ends
 from ovd_jax.tasks import qa_metrics
-from ovd_jax.tasks.base import Problem, steps
+from ovd_jax.tasks.base import Grade, Problem, steps
 from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.qa_prompts import PROMPTS
+from ovd_jax.tasks.qa_sets import QA_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import neutralize, special_tokens
 
-REWARDS = {"f1": qa_metrics.f1, "em": qa_metrics.exact_match}
+REWARDS = ("f1", "em")
 
 
 class QATask:
@@ -35,6 +37,8 @@ class QATask:
         search: what a prompt with documents asks for them; such a prompt needs it.
         max_observation_chars: of those documents.
     """
+
+    sources = QA_SETS
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class QATask:
                 f"{type(tokenizer).__name__} has none; set prompt_template to 'plain'."
             )
         self.stop_strings = self._prompt.stop_strings
-        self._reward = REWARDS[reward]
+        self._reward = reward
         self._chat = chat
         self._tokenizer = tokenizer
         self._special_tokens = () if tokenizer is None else special_tokens(tokenizer)
@@ -84,6 +88,10 @@ class QATask:
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """`count` problems spread evenly over those held out, or all if fewer are."""
         return self._dataset.held_out(count)
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of what `load_problems` takes."""
+        return load_problems(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its prompt, with documents where the prompt reads some."""
@@ -109,24 +117,26 @@ class QATask:
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """F1 or strict EM of each answer, 0.0 where there is none."""
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, and as metrics `em`, `cover_em`, `f1`, `recall` (whether what
+        was read holds a gold answer), `searches`, and `invalid_rate`, the share of
+        turns with neither a query nor an answer. Texts without an answer count in
+        all."""
         return [
-            self._reward(self.extract(text), problem.golds)
+            self._grade(problem, text)
             for problem, text in zip(problems, texts, strict=True)
         ]
 
-    def measures(self, problem: Problem, text: str) -> dict[str, float]:
-        """What is reported of one trajectory, an unanswered one too.
-
-        `invalid_rate` is the share of turns with neither a query nor an answer,
-        `recall` whether a document that was read holds a gold answer.
-        """
+    def _grade(self, problem: Problem, text: str) -> Grade:
         answer, golds = self.extract(text), problem.golds
         turns = list(steps(text, turn_ends(text)))
         acts = [bool(contents(t, SEARCH) or contents(t, ANSWER)) for t in turns]
         read = contents(text, INFORMATION)
         if self._prompt.reads:
             read.append(self._documents(problem))
-        return {
+        metrics = {
             "em": qa_metrics.exact_match(answer, golds),
             "cover_em": qa_metrics.cover_match(answer, golds),
             "f1": qa_metrics.f1(answer, golds),
@@ -134,6 +144,7 @@ class QATask:
             "searches": float(len(contents(text, SEARCH))),
             "invalid_rate": 1.0 - sum(acts) / len(acts) if acts else 1.0,
         }
+        return Grade(metrics[self._reward], answer, reason(answer, metrics), metrics)
 
     def _hostile(self) -> tuple[str, ...]:
         return (*self._special_tokens, *TAGS)
@@ -142,3 +153,14 @@ class QATask:
         """What the engine finds for the question itself."""
         (found,) = self._search.search([Query(problem.question)], seed=0)
         return observation(found, self._special_tokens, self._max_chars)
+
+
+def reason(answer: str | None, metrics: Mapping[str, float]) -> str:
+    """Why an answer is right or wrong, as a code."""
+    if answer is None:
+        return "no_answer"
+    if metrics["em"]:
+        return "exact"
+    if metrics["cover_em"]:
+        return "covers_gold"
+    return "shares_words" if metrics["f1"] else "different"

@@ -20,7 +20,7 @@ from ovd_jax.tasks.world import world_named, world_problems
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
-HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation")}
+HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation", "dev")}
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
 
 
@@ -29,8 +29,8 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
 
     `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
     made-up world ("world", or "world:1" for another seed), or a hub data set as
-    "owner/name" or "owner/name:config", whose "test" split (or else its "validation"
-    split) is "eval".
+    "owner/name" or "owner/name:config", whose "test" split (or else its "validation" or
+    "dev" split) is "eval".
     """
     if split not in HUB_SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")

@@ -68,6 +68,11 @@ class OpenAITeacher:
             prompt.labels, constrained=bool(self._served.constraint)
         )
 
+    @property
+    def name(self) -> str:
+        """Of the served model, with where its weights come from."""
+        return self._served.name
+
     def score(self, requests: Sequence[ScoreRequest], *, seed: int):
         """One score a request, None where it is to be dropped; equal questions are
         asked once, though each request has a draw of its own."""
