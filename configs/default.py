@@ -67,6 +67,7 @@ def get_config():
                 "answer between <answer> and </answer>. Try again."
             ),
             mask_void=False,  # trajectories with such turns are not trained on
+            refine=False,  # the student condenses what is found; in evaluation only
         )
     )
     config.min_prompts = 1  # fewer are padded to as many: fewer shapes to compile
@@ -94,6 +95,8 @@ def get_config():
             cache="",  # folder of demonstrations to use again; empty: none
         )
     )
+    # Who writes what takes a rejected one's place, where that is not the teacher itself
+    config.continuer = ConfigDict(dict(url="", model="", served_name=""))
 
     # Verbal rejection sampling
     config.granularity = "trajectory"  # trajectory | step | hybrid

@@ -1,5 +1,6 @@
 """From a config to the parts that the drivers put together."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
+from ovd_jax.rollout.refine import Refiner
 from ovd_jax.rollout.turns import END_TAGS, Dialogue, TurnRules
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
@@ -28,6 +30,7 @@ from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.transport import Transport
 
 
@@ -116,20 +119,25 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
 
 
 def make_dialogue(
-    config, tokenizer, pool, *, training: bool, refine: Callable | None = None
+    config, tokenizer, pool, *, training: bool, generate: Callable | None = None
 ) -> Dialogue | None:
     """Conversations with the engine in `pool`; None where there is none.
 
-    In `training` a simulated engine is shown the gold answers.
+    In `training` a simulated engine is shown the gold answers. `generate` is the
+    student's own, which `turns.refine` needs.
     """
     if pool is None:
         return None
+    if config.turns.refine and generate is None:
+        raise ValueError("turns.refine is for evaluation; set it to False.")
+    names = [field.name for field in dataclasses.fields(TurnRules)]
+    chat = config.prompt_template == "chat"
     return Dialogue(
         pool,
-        rules=TurnRules(**config.turns),
+        rules=TurnRules(**{name: config.turns[name] for name in names}),
         tokenizer=tokenizer,
         with_golds=training and config.search.backend == "simulated",
-        refine=refine,
+        refine=Refiner(generate, tokenizer, chat=chat) if config.turns.refine else None,
     )
 
 
@@ -145,7 +153,17 @@ def make_pool(config):
 
 
 def make_teacher(config):
-    """The teacher behind `config.teacher.url`, or in this process if there is none."""
+    """The teacher of `config`, with the continuer that `config.continuer` may name."""
+    scorer = one_teacher(config)
+    if not (config.continuer.url or config.continuer.model):
+        return scorer
+    other = config.copy_and_resolve_references()
+    other.teacher.update(config.continuer)
+    return Roles(scorer, one_teacher(other))
+
+
+def one_teacher(config):
+    """The model behind `config.teacher.url`, or in this process if there is none."""
     options = config.teacher
     if options.prompt not in PROMPTS:
         raise ValueError(
@@ -168,6 +186,7 @@ def served_teacher(config) -> OpenAITeacher:
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
         on_failure=options.on_failure,
+        stop=END_TAGS if config.turns.searches else (),
         cache=DiskCache(options.cache) if options.cache else None,
     )
 

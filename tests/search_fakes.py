@@ -2,6 +2,7 @@
 
 import random
 
+import fakes
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -12,7 +13,6 @@ from ovd_jax.search.pool import SearchThreads
 from ovd_jax.search.tags import ANSWER, contents, turn_ends
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.qa_metrics import f1
-from tests import fakes
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

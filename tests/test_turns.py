@@ -1,16 +1,10 @@
 """Conversations with a search engine on the host: turns, readings, replaced turns."""
 
+import fakes
 import numpy as np
 import pytest
-
-from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack
-from ovd_jax.rollout.search_metrics import search_metrics
-from ovd_jax.rollout.turns import Action, action, first_turn
-from ovd_jax.search.base import Document, SearchError
-from ovd_jax.search.tags import TAGS
-from tests import fakes, search_fakes
-from tests.search_fakes import (
+import search_fakes
+from search_fakes import (
     Engine,
     Student,
     collector,
@@ -19,6 +13,13 @@ from tests.search_fakes import (
     encode,
     problem,
 )
+
+from ovd_jax.rollout.credit import group_advantages
+from ovd_jax.rollout.pack import pack
+from ovd_jax.rollout.search_metrics import search_metrics
+from ovd_jax.rollout.turns import Action, action, first_turn
+from ovd_jax.search.base import Document, SearchError
+from ovd_jax.search.tags import TAGS
 
 SEARCH = "<think> a </think>\n<search> {} </search>"
 ANSWER = "<think> b </think>\n<answer> {} </answer>"

@@ -53,9 +53,17 @@ def action(turn: str) -> Action:
 
 
 def first_turn(text: str) -> str | None:
-    """`text` up to its first closing tag; None unless that makes it a valid turn."""
+    """`text` up to its first closing tag; None unless that makes it a valid turn.
+
+    A server that stops at these tags leaves the last one out: it is put back.
+    """
     ends = [text.find(tag) + len(tag) for tag in END_TAGS if tag in text]
-    turn = text[: min(ends, default=0)]
+    if not ends:
+        places = [(text.rfind(f"<{name}>"), name) for name in (SEARCH, ANSWER)]
+        place, name = max(places)
+        text += f"</{name}>" if place >= 0 else ""
+        ends = [len(text)]
+    turn = text[: min(ends)]
     return None if action(turn).kind == "invalid" else turn
 
 
