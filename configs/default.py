@@ -56,7 +56,6 @@ def get_config():
     config.max_prompt_tokens = 64
     config.max_new_tokens = 64
     config.stop_strings = ()
-    config.search = ConfigDict(dict(backend="none", url="", model="world", noisy=0.0))
     config.turns = ConfigDict(  # qa: conversations with a search engine
         dict(
             searches=0,  # and corrections, at most, of a question; 0: no engine

@@ -19,6 +19,7 @@ def get_config():
     config.turns.searches = 4
     config.turns.total_tokens = 320
     config.turns.observation_tokens = 96
+    config.turns.correction = "That does not help."
     config.max_new_tokens = 48
     config.problems_per_step = 32
     config.samples = 4

@@ -12,7 +12,7 @@ import numpy as np
 from ovd_jax import build, flags
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
-from ovd_jax.evaluation.measures import accuracy
+from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.sharding import row_shards
@@ -65,7 +65,7 @@ def main(config):
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
     on_main(flags.save, config, config.run_dir)
 
-    def held_out_accuracy(model):
+    def held_out(model):
         return measure(config, folder, tokenizer, task, model, dialogue(training=False))
 
     monitor, watch = Monitor(), Watch.of(config.collapse)
@@ -74,9 +74,11 @@ def main(config):
             row = {}
             if step == 0 or (config.eval_every and step % config.eval_every == 0):
                 with monitor.time("evaluate"):
-                    row["eval_accuracy"] = held_out_accuracy(state.model)
+                    row |= held_out(state.model)
             if step == 0:
-                row["teacher_accuracy"] = teacher_accuracy(config, teacher, task)
+                row["teacher_accuracy"] = teacher_accuracy(
+                    config, teacher, task, dialogue(training=False)
+                )
             with monitor.time("collect"):
                 buffer = collect(config, collector, sampler, state.model, step)
             with monitor.time("update"):
@@ -93,8 +95,7 @@ def main(config):
             bar.update(step, row)
             checkpoints.save(state, unit=learner.steps_a_batch)
             stop_if_collapsed(watch, row, checkpoints, state)
-        final = held_out_accuracy(state.model)
-        run.log(config.num_steps, {"eval_accuracy": final})
+        run.log(config.num_steps, held_out(state.model))
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
@@ -213,8 +214,11 @@ def to_batch(config, buffer: RolloutBuffer):
     return batch, shape
 
 
-def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
-    """Held-out accuracy of the student."""
+def measure(
+    config, folder, tokenizer, task, model, dialogue=None
+) -> dict[str, float]:
+    """The student's held-out accuracy, and the task's own metrics of its answers, all
+    named "eval_...\"."""
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
@@ -236,14 +240,19 @@ def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
         samples=config.eval_samples,
         seed=config.seed,
     )
-    return accuracy(results)
+    row = {"accuracy": accuracy(results)} | grade_metrics(results)
+    return {f"eval_{name}": value for name, value in row.items()}
 
 
-def teacher_accuracy(config, teacher, task) -> float:
+def teacher_accuracy(config, teacher, task, dialogue=None) -> float:
     """Held-out accuracy of the teacher's demonstrations, as the student gets them."""
     problems = task.held_out(config.eval_problems)
-    requests = [DemonstrationRequest(problem.asked, "") for problem in problems]
-    texts = teacher.demonstrate(requests, seed=derive(config.seed, "teacher accuracy"))
+    seed = derive(config.seed, "teacher accuracy")
+    if dialogue is None:
+        requests = [DemonstrationRequest(problem.asked, "") for problem in problems]
+        texts = teacher.demonstrate(requests, seed=seed)
+    else:
+        texts = dialogue.demonstrated(teacher, problems, seed=seed)
     return float(np.mean(task.rewards(list(problems), [text or "" for text in texts])))
 
 
