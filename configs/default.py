@@ -33,7 +33,7 @@ def get_config():
     config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
     config.qa = ConfigDict(
         dict(
-            prompt="search",  # direct | cot | rag | search: tasks/qa_prompts.py
+            prompt="search",  # tasks/qa_prompts.py: direct | cot | rag | search | ...
             reward="f1",  # f1 | em
         )
     )
@@ -96,6 +96,31 @@ def get_config():
     )
     # Who writes what takes a rejected one's place, where that is not the teacher itself
     config.continuer = ConfigDict(dict(url="", model="", served_name=""))
+
+    # Search engine, for questions
+    config.search = ConfigDict(
+        dict(
+            backend="none",  # none | bm25 | http | simulated
+            topk=3,  # documents a query
+            max_chars=4000,  # of the documents in a prompt (qa.prompt=rag)
+            corpus="",  # bm25: JSONL of id, title, text
+            index_dir="",  # bm25: of indices; empty: in the user's cache
+            url="",  # http: .../retrieve; simulated: .../v1, empty: in this process
+            cache="",  # folder of what was found, to use again; empty: none
+            timeout_s=60.0,  # of one request
+            retries=4,  # of one request, before `on_failure`
+            on_failure="wait",  # wait | empty | fail
+            # simulated: a model that makes documents up
+            model="quickstart",  # in this process: a folder, a hub name
+            served_name="",  # at the URL; empty: the first one it serves
+            api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
+            max_concurrency=128,  # requests out at one URL at a time, at most
+            prompt="chat",  # chat | plain: search/simulator_prompts.py
+            temperature=0.8,
+            max_new_tokens=600,
+            noise=(0.0, 0.5),  # share of useless documents, at the first and last step
+        )
+    )
 
     # Verbal rejection sampling
     config.granularity = "trajectory"  # trajectory | step | hybrid

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax import search
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
@@ -23,8 +25,9 @@ from ovd_jax.rollout.refine import Refiner
 from ovd_jax.rollout.turns import END_TAGS, Dialogue, TurnRules
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
-from ovd_jax.search import make_search
 from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.search.simulated import LocalWriter, ServedWriter, Writer
+from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
@@ -141,12 +144,51 @@ def make_dialogue(
     )
 
 
-def make_pool(config):
+def make_search(config, *, training: bool) -> search.Search:
+    """The engine of `config.search`; see the function of the same name there."""
+    make_writer = functools.partial(simulator, config)
+    return search.make_search(config, training=training, make_writer=make_writer)
+
+
+def simulator(config) -> Writer:
+    """The model that makes up documents, behind `config.search.url` or in this
+    process."""
+    options = config.search
+    chat = find_prompt(options.prompt).chat
+    if options.url:
+        return ServedWriter(
+            make_transport(options.url, options, name=options.served_name),
+            chat=chat,
+            temperature=options.temperature,
+            max_tokens=options.max_new_tokens,
+        )
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder)
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+    )
+    return LocalWriter(
+        functools.partial(sampler, load_model(folder, config)),
+        tokenizer,
+        chat=chat,
+        identity={
+            "model": fingerprint(folder),
+            "dtype": config.compute_dtype,
+            "temperature": options.temperature,
+            "max_tokens": options.max_new_tokens,
+        },
+    )
+
+
+def make_pool(config, *, training: bool):
     """The engine of `config.search`, in threads of the first process, or in step with
     all of them where it is a model in this process; None if nothing may search."""
     if not config.turns.searches:
         return None
-    backend = make_search(config)
+    backend = make_search(config, training=training)
     if config.search.backend == "simulated" and not config.search.url:
         return SearchBatch(backend)
     return FromMain(SearchThreads(backend), "start", "take")
@@ -208,7 +250,7 @@ def served_student(
 
 
 def make_transport(urls: str, options, *, name: str) -> Transport:
-    """Requests to the servers at `urls`; `options` are the knobs `teacher.*`."""
+    """Requests to the servers at `urls`; `options` are knobs such as `teacher.*`."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
         # Not shown: it may be the key itself, which must not get into any log.
         raise ValueError(

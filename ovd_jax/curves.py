@@ -87,7 +87,8 @@ def plot_comparison(
     title: str,
     ylabel: str,
 ) -> None:
-    """Draws one colour a label: a thin line for each seed, a bold one for their mean.
+    """Draws one colour a label: a thin line for each seed, a bold one for their mean,
+    and a band of one standard deviation around it.
 
     `series` maps a label to its seeds, each a list of (step, value).
     """
@@ -102,8 +103,10 @@ def plot_comparison(
             curves = [np.array(sorted(seed), float) for seed in seeds if len(seed)]
             for curve in curves if len(curves) > 1 else []:
                 axes.plot(*curve.T, color=color, alpha=0.35, linewidth=0.9)
-            steps, mean = mean_curve(curves)
+            steps, mean, deviation = mean_curve(curves)
             if len(steps):
+                band = (mean - deviation, mean + deviation)
+                axes.fill_between(steps, *band, color=color, alpha=0.12, linewidth=0)
                 draw_line(axes, steps, mean, color)
                 ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
         label_ends(axes, ends)
@@ -236,15 +239,17 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.where(known, mean, np.nan)
 
 
-def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds where all of them have run, interpolated between their steps."""
+def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """(steps, mean over seeds, their standard deviation) where all of them have run,
+    interpolated between their steps."""
     if not curves:
-        return np.empty(0), np.empty(0)
+        return np.empty(0), np.empty(0), np.empty(0)
     first = max(curve[0, 0] for curve in curves)
     last = min(curve[-1, 0] for curve in curves)
     steps = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
     steps = steps[(steps >= first) & (steps <= last)]
-    return steps, np.mean([np.interp(steps, *curve.T) for curve in curves], axis=0)
+    values = [np.interp(steps, *curve.T) for curve in curves]
+    return steps, np.mean(values, axis=0), np.std(values, axis=0, ddof=len(curves) > 1)
 
 
 def column_edges(centers: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ def main(config):
     started = time.time()
     monitor.enable_compilation_cache()
     student = Student(config)
-    task = FromMain(make_task(config, student.tokenizer), "rewards", "grade")
+    task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
     cache = open_cache(config)
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):
@@ -43,6 +43,17 @@ def main(config):
             progress=functools.partial(on_main, Progress),
         )
     on_main(report, config, results, seconds=time.time() - started)
+
+
+def evaluation_task(config, tokenizer) -> Task:
+    """The task; where sets are named, `config.data` is theirs and nothing is trained
+    on."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        if config.eval_sets:
+            config.data = config.held_out_data = ""
+    make_search = functools.partial(build.make_search, config, training=False)
+    return make_task(config, tokenizer, make_search)
 
 
 def temperature(config, eval_set: EvalSet) -> float:

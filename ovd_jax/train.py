@@ -48,7 +48,7 @@ def main(config):
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher = build.make_teacher(config)
     sampler = build.student_sampler(config, folder, tokenizer, task)
-    pool = build.make_pool(config)
+    pool = build.make_pool(config, training=True)
     dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
     collector = make_collector(
         config, dialogue(training=True),
@@ -173,6 +173,7 @@ def longest(config) -> int:
 
 def collect(config, collector, sampler, model, step) -> RolloutBuffer:
     """The rollouts of one step, with their advantages."""
+    collector.begin(step)
     problems = collector.task.problems(step, config.problems_per_step)
     check_same(f"the problems of step {step}", problems)
     generate = functools.partial(sampler, model)

@@ -204,4 +204,5 @@ def test_a_prompt_without_a_question_is_refused():
 
 
 def test_only_prompts_of_agents_stop_at_a_query():
-    assert {name for name, prompt in PROMPTS.items() if prompt.searches} == {"search"}
+    agents = {name for name, prompt in PROMPTS.items() if prompt.searches}
+    assert agents == {"search", "search_example"}

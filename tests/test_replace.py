@@ -221,11 +221,11 @@ def test_step_replacement_goes_on_until_the_trajectory_is_accepted():
 
 
 @pytest.mark.parametrize(
-    ("rounds", "asked", "taught"), [(0, 0, 0), (1, 1, 8), (2, 2, 12), (5, 3, 14)]
+    ("rounds", "asked", "taught"), [(0, 0, 0), (1, 1, 8), (2, 2, 12), (5, 3, 15)]
 )
 def test_step_replacement_ends_after_its_rounds(rounds, asked, taught):
     """Every step is rejected: each round the teacher rewrites one more, never its own,
-    until none of the student's is left."""
+    until none of the student's is left. The teacher's last step ends the solution."""
     teacher = FakeTeacher(lambda request, rng: 0, says(RIGHT))
     student = FakeStudent(goes_on_right)
     (rollout,) = collect(

@@ -27,12 +27,16 @@ class Letters:
         return "".join(f"{chr(97 + t)}{chr(65 + t)}" for t in tokens)
 
 
-def sample(model, prompts=PROMPTS, *, seed=0, samples=2, limits=None, **changes):
+def sample(
+    model, prompts=PROMPTS, *, seed=0, samples=2, limits=None, draws=None, **changes
+):
     plain = Sampler(
         tokenizer=Letters(), stop_ids=(), max_new_tokens=NEW_TOKENS, prompt_multiple=8
     )
     generate = dataclasses.replace(plain, **changes)
-    return generate(model, prompts, seed=seed, samples=samples, limits=limits)
+    return generate(
+        model, prompts, seed=seed, samples=samples, limits=limits, draws=draws
+    )
 
 
 def tokens_of(groups):
@@ -102,6 +106,18 @@ def test_the_samples_of_a_prompt_differ(model, free):
     assert len(set(tokens_of(free))) == len(tokens_of(free))
     repeated = sample(model, [PROMPTS[2]] * 3)
     assert len(set(tokens_of(repeated))) == 6
+
+
+def test_a_number_of_its_own_makes_a_row_s_draw_independent_of_its_place(model, free):
+    """Row i is drawn from i where it is not said from what."""
+    turned = [
+        [completion.tokens for completion in reversed(group)]
+        for group in reversed(free)
+    ]
+    found = sample(model, PROMPTS[::-1], draws=[[5, 4], [3, 2], [1, 0]], min_prompts=4)
+    assert [[c.tokens for c in group] for group in found] == turned
+    (alone,) = sample(model, PROMPTS[1:2], draws=[[2]], samples=1)
+    assert alone[0].tokens == free[1][0].tokens
 
 
 @pytest.mark.parametrize("prompt_multiple", [8, 64])

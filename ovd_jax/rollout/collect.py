@@ -68,6 +68,9 @@ class Collector:
         self.tokenizer = tokenizer
         self.rules = rules
 
+    def begin(self, step: int) -> None:
+        """Which step of training follows; see `SearchCollector`."""
+
     def collect(
         self, problems: Sequence[Problem], generate: Callable, *, seed: int
     ) -> list[Group]:
@@ -118,25 +121,30 @@ class Collector:
     def continued(
         self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int
     ) -> list[Trajectory]:
-        """What the student makes of each opening, a beginning of its own."""
+        """What the student makes of each opening; one that has ended is complete."""
+        trajectories = [dataclasses.replace(o, stopped=True) for o in openings]
+        end = self.tokenizer.eos_token_id
+        going = [i for i, o in enumerate(openings) if o.tokens[-1] != end]
         budget = self.rules.max_new_tokens
         tails = generate(
-            [(*p, *o.tokens) for p, o in zip(prompts, openings, strict=True)],
+            [(*prompts[i], *openings[i].tokens) for i in going],
             seed=seed,
             samples=1,
-            limits=[budget - len(opening.tokens) for opening in openings],
+            limits=[budget - len(openings[i].tokens) for i in going],
         )
-        return [
-            self.sampled(tail, opening)
-            for opening, (tail,) in zip(openings, tails, strict=True)
-        ]
+        for i, (tail,) in zip(going, tails, strict=True):
+            trajectories[i] = self.sampled(tail, openings[i])
+        return trajectories
 
     def first_step(self, text: str | None, kept: int) -> list[int]:
-        """Tokens of the first step of the teacher's text, to stand behind `kept`; none
-        where it does not fit."""
+        """Tokens of the first step of the teacher's text, to stand behind `kept`, and
+        an end token if it is the last one too; none where it does not fit."""
         if not text:
             return []
-        tokens = self.encode(text[: self.task.step_ends(text)[0]])
+        end = self.task.step_ends(text)[0]
+        tokens = self.encode(text[:end])
+        if end == len(text) and not text.endswith("\n"):
+            tokens = [*tokens, self.tokenizer.eos_token_id]
         return tokens if kept + len(tokens) < self.rules.max_new_tokens else []
 
     def encode(self, text: str) -> list[int]:

@@ -205,7 +205,8 @@ def with_teacher_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Trajectory | None]:
     """For each draft: the accepted prefix, one step of the teacher's, and what the
-    student makes of them; None where the teacher gave no step that fits."""
+    student makes of them, unless that step was the teacher's last; None where the
+    teacher gave no step that fits."""
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     texts = collector.teacher.demonstrate(
         [

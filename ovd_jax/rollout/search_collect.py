@@ -42,6 +42,10 @@ class SearchCollector(Collector):
         )
         return super().collect(problems, converse, seed=seed)
 
+    def begin(self, step: int) -> None:
+        """Tells a simulated engine how far the training is."""
+        self.dialogue.pool.begin(step)
+
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
         """What the conversations did, and what their searches cost."""
         return search_metrics(groups) | self.dialogue.pool.metrics()

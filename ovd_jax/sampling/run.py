@@ -12,7 +12,7 @@ import numpy as np
 
 from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
-from ovd_jax.sampling.rejoin import rejoin
+from ovd_jax.sampling.rejoin import line_up, read_on
 from ovd_jax.sampling.shapes import bucket, compact, fine_bucket, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished
@@ -72,6 +72,14 @@ class Row:
         self.tokens += tokens
         self.logprobs += logprobs
         self.observed += [observed] * len(tokens)
+
+    def read(self, tokens: Sequence[int]) -> list[int]:
+        """Puts `tokens` behind a turn that has ended; gives those that are yet to be
+        read before the next is sampled, but for the very last."""
+        behind = [self.tokens[-1], *tokens[:-1]]
+        self.add(list(tokens), [0.0] * len(tokens), observed=True)
+        self.start = len(self.tokens)
+        return behind
 
 
 class Run:
@@ -230,45 +238,53 @@ class Run:
     def join(self, decoder) -> None:
         """Has rows that wait read on, and puts all into lines of their own."""
         joining = self._joining()
-        is_open = set(self._numbers_PG[self._open_PG].tolist()) | set(joining)
         observations = self._environment.observations(joining)
         cells = np.flatnonzero(self._kept_PG)
         cells = dict(zip(self._numbers_PG.flat[cells].tolist(), cells, strict=True))
+        open_ones = {*self._numbers_PG[self._open_PG].tolist(), *joining}
         numbers = [*joining, *sorted(set(cells) - set(joining))]
         rows = [self._rows[number] for number in numbers]
         own = [len(row.tokens) - row.offset - 1 for row in rows]
-        cached = [row.cached for row in rows]
-        reads = []
-        for row, tokens in zip(rows[: len(joining)], observations, strict=True):
-            reads.append([row.tokens[-1], *tokens[:-1]])
-            row.add(list(tokens), [0.0] * len(tokens), observed=True)
-            row.start = len(row.tokens)
+        cached = max(row.cached for row in rows)
+        reads = [
+            row.read(tokens)
+            for row, tokens in zip(rows[: len(joining)], observations, strict=True)
+        ]
         for row in rows:
             row.offset = len(row.tokens) - 1
-        limits = [
-            self._end(row) - row.offset if number in is_open else 0
-            for number, row in zip(numbers, rows, strict=True)
-        ]
         height = bucket(max(len(rows), self._sampler.min_rows))
         height = round_up(height, row_shards())
-        reading = round_up(bucket(len(joining)), row_shards())
-        reads_JW, counts_J = right_pad(reads, reading, 1)
-        wide = fine_bucket(max(reads_JW.shape[1], _MIN_READ))
-        reads_JW = np.pad(reads_JW, ((0, 0), (0, wide - reads_JW.shape[1])))
-        counts_J[len(joining) :] = 0
+        reads_JW, counts_J = to_read(reads, height)
         self._given = self._count = 1
         self.slots = self._slots(1)
-        columns = (
-            [cells[number] for number in numbers], own,
-            [row.tokens[-1] for row in rows], limits, [row.offset for row in rows],
-            numbers, [number in is_open for number in numbers], [1] * len(rows),
-        )  # fmt: skip
-        padded = [np.pad(np.array(x), (0, height - len(rows))) for x in columns]
-        cells_B, own_B, lasts_B, limits_B, offsets_B, numbers_B, *flags = padded
-        self._numbers_PG = numbers_B[:, None]
-        self._open_PG, self._kept_PG = (x[:, None].astype(bool) for x in flags)
-        self.state = rejoin(
-            decoder, self.state, cells_B, own_B, reads_JW, counts_J, lasts_B, limits_B,
-            row_rngs(self._seed, self._draws[self._numbers_PG]), offsets_B,
-            width=fine_bucket(max(_MIN_WIDTH, max(cached) + wide)), slots=self.slots,
-        )  # fmt: skip
+
+        def column(values) -> np.ndarray:
+            return np.pad(np.array(list(values)), (0, height - len(rows)))
+
+        is_open_B = column(number in open_ones for number in numbers)
+        self._numbers_PG = column(numbers)[:, None]
+        self._open_PG = is_open_B[:, None]
+        self._kept_PG = column(True for _ in rows)[:, None]
+        state = line_up(
+            self.state,
+            column(cells[number] for number in numbers),
+            column(own),
+            column(row.tokens[-1] for row in rows),
+            is_open_B * column(self._end(row) - row.offset for row in rows),
+            row_rngs(self._seed, self._draws[self._numbers_PG]),
+            column(row.offset for row in rows),
+            width=fine_bucket(max(_MIN_WIDTH, cached + reads_JW.shape[1])),
+            slots=self.slots,
+        )
+        self.state = read_on(decoder, state, reads_JW, counts_J)
+
+
+def to_read(reads: list[list[int]], height: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, counts) of a quarter of `height` rows, half of them or all: few shapes,
+    for each is a program of its own."""
+    rows = max(bucket(len(reads)), height // 4)
+    rows = min(round_up(rows, row_shards()), height)
+    tokens_JW, counts_J = right_pad(reads, rows, 1)
+    counts_J[len(reads) :] = 0
+    width = bucket(max(tokens_JW.shape[1], _MIN_READ))
+    return np.pad(tokens_JW, ((0, 0), (0, width - tokens_JW.shape[1]))), counts_J

@@ -7,9 +7,10 @@ import numpy as np
 
 from ovd_jax.learning.sharding import row_shards
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling.decode import prefill, row_rngs, unstack
+from ovd_jax.sampling.decode import prefill, row_rngs
+from ovd_jax.sampling.decoder import unstack
 from ovd_jax.sampling.run import Completion, Environment, Row, Run
-from ovd_jax.sampling.shapes import bucket, right_pad, round_up
+from ovd_jax.sampling.shapes import bucket, fine_bucket, right_pad, round_up
 
 _NEVER = np.iinfo(np.int32).max  # more tokens than any completion has
 
@@ -102,8 +103,11 @@ class Sampler:
             self, rows, numbers_PG,
             seed=seed, draws=draws_PG.ravel(), environment=environment,
         )  # fmt: skip
+        multiple = self.prompt_multiple
+        if environment is not None:  # prompts of all lengths: what was said so far
+            multiple = fine_bucket(max(map(len, prompts)))
         run.state = prefill(
-            model, *right_pad(prompts, grid[0], self.prompt_multiple), limits_PG,
+            model, *right_pad(prompts, grid[0], multiple), limits_PG,
             row_rngs(seed, draws_PG), run.stop_ids, slots=run.slots, **run.sampling,
         )  # fmt: skip
         decoder = unstack(model)

@@ -35,8 +35,8 @@ class Query:
 class SearchBackend(Protocol):
     """A search engine.
 
-    To add one, write a class with these members and build it in
-    `ovd_jax/search/__init__.py`.
+    To add one, write a class with these members and build it in `make_search`
+    of `ovd_jax/build.py`.
     """
 
     def search(

@@ -30,6 +30,10 @@ class SearchThreads:
                 self._backend.search, [query], seed=seed
             )
 
+    def begin(self, step: int) -> None:
+        """What is searched from now on belongs to this step of training."""
+        self._backend.begin(step)
+
     def take(self, keys: Sequence[tuple]) -> list[tuple[Document, ...]]:
         """What was found under each key, once all of it is there. Raises SearchError;
         then nothing is under way any more."""
@@ -66,6 +70,10 @@ class SearchBatch:
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Notes (key, query, seed) each."""
         self._started |= {key: (query, seed) for key, query, seed in searches}
+
+    def begin(self, step: int) -> None:
+        """What is searched from now on belongs to this step of training."""
+        self._backend.begin(step)
 
     def take(self, keys: Sequence[tuple]) -> list[tuple[Document, ...]]:
         """What is found under each key. Raises SearchError."""

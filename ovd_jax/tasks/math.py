@@ -7,8 +7,9 @@ from typing import Any
 
 from ovd_jax.tasks.answers import extract_answer
 from ovd_jax.tasks.base import Grade, Problem
+from ovd_jax.tasks.compare import choice_letter
 from ovd_jax.tasks.dataset import Dataset
-from ovd_jax.tasks.grading import Grader, choice_letter
+from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import neutralize, special_tokens

@@ -46,6 +46,18 @@ PROMPTS = {
         "as in <answer> Lake Baikal </answer>.\nQuestion: {question}\n",
         _AGENT,
     ),
+    # The same by an example, for models that follow no instructions (prompt_template:
+    # plain).
+    "search_example": QAPrompt(
+        "Question: In which country was the painter of The Scream born?\n"
+        "<think> The Scream was painted by Edvard Munch. I need to know where he was "
+        "born. </think>\n<search> Edvard Munch birthplace </search>\n"
+        "<information>\nDoc 1(Title: Edvard Munch) Edvard Munch was a painter. He was "
+        "born in a farmhouse in Adalsbruk, Norway.\n</information>\n"
+        "<think> Adalsbruk is in Norway. </think>\n<answer> Norway </answer>\n\n"
+        "Question: {question}\n<think>",
+        _AGENT,
+    ),
     # Reasoning without an engine: R1's prompt as well.
     "cot": QAPrompt(
         "Answer the question below. First reason step by step between <think> and "

@@ -8,41 +8,34 @@ In place of `answer` it may have `answers`, any one of which is right. GAIA's ow
 
 import collections
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ovd_jax.tasks.answers import last_boxed
 from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.hub import hub_rows, is_hub_name
 from ovd_jax.tasks.world import world_named, world_problems
 
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
-HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation", "dev")}
-CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
+SPLITS = ("train", "eval")
 
 
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     """The problems of one split, "train" or "eval", in file order.
 
     `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
-    made-up world ("world", or "world:1" for another seed), or a hub data set as
-    "owner/name" or "owner/name:config", whose "test" split (or else its "validation" or
-    "dev" split) is "eval".
+    made-up world ("world", or "world:1" for another seed), or what `hub_rows` reads.
     """
-    if split not in HUB_SPLITS:
+    if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
     if world := world_named(data):
         return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)
-    if (data and Path(data).is_dir()) or (
-        HUB_NAME.fullmatch(data) and not data.endswith((".json", ".jsonl"))
-    ):
-        return tuple(_hub_problems(data, split))
+    if is_hub_name(data):
+        rows = hub_rows(data, split)
+        return tuple(_problem(row, f"{data}, {row['id']}") for row in rows)
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
     raise ValueError(
         f"There is no file {data!r}, and it is not a hub name such as "
@@ -106,7 +99,7 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
         if key not in row:
             raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
     texts = {key: _text(row, key, where) for key in REQUIRED}
-    if texts["split"] not in HUB_SPLITS:
+    if texts["split"] not in SPLITS:
         raise ValueError(
             f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
@@ -140,71 +133,3 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
             "write the character itself."
         ) from None
     return value
-
-
-def _hub_problems(data: str, split: str) -> Iterator[Problem]:
-    name, _, config = data.partition(":") if not Path(data).is_dir() else (data, "", "")
-    rows = _hub_rows(name, config, split)
-    for number, row in enumerate(rows):
-        where = f"{data}, row {number} of {split!r}"
-        question = row.get("question") or row.get("problem")
-        solution = str(row.get("solution") or "")
-        answers = _hub_answers(row)
-        answer = answers[0] if answers else ""
-        if "####" in answer:  # GSM8K
-            solution, _, answer = CALCULATOR_MARK.sub("", answer).rpartition("####")
-            answer = answer.replace(",", "")
-            answers = []
-        elif not answer:  # MATH
-            answer = last_boxed(solution) or ""
-        if not question or not answer.strip():
-            raise ValueError(
-                f"{where} has the columns {sorted(row)}, in which no question or no "
-                "answer was found; write the rows to a JSONL file and pass that."
-            )
-        fields = {"question": question, "answer": answer.strip(), "source": name}
-        fields |= {"id": f"{name}/{split}/{number}", "split": split}
-        fields |= {"answers": answers if len(answers) > 1 else []}
-        yield _problem(fields | {"solution": solution.strip()}, where)
-
-
-def _hub_answers(row: dict[str, Any]) -> list[str]:
-    """All that the columns of a known question answering set call right."""
-    found = []
-    # NQ-open, HotpotQA; TriviaQA; FlashRAG's copies; PopQA; Musique
-    for key in ("answer", "golden_answers", "possible_answers", "answer_aliases"):
-        value = row.get(key)
-        if key == "possible_answers" and isinstance(value, str):
-            value = json.loads(value)
-        if isinstance(value, dict):
-            value = [value.get("value"), *value.get("aliases", ())]
-        found += value if isinstance(value, list) else [value]
-    texts = [str(answer).strip() for answer in found if answer is not None]
-    return list(dict.fromkeys(text for text in texts if text))
-
-
-def _hub_rows(name: str, config: str, split: str) -> Any:
-    remedy = "pass the path of a JSONL file instead"
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(
-            f"{name!r} is on the hub, and reading it needs the library `datasets` "
-            f"({error}): pip install 'ovd_jax[hub]', or {remedy}."
-        ) from None
-    try:
-        configs = datasets.get_dataset_config_names(name)
-        usual = [c for c in ("default", "main") if c in configs]
-        if not config and not usual and len(configs) > 1:
-            raise ValueError(f"name one of its configs {configs}, as '{name}:CONFIG'")
-        config = config or (usual or configs)[0]
-        splits = datasets.get_dataset_split_names(name, config)
-        found = next((s for s in HUB_SPLITS[split] if s in splits), None)
-        if found is None:
-            raise ValueError(f"of {HUB_SPLITS[split]} it has none, only {splits}")
-        return datasets.load_dataset(name, config, split=found)
-    except Exception as error:  # `datasets` raises a dozen unrelated types
-        raise ValueError(
-            f"The hub data set {name!r} could not be read: {error}. Check its name and "
-            f"the connection, or {remedy}."
-        ) from error
