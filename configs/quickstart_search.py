@@ -15,7 +15,14 @@ def get_config():
     config.prompt_template = "plain"
     config.qa.prompt = "world"
     config.model = "world"
-    config.search.backend = "simulated"
+    config.search.backend = "simulated"  # or bm25: `--config.search.backend=bm25`
+    config.search.corpus = "world"
+    config.search.model = "world"
+    config.search.prompt = "world"
+    config.search.topk = 2
+    config.search.max_new_tokens = 48
+    config.search.temperature = 0.5
+    config.search.noise = (0.0, 0.25)
     config.turns.searches = 4
     config.turns.total_tokens = 320
     config.turns.observation_tokens = 96
