@@ -8,8 +8,9 @@ from ovd_jax.rollout.refine import Refiner
 from ovd_jax.rollout.turns import Finding
 from ovd_jax.search.base import Document
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
-from ovd_jax.teacher.prompts import PROMPTS, fill
+from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.teacher.roles import Roles
+from ovd_jax.teacher.wording import fill
 
 ASKED = ScoreRequest("Who?", "", "<search> who </search>", whole=False)
 

@@ -16,6 +16,7 @@ from search_fakes import (
 
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
+from ovd_jax.rollout.search_collect import solve
 from ovd_jax.rollout.search_metrics import search_metrics
 from ovd_jax.rollout.turns import Action, action, first_turn
 from ovd_jax.search.base import Document, SearchError
@@ -279,6 +280,23 @@ def test_the_golds_of_its_own_question_go_with_a_rewritten_query():
         ("bad", "Who?", ("Ada",)), ("Who?", "Who?", ("Ada",)),
         ("bad", "Where?", ("London",)), ("Where?", "Where?", ("London",)),
     }  # fmt: skip
+
+
+def test_a_teacher_alone_answers_turn_by_turn_without_golds():
+    engine = Engine()
+
+    def write(request, rng):
+        if "<information>" in request.prefix or request.question == "Where?":
+            return ANSWER.format("Ada Byron")
+        return SEARCH.format(request.question) if request.question == "Who?" else "hm"
+
+    teacher = fakes.FakeTeacher(demonstrate=write)
+    problems = [problem("Who?"), problem("Where?"), problem("Why?")]
+    who, where, why = solve(teacher, dialogue(engine), problems, seed=0)
+    assert who.startswith(SEARCH.format("Who?") + "\n<information>")
+    assert who.endswith(ANSWER.format("Ada Byron"))
+    assert (where, why) == (ANSWER.format("Ada Byron"), "")
+    assert [(q.text, q.question) for q in engine.queries] == [("Who?", "")]
 
 
 def test_whole_solutions_of_a_teacher_are_refused():

@@ -14,7 +14,9 @@ from ovd_jax.rollout.search_metrics import search_metrics
 from ovd_jax.rollout.trajectory import Group, Trajectory, make_conversation
 from ovd_jax.rollout.turns import Dialogue, action, first_turn
 from ovd_jax.search.tags import ANSWER
+from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
+from ovd_jax.teacher.base import DemonstrationRequest, Teacher
 
 
 class SearchCollector(Collector):
@@ -33,14 +35,20 @@ class SearchCollector(Collector):
             )
 
     def collect(
-        self, problems: Sequence[Problem], generate: Callable, *, seed: int
+        self,
+        problems: Sequence[Problem],
+        generate: Callable,
+        *,
+        seed: int,
+        stream: Callable | None = None,
     ) -> list[Group]:
-        """As `Collector.collect`, each trajectory a conversation; `generate` is the
-        sampler, with a model."""
-        converse = functools.partial(
-            self.dialogue.generate, generate, problems=problems
-        )
-        return super().collect(problems, converse, seed=seed)
+        """As `Collector.collect`, each trajectory a conversation; `generate` and
+        `stream` are the sampler's, with a model."""
+        converse = functools.partial(self.dialogue.generate, problems=problems)
+        if stream is not None:
+            stream = functools.partial(converse, stream)
+        generate = functools.partial(converse, generate)
+        return super().collect(problems, generate, seed=seed, stream=stream)
 
     def begin(self, step: int) -> None:
         """Tells a simulated engine how far the training is."""
@@ -59,6 +67,8 @@ class SearchCollector(Collector):
         searching = [
             i for i, o in enumerate(openings) if action(o.turns[-1]).kind != ANSWER
         ]
+        if not searching:
+            return trajectories
         opened, asked, behind = (
             [x[i] for i in searching] for x in (openings, problems, prompts)
         )
@@ -118,3 +128,30 @@ def with_reading(opening: Trajectory, tokens: Sequence[int]) -> tuple[tuple, ...
     size = len(tokens)
     added = (tuple(tokens), (0.0,) * size, (False,) * size, (True,) * size)
     return tuple(a + b for a, b in zip(pieces(opening), added, strict=True))
+
+
+def solve(
+    teacher: Teacher, dialogue: Dialogue, problems: Sequence[Problem], *, seed: int
+) -> list[str]:
+    """What the teacher answers by itself: turn by turn, with what its queries find."""
+    texts = [""] * len(problems)
+    going = list(range(len(problems)))
+    for number in range(dialogue.rules.searches + 1):
+        replies = teacher.demonstrate(
+            [DemonstrationRequest(problems[i].asked, texts[i]) for i in going],
+            seed=derive(seed, "turn", number),
+        )
+        turns = [first_turn(reply or "") for reply in replies]
+        wrote = {i: turn for i, turn in zip(going, turns, strict=True) if turn}
+        for i, turn in wrote.items():
+            texts[i] += turn
+        going = [i for i, turn in wrote.items() if action(turn).kind != ANSWER]
+        found = dialogue.look_up(
+            [wrote[i] for i in going],
+            [dialogue.rules.observation_tokens] * len(going),
+            seed=derive(seed, "search", number),
+            problems=[problems[i] for i in going],
+        )
+        for i, tokens in zip(going, found, strict=True):
+            texts[i] += dialogue.decode(tokens)
+    return texts

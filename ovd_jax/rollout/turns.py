@@ -15,7 +15,6 @@ from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.tags import ANSWER, SEARCH, contents
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
-from ovd_jax.teacher.base import DemonstrationRequest, Teacher
 from ovd_jax.text import special_tokens
 
 END_TAGS = (f"</{SEARCH}>", f"</{ANSWER}>")  # the first of them ends a turn
@@ -237,35 +236,6 @@ class Dialogue:
         environment = Conversations(self, rows, seed=derive(seed, "look up"))
         environment.start(range(len(rows)))
         return environment.observations(range(len(rows)))
-
-    def demonstrated(
-        self, teacher: Teacher, problems: Sequence[Problem], *, seed: int
-    ) -> list[str]:
-        """The conversations of `teacher` in the student's place, as far as it got."""
-        texts = [""] * len(problems)
-        going = list(range(len(problems)))
-        for round_ in range(self.rules.searches + 1):
-            requests = [DemonstrationRequest(problems[i].asked, texts[i]) for i in going]
-            answers = teacher.demonstrate(requests, seed=derive(seed, round_))
-            turns = {
-                i: turn
-                for i, text in zip(going, answers, strict=True)
-                if (turn := first_turn(text or ""))
-            }
-            for i, turn in turns.items():
-                texts[i] += turn
-            going = [i for i, turn in turns.items() if action(turn).kind == SEARCH]
-            if not going or round_ == self.rules.searches:
-                break
-            found = self.look_up(
-                [turns[i] for i in going],
-                [self.rules.observation_tokens] * len(going),
-                seed=derive(seed, round_, "look up"),
-                problems=[problems[i] for i in going],
-            )
-            for i, tokens in zip(going, found, strict=True):
-                texts[i] += self.decode(tokens)
-        return texts
 
     def query(self, text: str, problem: Problem | None) -> Query:
         """What the engine is asked."""

@@ -26,6 +26,7 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             seed=config.seed,
             template=config.prompt_template,
             tokenizer=tokenizer,
+            step_rule=config.step_rule,
             max_prompt_tokens=config.max_prompt_tokens,
         )
     if config.task == "qa":

@@ -8,9 +8,11 @@ search engine is taught the one world that runs are about.
 import random
 from collections.abc import Callable
 
+from ovd_jax.search.base import Query
 from ovd_jax.search.observation import observation
-from ovd_jax.search.tags import INFORMATION, contents
+from ovd_jax.search.simulator_prompts import ask, find_prompt, written
 from ovd_jax.tasks.demonstrations import Branch, Example
+from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
 from ovd_jax.tasks.world import Fact, Question, World
 from ovd_jax.tasks.world_turns import (
     State,
@@ -34,7 +36,8 @@ def information(facts: list[Fact]) -> str:
 
 
 def prompt(question: str) -> str:
-    return f"Question: {question}\n"
+    """How the student is asked, and the agent too."""
+    return QA_PROMPTS["world"].text.format(question=question)
 
 
 def conversation(world: World, question: Question, rng: random.Random, write: Callable):
@@ -106,8 +109,11 @@ def simulation(world: World, rng: random.Random) -> Example:
     query = query_of(text) or rng.choice(need.queries if need else [state.question.start])
     useful = rng.random() < 0.8
     facts = (world.find if useful else world.noise)(query, rng, _FOUND)
-    asked = f"Search: {query}\n{'useful' if useful else 'noisy'}\n"
-    (documents,) = contents(information(facts), INFORMATION)
+    asked = ask(
+        find_prompt("world"), Query(query), count=_FOUND, noisy=not useful,
+        special_tokens=(),
+    )  # fmt: skip
+    documents = written([fact.document for fact in facts])
     return Example(((asked, 0.0), (documents, 1.0)))
 
 
