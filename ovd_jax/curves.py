@@ -198,7 +198,9 @@ def draw_by_source(
         key for row in metrics for key in row if key.partition("/")[0] == name
     )
     ends = []
-    for index, label in enumerate(sorted(labels, key=lambda label: (len(label), label))):
+    for index, label in enumerate(
+        sorted(labels, key=lambda label: (len(label), label))
+    ):
         color = PALETTE[index % len(PALETTE)]
         steps, train, held_out = columns(metrics, label, f"eval_{label}")
         measured = np.isfinite(held_out)

@@ -238,9 +238,7 @@ def to_batch(config, buffer: RolloutBuffer):
     return batch, shape
 
 
-def measure(
-    config, folder, tokenizer, task, model, dialogue=None
-) -> dict[str, float]:
+def measure(config, folder, tokenizer, task, model, dialogue=None) -> dict[str, float]:
     """The student's held-out accuracy, and the task's own metrics of its answers, all
     named "eval_...\"."""
     sampler = build.student_sampler(

@@ -25,7 +25,9 @@ def world_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word of the made-up world or a tag, with or without a space before
     it; other text is spelled."""
     words = vocabulary()
-    ends = "|".join(rf"{re.escape(w)}(?!\w)" if w.isalpha() else re.escape(w) for w in words)
+    ends = "|".join(
+        rf"{re.escape(w)}(?!\w)" if w.isalpha() else re.escape(w) for w in words
+    )
     pieces = [f"{space}{word}" for space in ("", " ") for word in words]
     letters = [*string.printable.strip(), " ", "\n"]
     pieces += [letter for letter in letters if letter not in pieces]

@@ -89,7 +89,9 @@ CITIES = _names(
     60, "al bru dor el fal gren hav il kor lun mor ost pra ral sel tor ul vel",
     "burg dale ford gate holm stad ville wick",
 )  # fmt: skip
-COUNTRIES = _names(20, "bel cal dar fro gor hel lor nav tel tur", "a o u", "land nia ria")
+COUNTRIES = _names(
+    20, "bel cal dar fro gor hel lor nav tel tur", "a o u", "land nia ria"
+)
 
 _WORDS = {"job": JOBS, "country": COUNTRIES}
 
@@ -129,7 +131,9 @@ class Need:
     def queries(self) -> tuple[str, str]:
         """Two ways to search for it: a few words, and a question."""
         relation = RELATIONS[self.relation]
-        return relation.query.format(x=self.subject), relation.ask.format(x=self.subject)
+        return relation.query.format(x=self.subject), relation.ask.format(
+            x=self.subject
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,5 +307,7 @@ def vocabulary() -> tuple[str, ...]:
     texts = ["Question: Doc Title Search useful noisy That does not help I need the of"]
     texts += [text for r in RELATIONS.values() for text in (r.sentence, r.ask, r.query)]
     texts += [*RELATIONS, *JOBS, *FIRST_NAMES, *LAST_NAMES, *CITIES, *COUNTRIES]
-    words = re.findall(r"[A-Za-z]{2,}|[^\w\s{}]", " ".join(texts).replace("{x}", "").replace("{y}", ""))
+    words = re.findall(
+        r"[A-Za-z]{2,}|[^\w\s{}]", " ".join(texts).replace("{x}", "").replace("{y}", "")
+    )
     return tuple(dict.fromkeys([*TAGS, *words, "I", "a", *"0123456789"]))

@@ -106,7 +106,9 @@ def simulation(world: World, rng: random.Random) -> Example:
         state.read("", world.find(right_turn(state), rng, _FOUND))
     text = slip(state, rng) if rng.random() < 0.2 else right_turn(state)
     need = state.follow()[1]
-    query = query_of(text) or rng.choice(need.queries if need else [state.question.start])
+    query = query_of(text) or rng.choice(
+        need.queries if need else [state.question.start]
+    )
     useful = rng.random() < 0.8
     facts = (world.find if useful else world.noise)(query, rng, _FOUND)
     asked = ask(

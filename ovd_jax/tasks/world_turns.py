@@ -186,7 +186,9 @@ def _other_query(state: State, right: str, rng: random.Random) -> str:
             need.subject,
             need.phrase,
             rng.choice(Need(need.subject, relation).queries),
-            rng.choice(Need(state.question.start, state.question.relations[-1]).queries),
+            rng.choice(
+                Need(state.question.start, state.question.relations[-1]).queries
+            ),
             *state.queries[-1:],
         ]
     )
