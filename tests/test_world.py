@@ -4,10 +4,10 @@ import random
 
 import pytest
 
+from ovd_jax.models.embedded import world_tokenizer
 from ovd_jax.search.observation import observation
 from ovd_jax.search.tags import TAGS
 from ovd_jax.sft import encode
-from ovd_jax.models.embedded import world_tokenizer
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.tasks.world import Fact, Need, Question, World, read_facts
 from ovd_jax.tasks.world_examples import judgement, world_examples
@@ -66,7 +66,8 @@ def test_held_out_questions_share_no_fact_with_the_training_ones(hops):
         }
         for split in ("train", "eval")
     }
-    assert used["train"] and used["eval"]
+    assert used["train"]
+    assert used["eval"]
     assert not used["train"] & used["eval"]
 
 
@@ -150,7 +151,8 @@ def test_the_tokenizer_gives_back_every_text_and_a_tag_is_a_token():
     for text in texts[:-1]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids) == text
-        assert len(ids) < 20 and tokenizer.unk_token_id not in ids
+        assert len(ids) < 20
+        assert tokenizer.unk_token_id not in ids
     for tag in TAGS:
         assert len(tokenizer(tag)["input_ids"]) == 1
         assert len(tokenizer(f" {tag}")["input_ids"]) == 1

@@ -39,7 +39,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
     raise ValueError(
         f"There is no file {data!r}, and it is not a hub name such as "
-        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}, world."
+        f"'openai/gsm8k:main'. Pass a JSONL path, or one of {samples}, world."
     )
 
 

@@ -3,9 +3,9 @@
     Where was the mother of Mira Sollan born?
     The mother of Mira Sollan is Tova Rendik.     Tova Rendik was born in Velholm.
 
-A seed draws who is related to whom out of fixed names, so nothing about one world can be
-known from another: its documents must be read. A quarter of the people and cities, who
-are related only among themselves, is held out.
+A seed draws who is related to whom out of fixed names, so nothing about one world can
+be known from another: its documents must be read. A quarter of the people and cities,
+who are related only among themselves, is held out.
 """
 
 import dataclasses
@@ -265,7 +265,7 @@ def world_named(name: str) -> World | None:
 
 
 def world_problems(world: World, split: str) -> tuple[Problem, ...]:
-    """As many questions of two hops as of one, of the split "train" or "eval", mixed."""
+    """As many questions of two hops as of one, mixed; `split` is train or eval."""
     rng = random.Random(f"problems {world.seed} {split}")
     pools = [world.questions(split, hops) for hops in (1, 2)]
     size = min(map(len, pools))

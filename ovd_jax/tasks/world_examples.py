@@ -1,8 +1,8 @@
 """Examples for the tiny models of the made-up world.
 
-The student and the environment agent's judgement are taught on worlds of their own, a new
-one each step, so that they learn to read and not what is so; only the agent's part as a
-search engine is taught the one world that runs are about.
+The student and the environment agent's judgement are taught on worlds of their own, a
+new one each step, so that they learn to read and not what is so; only the agent's part
+as a search engine is taught the one world that runs are about.
 """
 
 import random
@@ -127,8 +127,8 @@ def draw(world: World, rng: random.Random, split: str = "train") -> Question:
 def world_examples(
     *, seed: int, judged_share: float, simulated_share: float, hasty_share: float
 ) -> Callable[[int, int], list[Example]]:
-    """`(step, count) -> examples`: shares of judgements and simulated searches, the rest
-    demonstrations."""
+    """`(step, count) -> examples`: shares of judgements and simulated searches, and for
+    the rest demonstrations."""
     known = World()
 
     def one(fresh: World, rng: random.Random) -> Example:

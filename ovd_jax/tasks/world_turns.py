@@ -1,4 +1,4 @@
-"""Turns of a search agent in the made-up world: the right one, wrong ones, their scores.
+"""Turns of a search agent in the made-up world: the right one, slips, their scores.
 
 A turn is a thought, then a query or an answer:
 
@@ -83,10 +83,10 @@ def query_of(text: str) -> str | None:
 def score_turn(state: State, text: str) -> int:
     """The exact score of a turn, 0 to 9.
 
-    0: no turn at all. Answers: 9 if what was read says so, else 1. Queries: 9 for what is
-    needed next, 7 if worded oddly, 4 if a word too broad or too narrow or asked just
-    before, 3 if nothing is needed any more, 1 about somebody else. A thought that tells
-    what was not read costs all above 5.
+    0: no turn at all. Answers: 9 if what was read says so, else 1. Queries: 9 for what
+    is needed next, 7 if worded oddly, 4 if too broad, too narrow or asked just before,
+    3 if nothing is needed any more, 1 about somebody else. A thought that tells what
+    was not read costs all above 5.
     """
     match = _TURN.fullmatch(text)
     if not match:
@@ -158,7 +158,7 @@ def _garbled(state: State, right: str, rng: random.Random) -> str:
 def _guess(state: State, right: str, rng: random.Random) -> str:
     """An answer that nobody gave."""
     fact = rng.choice(state.facts or [Fact("", "", _somebody(rng))])
-    thought = fact.sentence if fact.relation else f"I need the answer."
+    thought = fact.sentence if fact.relation else "I need the answer."
     value = rng.choice((fact.value, _somebody(rng)))
     return turn(thought, "answer", value)
 
