@@ -110,7 +110,7 @@ def get_config():
             backend="none",  # none | bm25 | http | simulated
             topk=3,  # documents a query
             max_chars=4000,  # of the documents in a prompt (qa.prompt=rag)
-            corpus="",  # bm25: JSONL of id, title, text
+            corpus="",  # bm25: JSONL of id, title, text; or world: the made-up one
             index_dir="",  # bm25: of indices; empty: in the user's cache
             url="",  # http: .../retrieve; simulated: .../v1, empty: in this process
             cache="",  # folder of what was found, to use again; empty: none
@@ -122,7 +122,7 @@ def get_config():
             served_name="",  # at the URL; empty: the first one it serves
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
             max_concurrency=128,  # requests out at one URL at a time, at most
-            prompt="chat",  # chat | plain: search/simulator_prompts.py
+            prompt="chat",  # chat | plain | world: search/simulator_prompts.py
             temperature=0.8,
             max_new_tokens=600,
             noise=(0.0, 0.5),  # share of useless documents, at the first and last step

@@ -41,11 +41,14 @@ from ovd_jax.teacher.transport import Transport
 def find_model(name: str, role: str) -> Path:
     """The Hugging Face folder of `name`.
 
-    That is `quickstart` (the embedded `role`, student or teacher), `smollm2` (what
+    That is `quickstart` (the embedded `role`, student or teacher), `world` (the same of
+    the made-up world: student or teacher), `smollm2` (what
     launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
     """
     if name == "quickstart":
         return embedded.FOLDER / role
+    if name == "world":
+        return embedded.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
             raise ValueError(

@@ -14,7 +14,7 @@ from ovd_jax.ahead import check as check_ahead
 from ovd_jax.batches import collect, to_batch
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
-from ovd_jax.evaluation.measures import accuracy
+from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
@@ -77,7 +77,7 @@ def main(config):
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
     on_main(flags.save, config, config.run_dir)
 
-    def held_out_accuracy(model):
+    def held_out(model):
         return measure(config, folder, tokenizer, task, model, dialogue(training=False))
 
     monitor, watch = Monitor(), Watch.of(config.collapse)
@@ -86,7 +86,7 @@ def main(config):
             row = {}
             if step == 0 or (config.eval_every and step % config.eval_every == 0):
                 with monitor.time("evaluate"):
-                    row["eval_accuracy"] = held_out_accuracy(state.model)
+                    row |= held_out(state.model)
             if step == 0 and teacher:
                 row["teacher_accuracy"] = teacher_accuracy(
                     config, teacher, task, dialogue(training=False)
@@ -113,8 +113,7 @@ def main(config):
                 ahead.save()
             checkpoints.save(state, unit=learner.steps_a_batch)
             stop_if_collapsed(watch, row, checkpoints, state)
-        final = held_out_accuracy(state.model)
-        run.log(config.num_steps, {"eval_accuracy": final})
+        run.log(config.num_steps, held_out(state.model))
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
@@ -194,8 +193,9 @@ def longest(config) -> int:
     return turns.total_tokens if turns.searches else config.max_new_tokens
 
 
-def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
-    """Held-out accuracy of the student."""
+def measure(config, folder, tokenizer, task, model, dialogue=None) -> dict[str, float]:
+    """The student's held-out accuracy, and the task's own metrics of its answers, all
+    named "eval_..."."""
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
@@ -217,7 +217,8 @@ def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
         samples=config.eval_samples,
         seed=config.seed,
     )
-    return accuracy(results)
+    row = {"accuracy": accuracy(results)} | grade_metrics(results)
+    return {f"eval_{name}": value for name, value in row.items()}
 
 
 def teacher_accuracy(config, teacher, task, dialogue=None) -> float:
