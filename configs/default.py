@@ -31,6 +31,8 @@ def get_config():
     config.data = "openai/gsm8k:main"  # math: a JSONL path or a hub name[:config]
     config.held_out_data = ""  # math: the same; empty: rows of `data` kept aside
     config.prompt_template = "chat"  # math: chat | plain | qwen_boxed
+    # How a solution is cut into steps: tasks/steps.py (arithmetic: always lines)
+    config.step_rule = "lines"  # lines | blank_lines | sentences | step_n | tags
 
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name
@@ -56,7 +58,9 @@ def get_config():
     config.teacher = ConfigDict(
         dict(
             model="quickstart",  # or a folder, a hub name
-            prompt="embedded",  # embedded | digits | one_to_ten: teacher/prompts.py
+            # embedded | digits | one_to_ten, or a JSON file: teacher/prompts.py.
+            # digits_reference | one_to_ten_reference show the judge the gold answer.
+            prompt="embedded",
             score_rule="sample",  # sample | argmax | expected
             score_temperature=0.7,  # of `sample`
             temperature=0.7,  # of demonstrations
@@ -85,6 +89,9 @@ def get_config():
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
     config.max_replaced_steps = 4  # replacement `step`: rounds a trajectory
+    # Of rejected ones the teacher says why: kept in samples.jsonl, or also shown to the
+    # student, whose revision takes the place of a demonstration if it is right.
+    config.feedback = "none"  # none | keep | revise; not with the prompt `embedded`
 
     # Credit
     config.credit = "trajectory"  # trajectory | step | hybrid
@@ -102,6 +109,9 @@ def get_config():
     config.kl_coef = 0.001  # k3 KL to the starting model
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
+    # Batches collected ahead, 0 or 1: with 1 the teacher judges the next one during an
+    # update, and samples are one batch old; needs importance_cap, and one process
+    config.async_batches = 0
     config.optimizer = ConfigDict(
         dict(
             learning_rate=1e-6,
@@ -118,6 +128,7 @@ def get_config():
     config.length_multiple = 16  # completions share stretches of such a length
 
     # Evaluation, logging and checkpoints
+    config.evaluate = "student"  # student | teacher (as a judge): launch/evaluate.py
     config.eval_every = 10  # steps; 0: only before and after
     config.eval_problems = 200  # of each set, spread over it; eval_sets: 0 takes all
     config.eval_samples = 1  # completions a problem: avg@k and pass@k

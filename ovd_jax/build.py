@@ -23,7 +23,7 @@ from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
-from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.transport import Transport
 
 
@@ -110,13 +110,8 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
 
 def make_teacher(config):
     """The teacher behind `config.teacher.url`, or in this process if there is none."""
-    options = config.teacher
-    if options.prompt not in PROMPTS:
-        raise ValueError(
-            f"teacher.prompt {options.prompt!r} is not one of {', '.join(PROMPTS)}."
-        )
-    if options.url:  # of several processes the first one asks
-        return FromMain(served_teacher(config), "score", "demonstrate")
+    if config.teacher.url:  # of several processes the first one asks
+        return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
     return local_teacher(config)
 
 
@@ -126,7 +121,7 @@ def served_teacher(config) -> OpenAITeacher:
     transport = make_transport(options.url, options, name=options.served_name)
     return OpenAITeacher(
         transport,
-        prompt=PROMPTS[options.prompt],
+        prompt=load_prompt(options.prompt),
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
         temperature=options.temperature,
@@ -191,7 +186,7 @@ def local_teacher(config) -> LocalTeacher:
             label_probabilities, model, rows=options.rows
         ),
         tokenizer=tokenizer,
-        prompt=PROMPTS[options.prompt],
+        prompt=load_prompt(options.prompt),
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ovd_jax import build, monitor
+from ovd_jax import audit, build, monitor
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
 from ovd_jax.evaluation.rejection import Rejecting
 from ovd_jax.evaluation.report import report
@@ -27,6 +27,9 @@ def main(config):
     """
     started = time.time()
     monitor.enable_compilation_cache()
+    if config.evaluate == "teacher":
+        audit.main(config)
+        return
     student = Student(config)
     task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
     cache = open_cache(config)

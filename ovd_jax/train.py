@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax import build, flags
+from ovd_jax.ahead import Ahead, Gate
+from ovd_jax.ahead import check as check_ahead
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy
@@ -19,7 +21,7 @@ from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
 from ovd_jax.models.lora import base, merge
-from ovd_jax.monitor import Monitor, enable_compilation_cache
+from ovd_jax.monitor import Monitor, Stopwatch, enable_compilation_cache
 from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.buffer import RolloutBuffer
@@ -30,6 +32,7 @@ from ovd_jax.run_dir import RunDir, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest, TeacherError
+from ovd_jax.teacher.prompts import load_prompt
 
 
 @on_mesh
@@ -39,14 +42,21 @@ def main(config):
     With several processes all of them run every line: see `ovd_jax/processes.py`.
     """
     started = time.time()
+    check_ahead(config)
     enable_compilation_cache()
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher = build.make_teacher(config)
-    sampler = build.student_sampler(config, folder, tokenizer, task)
+    sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
     collector = Collector(
-        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
+        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config),
+        wording=load_prompt(config.teacher.prompt),
+    )  # fmt: skip
+    ahead = Ahead(
+        functools.partial(collect, config, collector, sampler),
+        batches=config.async_batches,
+        folder=Path(config.run_dir) / "ahead",
     )
     tx = make_optimizer(config)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
@@ -72,18 +82,22 @@ def main(config):
             if step == 0:
                 row["teacher_accuracy"] = teacher_accuracy(config, teacher, task)
             with monitor.time("collect"):
-                buffer = collect(config, collector, sampler, state.model, step)
-            with monitor.time("update"):
+                (buffer, costs), taken = ahead.take(state.model, step)
+                if step + 1 < config.num_steps:
+                    ahead.begin(state.model, step + 1, sampler)
+            with monitor.time("update"), sampler.lock:
                 batch, shape = to_batch(config, buffer)
                 seed = derive(config.seed, "minibatches", step)
                 state, metrics = learner.learn(
                     state, batch, packs=shape.at_once, seed=seed
                 )
-            row |= buffer.metrics() | metrics | teacher.metrics() | monitor.take()
+            row |= buffer.metrics() | metrics | costs | taken | monitor.take()
             row |= rates(row)
             run.log(step, row)
             run.log_samples(step, buffer.rows())
             bar.update(step, row)
+            if checkpoints.due(state, unit=learner.steps_a_batch):
+                ahead.save()
             checkpoints.save(state, unit=learner.steps_a_batch)
         final = held_out_accuracy(state.model)
         run.log(config.num_steps, {"eval_accuracy": final})
@@ -139,13 +153,21 @@ def make_learner(config, tx, reference) -> Learner:
     )
 
 
-def collect(config, collector, sampler, model, step) -> RolloutBuffer:
-    """The rollouts of one step, with their advantages."""
+def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dict]:
+    """The rollouts of one step, with their advantages, and what they cost.
+
+    Where the teacher answers beside this process, it scores while others are sampled.
+    """
     problems = collector.task.problems(step, config.problems_per_step)
     check_same(f"the problems of step {step}", problems)
-    generate = functools.partial(sampler, model)
+    watch = Stopwatch()
+    generate = watch.timed("sample", functools.partial(sampler, model))
+    stream = None
+    if hasattr(collector.teacher, "begin") and jax.process_count() == 1:
+        stream = watch.timed_items("sample", functools.partial(sampler.stream, model))
     seed = derive(config.seed, "collect", step)
-    groups = collector.collect(problems, generate, seed=seed)
+    with watch.time("collecting"):
+        groups = collector.collect(problems, generate, seed=seed, stream=stream)
     taught = sum(bool(group.rollouts) for group in groups)
     if taught < config.minibatches:
         raise TeacherError(
@@ -165,7 +187,8 @@ def collect(config, collector, sampler, model, step) -> RolloutBuffer:
         )
         for group in groups
     ]
-    return RolloutBuffer(tuple(groups), advantages, levels)
+    buffer = RolloutBuffer(tuple(groups), advantages, levels)
+    return buffer, watch.take() | collector.teacher.metrics()
 
 
 def to_batch(config, buffer: RolloutBuffer):
@@ -218,7 +241,9 @@ def rates(row) -> dict[str, float]:
     the share of all of it that was spent waiting for the teacher."""
     seconds = row["seconds_collect"] + row["seconds_update"]
     sampled = row["completion_tokens"] * sum(row["score_histogram"])
-    waited = row["seconds_teacher"] / (seconds + row.get("seconds_evaluate", 0.0))
+    waited = row["seconds_teacher_waited"] / (
+        seconds + row.get("seconds_evaluate", 0.0)
+    )
     return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited}
 
 

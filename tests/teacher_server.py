@@ -127,6 +127,8 @@ class TeacherServer:
         draw = uniform(self.seed, text, tries)
         for fault, rate in self.faults.items():
             draw -= rate
+            if fault == "label" and body["max_tokens"] > 8:
+                continue  # a free text: there is no label in it to be wrong
             if draw < 0:
                 self.failed[fault] += 1
                 return fault
@@ -146,7 +148,7 @@ class TeacherServer:
     def next_probs(self, text: str) -> dict[str, float]:
         """The distribution of the next token."""
         weights = {
-            token: math.exp(7 * uniform(self.model, text, token))
+            token: math.exp(7 * uniform(self.own_model, text, token))
             for token in self.vocabulary
         }
         total = sum(weights.values())
@@ -207,7 +209,7 @@ class TeacherServer:
         choice |= {"message": {"content": said}} if chat else {"text": said}
         read = len(prompt) if isinstance(prompt, list) else len(text)
         tokens = {"prompt_tokens": read, "completion_tokens": len(said)}
-        name = self.answers_as or self.model
+        name = self.answers_as or body["model"]  # `model` may change meanwhile
         return {"model": name, "choices": [choice], "usage": tokens}
 
     def _choices(self, body: dict) -> list[str] | None:

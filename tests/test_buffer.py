@@ -29,6 +29,7 @@ FIRST = group(
         trajectory(1, 1, 1, teacher=(0, 1, 2)),
         verdict=Verdict((), score_of(2, outside=0.2), 2.0),
         failed_demonstrations=1,
+        revised=True,
     ),
 )
 SECOND = group(
@@ -56,6 +57,7 @@ BUFFER = RolloutBuffer((FIRST, UNJUDGED), ADVANTAGES, levels=10)
         ("replaced_share", 2 / 4),
         ("teacher_share", (3 + 2) / (5 + 3 + 4 + 4)),
         ("failed_demonstrations", 1 + 3),
+        ("revised_share", 1 / 4),
         ("score_mean", (7 + 2 + 2.5 + 0) / 4),
         ("score_histogram", [1, 0, 2, 0, 0, 0, 0, 1, 0, 0]),
         ("score_entropy", math.log(4) - 0.5 * math.log(2)),  # 1, 2 and 1 of 4
@@ -119,6 +121,8 @@ def test_a_row_holds_the_problem_the_judgement_and_both_trajectories():
         "reward_before": 0.5,
         "reward_after": 1.0,
         "failed_demonstrations": 0,
+        "feedback": "",
+        "revised": False,
         "advantages": [0.0, 0.0],
     }
     assert student["steps"] == ["step 0\n", "step 1\n"]

@@ -107,6 +107,9 @@ def cut(batch: Batch, packs: int) -> Iterator[Batch]:
         )
 
 
+_IMPORTANCE = ("importance_weight", "importance_capped")  # where there is a cap
+
+
 def means(collected: list[dict]) -> dict[str, float]:
     """The metrics of a rollout batch from the sums of its optimizer steps."""
     rows = []
@@ -115,7 +118,8 @@ def means(collected: list[dict]) -> dict[str, float]:
         mismatch = sums.pop("mismatch_sum") / own
         shares = {
             name: sums.pop(f"{name}_sum") / tokens
-            for name in ("ratio", "clipped", "entropy")
+            for name in ("ratio", "clipped", "entropy", *_IMPORTANCE)
+            if f"{name}_sum" in sums
         }
         rows.append(sums | shares | {"sampler_mismatch_mean": mismatch})
     result = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

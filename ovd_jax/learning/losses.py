@@ -103,8 +103,8 @@ def policy_loss(
 
     All arrays have one shape, any; the sums are by `batch.weights_KC`, so the losses of
     parts of a batch add up to the batch's. With `importance_cap` the student's own
-    tokens are weighted by min(p_behavior / p_sampler, cap): what the sampler's numerics
-    differ by.
+    tokens are weighted by min(p_behavior / p_sampler, cap): what the sampler differs
+    by, in its numerics or because it had older weights.
     """
     is_trained = batch.weights_KC > 0
 
@@ -123,8 +123,14 @@ def policy_loss(
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
     advantages = batch.advantages_KC
     surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
+    importance = {}
     if importance_cap is not None:
-        surrogate *= importance_weights(behavior, batch, cap=importance_cap)
+        weights = importance_weights(behavior, batch, cap=importance_cap)
+        surrogate *= weights
+        importance = {
+            "importance_weight_sum": total(weights),
+            "importance_capped_sum": total(weights == importance_cap),
+        }
     kl = jnp.zeros_like(logprobs)
     if batch.ref_logprobs_KC is not None:
         kl = k3(trained(logprobs), trained(batch.ref_logprobs_KC))
@@ -139,6 +145,7 @@ def policy_loss(
         "clipped_sum": total(ratio != clipped),
         "entropy_sum": total(entropies),
         "mismatch_sum": total(mismatch * own),
+        **importance,
     }
 
 

@@ -41,6 +41,7 @@ class RolloutBuffer:
             "replaced_share": mean(r.replaced for r in rollouts),
             "teacher_share": sum(sum(r.final.from_teacher) for r in rollouts) / trained,
             "failed_demonstrations": failed,
+            "revised_share": mean(r.revised for r in rollouts),
             "score_mean": mean(r.verdict.value for r in rollouts),
             "score_histogram": self.score_histogram(),
             "score_entropy": entropy(self.score_histogram()),
@@ -80,6 +81,8 @@ class RolloutBuffer:
                     "reward_before": rollout.reward_before,
                     "reward_after": rollout.reward_after,
                     "failed_demonstrations": rollout.failed_demonstrations,
+                    "feedback": rollout.feedback,
+                    "revised": rollout.revised,
                     "advantages": [round(value, 6) for value in steps],
                     "student": written(rollout.student, rollout.verdict),
                     "final": written(rollout.final, rollout.final_verdict)

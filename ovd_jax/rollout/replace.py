@@ -8,6 +8,7 @@ student goes on (section 3.3). Tokens that are kept are the ones that were sampl
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from ovd_jax.rollout.feedback import revisions
 from ovd_jax.rollout.reject import first_rejected_step, verdict_on
 from ovd_jax.rollout.trajectory import Rollout, Trajectory
 from ovd_jax.seeds import derive
@@ -34,20 +35,23 @@ def replace_rejected(
     if collector.rules.replacement == "step":
         replaced = step_by_step(collector, *parts, generate, seed=seed)
     else:
-        replaced = to_the_end(collector, *parts[:2], seed=seed)
+        replaced = to_the_end(collector, *parts[:2], generate, seed=seed)
     for i, rollout in zip(rejected, replaced, strict=True):
         rollouts[i] = rollout
     return rollouts
 
 
-def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
-    """The teacher finishes each solution.
+def to_the_end(collector, drafts, problems, generate, *, seed: int) -> list[Rollout]:
+    """The student revises each solution, if the rules say so; where that is wrong, the
+    teacher finishes it.
 
-    One that is wrong or does not fit is asked for again; after the last try the
-    student's own trajectory stays, and that is counted.
+    One of the teacher's that is wrong or does not fit is asked for again; after the
+    last try the student's own trajectory stays, and that is counted.
     """
     rollouts = list(drafts)
-    pending = list(range(len(drafts)))
+    if collector.rules.feedback == "revise":
+        rollouts = revised(collector, rollouts, problems, generate, seed=seed)
+    pending = [i for i, rollout in enumerate(rollouts) if not rollout.replaced]
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     for attempt in range(collector.rules.demonstration_tries):
         if not pending:
@@ -74,6 +78,20 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
             rollouts[i] = demonstrated(rollouts[i], candidate, reward)
         pending = [i for i in pending if not rollouts[i].replaced]
     return with_final_verdicts(collector, rollouts, problems, seed=seed)
+
+
+def revised(collector, drafts, problems, generate, *, seed: int) -> list[Rollout]:
+    """The drafts, with what the student revised in its place where that is right."""
+    candidates = revisions(
+        collector, drafts, problems, generate, seed=derive(seed, "revise")
+    )
+    rewards = candidate_rewards(collector, problems, candidates)
+    return [
+        dataclasses.replace(demonstrated(draft, candidate, reward), revised=True)
+        if reward == 1.0
+        else draft
+        for draft, candidate, reward in zip(drafts, candidates, rewards, strict=True)
+    ]
 
 
 def demonstrated(rollout: Rollout, candidate: Trajectory | None, reward: float):

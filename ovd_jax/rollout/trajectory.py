@@ -13,7 +13,7 @@ class Trajectory:
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]  # the sampler's; 0 where the teacher wrote the token
-    from_teacher: tuple[bool, ...]
+    from_teacher: tuple[bool, ...]  # or a revision: not sampled after the prompt
     text: str  # without special tokens
     step_texts: tuple[str, ...]  # their concatenation is `text`
     step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
@@ -52,6 +52,8 @@ class Rollout:
     reward_before: float
     reward_after: float
     failed_demonstrations: int = 0  # wrong or unfinished ones that were thrown away
+    feedback: str = ""  # the teacher's, on a rejected `student`
+    revised: bool = False  # `final` is what the student made of the feedback
 
     @property
     def replaced(self) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling.decode import decode, prefill, regroup, row_rngs, unstack
+from ovd_jax.sampling.decode import decode, prefill, regroup, row_rngs
+from ovd_jax.sampling.decoder import unstack
 from ovd_jax.sampling.shapes import bucket, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished

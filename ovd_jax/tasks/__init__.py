@@ -23,6 +23,7 @@ def make_task(config, tokenizer=None) -> Task:
             seed=config.seed,
             template=config.prompt_template,
             tokenizer=tokenizer,
+            step_rule=config.step_rule,
             max_prompt_tokens=config.max_prompt_tokens,
         )
     raise ValueError(f"task {config.task!r} is not one of arithmetic, math.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from ovd_jax.tasks.compare import choice_letter
 from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
+from ovd_jax.tasks.steps import check_rule, step_ends
 from ovd_jax.text import neutralize, special_tokens
 
 HELD_OUT_SHARE = 0.1
@@ -56,6 +56,7 @@ class MathTask:
         tokenizer: a transformers tokenizer; its special tokens are broken up where a
             question contains them. A chat template is taken from it.
         system: the system message of a chat; "" for templates that know no such role.
+        step_rule: how solutions are cut into steps, one of `tasks/steps.py`.
         max_prompt_tokens: training problems with a longer prompt are left out, with a
             warning; 0 keeps all. Needs the tokenizer.
     """
@@ -72,10 +73,13 @@ class MathTask:
         template: str = "chat",
         tokenizer: Any = None,
         system: str = SYSTEM,
+        step_rule: str = "lines",
         max_prompt_tokens: int = 0,
     ):
         if template not in TEMPLATES:
             raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
+        check_rule(step_rule)
+        self._step_rule = step_rule
         self._seed = seed
         self._template = TEMPLATES[template]
         self._tokenizer = tokenizer
@@ -164,8 +168,8 @@ class MathTask:
         )
 
     def step_ends(self, text: str) -> tuple[int, ...]:
-        """Where each step ends: see the function of the same name."""
-        return step_ends(text)
+        """By `step_rule`: see `tasks/steps.py`."""
+        return step_ends(text, self._step_rule)
 
     def extract(self, text: str) -> str | None:
         """The final answer: see `extract_answer`."""
@@ -243,48 +247,3 @@ def _split(problems: tuple[Problem, ...], seed: int):
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
-
-
-# A newline takes the blank lines after it; the others open or close what stays whole.
-STEP_TOKEN = re.compile(
-    r"\n(?:[^\S\n]*+\n)*+|```|\$\$|\\\[|\\\]|\\begin\{|\\end\{|\\\\"
-)
-CLOSERS = {"```": "```", "$$": "$$", r"\[": r"\]"}
-
-
-def step_ends(text: str) -> tuple[int, ...]:
-    r"""Where the steps of a text end: at each newline, with the blank lines after it.
-
-    Displayed mathematics (`$$`, `\[ \]`, `\begin \end`) and code fences stay whole if
-    they are closed. Text after the last newline is a step unless it is blank; an empty
-    text has none. Time is linear in the length.
-    """
-    tokens = list(STEP_TOKEN.finditer(text))
-    closing = _closing_tokens([token[0] for token in tokens])
-    ends, start, index = [], 0, 0
-    while index < len(tokens):
-        token = tokens[index]
-        if token[0][0] == "\n" and text[start : token.end()].strip():
-            start = token.end()
-            ends.append(start)
-        index = closing.get(index, index) + 1
-    if ends and not text[start:].strip():
-        ends.pop()
-    return (*ends, len(text)) if text else ()
-
-
-def _closing_tokens(tokens: list[str]) -> dict[int, int]:
-    """For the index of each token that opens something, the index that closes it."""
-    following: dict[str, int] = {}
-    unmatched_ends: list[int] = []
-    closing = {}
-    for index in reversed(range(len(tokens))):
-        token = tokens[index]
-        if token == r"\end{":
-            unmatched_ends.append(index)
-        elif token == r"\begin{" and unmatched_ends:
-            closing[index] = unmatched_ends.pop()
-        elif CLOSERS.get(token) in following:
-            closing[index] = following[CLOSERS[token]]
-        following[token] = index
-    return closing

@@ -43,7 +43,7 @@ class Question:
     with."""
 
     text: str  # of the user's message, or all of it for a model without chat
-    order: int
+    order: str
     home: int
 
 
@@ -169,7 +169,7 @@ class ServedModel:
 
     async def _try(self, body: Mapping) -> Reply | None:
         """The reply to a trial; None where the server refuses it."""
-        question = Question("", order=0, home=0)
+        question = Question("", order="", home=0)
         try:
             return await self._post(question, body, lambda reply: None)
         except Refused:
