@@ -157,18 +157,19 @@ def step(config, each: Cell, name, program, base, changes, lock: int) -> bool:
     if done.is_file() and json.loads(done.read_text())["command"] == command:
         return True
     log = each.folder / f"{name}.log"
-    with open(log, "ab") as file:
-        process = subprocess.run(
-            [sys.executable, *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
-            pass_fds=[lock], timeout=config.timeout_s,
-        )  # fmt: skip
-        file.write(process.stdout)
-    if process.returncode:
+    try:
+        with open(log, "ab") as file:
+            said = subprocess.run(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
+                pass_fds=[lock], timeout=config.timeout_s, check=True,
+            ).stdout  # fmt: skip
+            file.write(said)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         end = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-        print(f"{log}: {' | '.join(end)}", file=sys.stderr)
+        print(f"{log}: {' | '.join(end)} ({error})", file=sys.stderr)
         return False
-    summary = json.loads(process.stdout.splitlines()[-1])
+    summary = json.loads(said.splitlines()[-1])
     copy = done.with_suffix(".tmp")
     copy.write_text(json.dumps({"command": command, "summary": summary}) + "\n")
     copy.rename(done)
