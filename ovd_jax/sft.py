@@ -96,8 +96,8 @@ def make_batch(config, tokenizer, examples, step):
     the weights sum to 1.
 
     `sort_window` batches are drawn together, sorted by length and dealt out in a random
-    order: padding is small, and the batch is still a function of seed and step. `packed`
-    batches are taken as they come, and their examples share rows.
+    order: padding is small, and the batch is still a function of seed and step. The
+    examples of `packed` batches are taken as they come and share rows.
     """
     if config.packed:
         drawn = examples(step, config.batch_size)
@@ -163,8 +163,8 @@ def packed(encoded, max_tokens: int):
 
 
 def pad_rows(rows, max_tokens: int, *, full: bool = False):
-    """Rows right-padded to a multiple of 16, or if `full` to `max_tokens`; one over that
-    is refused."""
+    """Rows right-padded to a multiple of 16, or if `full` to `max_tokens`; one over
+    `max_tokens` is refused."""
     longest = max(map(len, rows))
     if longest > max_tokens:
         raise ValueError(

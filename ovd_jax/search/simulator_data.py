@@ -1,8 +1,8 @@
-"""Rows that teach a model to be a search engine: a query, and useful or noisy documents.
+"""Rows that teach a model to be a search engine: queries, useful and noisy documents.
 
-Queries come from recorded searches, or are made of a corpus' own passages. Useful are
-documents that were found in a run that ended well, or that hold the answer; noisy are
-others that share words with the query and do not hold it.
+Queries come from recorded searches, or are made of a corpus' own passages. Useful is
+what was found in a run that ended well, or what holds the answer, with what was found
+beside it; noisy are others that share words with the query and do not hold it.
 """
 
 import dataclasses
@@ -90,9 +90,10 @@ def recorded_pairs(runs: Sequence[Recorded], engine: Bm25) -> Iterator[Pair]:
                 query = Query(step["query"], run.question, run.answers)
             elif step["type"] == "documents" and query is not None:
                 found = [passages[i] for i in step["ids"] if i in passages]
-                useful = [d for d in found if run.right or holds(d.text, run.answers)]
-                useful.sort(key=lambda d: not holds(d.text, run.answers))
-                yield Pair(query, tuple(useful), noise(engine, query, found))
+                found.sort(key=lambda d: not holds(d.text, run.answers))
+                useful = found and (run.right or holds(found[0].text, run.answers))
+                others = noise(engine, query, found)
+                yield Pair(query, (*found, *others) if useful else (), others)
                 query = None
 
 
@@ -105,7 +106,8 @@ def corpus_pairs(engine: Bm25, count: int, *, seed: int) -> Iterator[Pair]:
         query = Query(text, f"What about {passage.title}?", (passage.title,))
         others = [d for d in engine.best(text, _LOOKED_AT) if d.id != passage.id]
         same = [d for d in others if d.title == passage.title]
-        yield Pair(query, (passage, *same), noise(engine, query, [passage]))
+        noisy = noise(engine, query, [passage])
+        yield Pair(query, (passage, *same, *noisy), noisy)
 
 
 def _some_words(passage: Document, rng: random.Random) -> str:
@@ -138,7 +140,7 @@ def rows(
     """A useful and a noisy row of `count` documents for each pair that has both kinds,
     `told_share` of them with question and answer; so both are equally many."""
     for index, pair in enumerate(pairs):
-        if len(pair.useful) < 1 or len(pair.noisy) < count:
+        if min(len(pair.useful), len(pair.noisy)) < count:
             continue
         rng = random.Random(f"rows-{seed}-{index}")
         told = rng.random() < told_share
