@@ -1,5 +1,6 @@
 """Evaluation: the driver. Read it from `main` down; the parts are in evaluation/."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ovd_jax.processes import FromMain, on_main, on_mesh
 from ovd_jax.progress import Progress
 from ovd_jax.tasks import Task, make_task
 from ovd_jax.teacher.cache import DiskCache
+from ovd_jax.teacher.prompts import load_prompt
 
 
 @on_mesh
@@ -171,10 +173,12 @@ def rejection_identity(config, make_teacher) -> Mapping:
         teacher = make_teacher().name
     else:
         teacher = fingerprint(build.find_model(options.model, "teacher"))
-    names = ("prompt", "score_rule", "score_temperature", "temperature")
+    names = ("score_rule", "score_temperature", "temperature")
     return {
         "teacher": teacher,
+        "teacher_prompt": dataclasses.asdict(load_prompt(options.prompt)),
         "teacher_settings": {name: options[name] for name in names},
+        "step_rule": config.step_rule,
         "teacher_max_new_tokens": options.max_new_tokens,
         "threshold": config.test_threshold,
         "max_replaced_steps": config.test_replaced_steps,

@@ -15,7 +15,13 @@ from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.trajectory import Group
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Task
-from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest, Teacher
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Place,
+    Score,
+    ScoreRequest,
+    Teacher,
+)
 
 
 class Rejecting:
@@ -56,6 +62,7 @@ class Rejecting:
             replacement="step",
             demonstration_tries=1,
             max_replaced_steps=max_replaced_steps,
+            feedback="none",
             credit="trajectory",
         )
 
@@ -106,10 +113,18 @@ class Remembering:
         self._scored = Counter()
         self._demonstrated = Counter()
 
-    def score(self, requests: Sequence[ScoreRequest], *, seed: int):
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place],
+    ) -> list[Score | None]:
         """As the teacher, who sees only what is new."""
-        new = [r for r in dict.fromkeys(requests) if r not in self._scores]
-        found = self._teacher.score(new, seed=seed) if new else []
+        at = dict(zip(requests, places, strict=True))
+        new = [request for request in at if request not in self._scores]
+        new_places = [at[request] for request in new]
+        found = self._teacher.score(new, seed=seed, places=new_places) if new else []
         self._scores |= dict(zip(new, found, strict=True))
         self._scored.update(request.question for request in new)
         return [self._scores[request] for request in requests]
