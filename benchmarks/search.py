@@ -73,9 +73,7 @@ def shares(engine: str, steps: list[dict], training) -> dict:
 
     conversations = training.problems_per_step * training.samples
     collect = median("seconds_collect")
-    parts = {
-        "search": median("seconds_search_waited"), "teacher": median("seconds_teacher")
-    }  # fmt: skip
+    parts = {name: median(f"seconds_{name}_waited") for name in ("search", "teacher")}
     parts["sampler"] = collect - sum(parts.values())
     return {
         "engine": engine,

@@ -6,8 +6,8 @@ agent, a 7B model behind vLLM that plays the search engine and scores every turn
 
 Each part may be another model: `--config.search.url=` is the engine, `config.teacher`
 scores, `config.continuer` rewrites rejected turns. The paper trains with thresholds 0
-(no rejection), 5, 7 and 10: `--config.threshold=10`. Data, NQ and HotpotQA by default,
-is any JSONL file or hub name: `--config.data=PATH`. It is a run for accelerators.
+(no rejection), 5, 7 and 10: `--config.threshold=10`. Questions, HotpotQA's by default,
+are any JSONL file or hub name: `--config.data=PATH`. It is a run for accelerators.
 """
 
 from configs import default
@@ -33,6 +33,7 @@ def get_config():
     config.turns.total_tokens = 4096
     config.turns.observation_tokens = 2048
     config.search.backend = "simulated"
+    config.search.topk = 5
     config.search.url = config.teacher.url = "http://127.0.0.1:8000/v1"
     config.teacher.prompt = "turns"
     config.teacher.max_new_tokens = 500

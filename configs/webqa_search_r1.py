@@ -1,6 +1,6 @@
 """Search-R1 (arXiv:2503.09516): GRPO on strict EM with a real retriever:
 
-python launch/serve_search.py --config.search.corpus=wiki.jsonl
+python launch/serve_search.py --config.corpus=wiki.jsonl
 python launch/train.py --config=configs/webqa_search_r1.py
 """
 
@@ -16,6 +16,7 @@ def get_config():
     config.top_p = 1.0
     config.turns.searches = 2  # 4 when it is evaluated
     config.search.backend = "http"
+    config.search.topk = 3
     config.search.url = "http://127.0.0.1:8001/retrieve"
     config.minibatches = 2
     config.optimizer.warmup_steps = 286  # 28.5 % of the steps

@@ -17,7 +17,8 @@ ASKED = ScoreRequest("Who?", "", "<search> who </search>", whole=False)
 
 class Counting(FakeTeacher):
     def metrics(self):
-        return {"teacher_requests": len(self.scored) + 10 * len(self.demonstrated)}
+        asked = len(self.scored) + 10 * len(self.demonstrated)
+        return {"teacher_requests": asked, "seconds_teacher": 0.5 * asked}
 
 
 def test_the_scorer_scores_and_the_continuer_continues():
@@ -29,7 +30,9 @@ def test_the_scorer_scores_and_the_continuer_continues():
     assert both.demonstrate([request], seed=0) == ["better"]
     assert scorer.demonstrated == continuer.scored == []
     assert both.levels == 10
-    assert both.metrics() == {"teacher_requests": 1, "continuer_requests": 10}
+    assert both.metrics() == {
+        "teacher_requests": 1, "continuer_requests": 10, "seconds_teacher": 5.5
+    }  # fmt: skip
 
 
 def test_a_turn_is_fenced_in_the_question_for_its_score():

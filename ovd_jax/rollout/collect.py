@@ -221,7 +221,7 @@ class Collector:
         )
 
     def trajectory(
-        self, tokens, logprobs, from_teacher, observed, *, stopped
+        self, tokens, logprobs, from_teacher, observed=(), *, stopped
     ) -> Trajectory:
         """`make_trajectory` with this task and tokenizer; here nothing is observed."""
 

@@ -105,12 +105,12 @@ class SearchCollector(Collector):
         return tokens if room >= least else []
 
     def trajectory(
-        self, tokens, logprobs, from_teacher, observed, *, stopped
+        self, tokens, logprobs, from_teacher, observed=(), *, stopped
     ) -> Trajectory:
         """The conversation; by `rules.mask_void` one in which a turn did nothing valid
         is not trained on."""
         made = make_conversation(
-            tokens, logprobs, from_teacher, observed,
+            tokens, logprobs, from_teacher, observed or (False,) * len(tokens),
             stopped=stopped, decode=self.dialogue.decode,
         )  # fmt: skip
         void = any(action(turn).kind == "invalid" for turn in made.turns)

@@ -66,6 +66,7 @@ class SearchBatch:
     def __init__(self, backend: SearchBackend):
         self._backend = backend
         self._started: dict[tuple, tuple[Query, int]] = {}
+        self._waited = 0.0
 
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Notes (key, query, seed) each."""
@@ -80,11 +81,16 @@ class SearchBatch:
         if not keys:
             return []
         queries, seeds = zip(*[self._started.pop(key) for key in keys], strict=True)
-        return self._backend.search(list(queries), seed=derive(0, *seeds))
+        started = time.perf_counter()
+        try:
+            return self._backend.search(list(queries), seed=derive(0, *seeds))
+        finally:
+            self._waited += time.perf_counter() - started
 
     def metrics(self) -> dict[str, float]:
-        """The backend's."""
-        return self._backend.metrics()
+        """As those of `SearchThreads`; all of a search is waited for here."""
+        waited, self._waited = self._waited, 0.0
+        return self._backend.metrics() | {"seconds_search_waited": waited}
 
     def close(self) -> None:
         """Nothing runs."""

@@ -22,12 +22,15 @@ class Roles:
         return self._continuer.demonstrate(requests, seed=seed)
 
     def metrics(self) -> dict[str, float | None]:
-        """The scorer's, and the continuer's by names that say so."""
-        others = {
-            name.replace("teacher", "continuer"): value
-            for name, value in self._continuer.metrics().items()
-        }
-        return self._scorer.metrics() | others
+        """The scorer's, and the continuer's by names that say so; the seconds of
+        `teacher` are those of both."""
+        found, others = self._scorer.metrics(), self._continuer.metrics()
+        for name, value in others.items():
+            if name.startswith("seconds"):
+                found[name] = found.get(name, 0.0) + value
+            else:
+                found[name.replace("teacher", "continuer")] = value
+        return found
 
     def close(self) -> None:
         """Ends the connections of both."""
