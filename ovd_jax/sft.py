@@ -156,7 +156,8 @@ def packed(encoded, max_tokens: int):
         else:
             segments[place] += 1
             rows[place] += [
-                (token, weight, position, segments[place], 0)
+                # Nothing foretells the first token: another example is before it.
+                (token, weight if position else 0.0, position, segments[place], 0)
                 for token, weight, position, _, _ in example
             ]
     return rows
