@@ -65,6 +65,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
+    observed: tuple[bool, ...] = ()
 
 
 class FakeStudent:
@@ -113,6 +114,7 @@ def rules(**changes) -> Rules:
         "max_replaced_steps": 3,
         "feedback": "none",
         "credit": "trajectory",
+        "only_correct": True,
     }
     return Rules(**fields | changes)
 

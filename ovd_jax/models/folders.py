@@ -1,9 +1,11 @@
 """Model folders on disk: replaced whole, and what is in them beside the weights."""
 
 import contextlib
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _COMPANIONS = (  # what a model needs besides config.json and weights
@@ -28,6 +30,26 @@ def is_model_folder(folder: str | Path) -> bool:
     return (folder / "config.json").is_file() and any(
         (folder / name).is_file() for name in weights
     )
+
+
+def fingerprint(folder: str | Path) -> str:
+    """A name of all that a model says: config, weights, tokenizer and templates."""
+    folder = Path(folder)
+    names = ("config.json", *_COMPANIONS)
+    paths = [*(folder / name for name in names), *folder.glob("*.safetensors")]
+    paths += (folder / _TEMPLATES).glob("*")
+    paths = sorted(path for path in paths if path.is_file())
+
+    def digest(path: Path) -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        parts = [
+            (str(path.relative_to(folder)), found)
+            for path, found in zip(paths, pool.map(digest, paths), strict=True)
+        ]
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def check_replaceable(folder: Path) -> None:

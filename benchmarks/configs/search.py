@@ -1,0 +1,13 @@
+"""Knobs of benchmarks/search.py."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.parts = ("loop", "update")
+    config.engines = ("bm25", "simulated")
+    config.steps = 12  # of training, of each engine; the first third is not counted
+    config.repeats = 2
+    config.run_dir = "runs/search_benchmark"
+    return config
