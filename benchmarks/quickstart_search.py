@@ -5,7 +5,8 @@
 Trains with the simulated engine, two seeds, and with BM25, each run a process of its
 own with an empty run directory, timed from start to end. Then what came out, and the
 student that all began with, is tested on every held-out question with both engines.
-Complete runs are not repeated: their summaries are beside their directories. Writes benchmarks/results/quickstart_search.json.
+Complete runs are not repeated: their summaries are beside their directories. Writes
+benchmarks/results/quickstart_search.json.
 """
 
 import json
