@@ -79,9 +79,9 @@ def test_bm25_finds_every_fact_of_the_world(tmp_path):
     assert write_corpus(world.documents(), tmp_path) == corpus
     engine = Bm25(corpus, topk=2, cache=tmp_path)
     for fact in world.facts:
-        for query in Need(fact.subject, fact.relation).queries:
-            (found,) = engine.find([Query(query)], [0])
-            assert fact.sentence in [document.text for document in found], query
+        query = Need(fact.subject, fact.relation).queries[0]
+        (found,) = engine.find([Query(query)], [0])
+        assert fact.sentence in [document.text for document in found], query
 
 
 @pytest.mark.slow
