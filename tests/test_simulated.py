@@ -19,6 +19,7 @@ from ovd_jax.search.simulator_prompts import (
     read,
     written,
 )
+from ovd_jax.teacher import transport as transport_module
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.transport import Transport
 from tests.fakes import Completion
@@ -202,7 +203,8 @@ def test_no_request_of_an_evaluation_holds_question_or_gold(connect):
             assert hidden not in str(server.bodies)
 
 
-def test_faults_change_nothing_of_what_is_found(connect):
+def test_faults_change_nothing_of_what_is_found(connect, monkeypatch):
+    monkeypatch.setattr(transport_module, "_FIRST_PAUSE", 0.01)
     queries, seeds = [Query(f"q{n}") for n in range(20)], list(range(20))
     with TeacherServer(write=write) as server:
         expected = simulated(connect(server)).find(queries, seeds)
