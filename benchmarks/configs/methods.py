@@ -8,7 +8,7 @@ def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs"
     config.seeds = (0, 1, 2)  # those of an earlier call are not run again
-    config.num_steps = 40
+    config.num_steps = 30
     config.problems_per_step = 32
     config.samples = 4
     config.optimizer.schedule = "constant"  # so that a curve may be read anywhere
