@@ -60,18 +60,24 @@ def plot_run(
     teacher_accuracy: float | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws reward, acceptance, scores and accuracy of one run into a PNG.
+    """Draws reward, acceptance, scores and accuracy of one run into a PNG, and of one
+    that searches also how often and how well, by source of the questions.
 
     `metrics` are the rows of `metrics.jsonl`; what they lack is left out.
     """
+    searches = any("searches" in row for row in metrics)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 7), dpi=DPI, layout="constrained")
+        size = (11, 10.5 if searches else 7)
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, hspace=0.03, wspace=0.02)
-        (reward, acceptance), (scores, accuracy) = figure.subplots(2, 2)
-        draw_reward(reward, metrics)
-        draw_acceptance(acceptance, metrics)
-        draw_scores(scores, metrics)
-        draw_accuracy(accuracy, metrics, teacher_accuracy)
+        panels = figure.subplots(3 if searches else 2, 2).flat
+        draw_reward(next(panels), metrics)
+        draw_acceptance(next(panels), metrics)
+        draw_scores(next(panels), metrics)
+        draw_accuracy(next(panels), metrics, teacher_accuracy)
+        if searches:
+            draw_by_source(next(panels), metrics, "searches", "Searches a question")
+            draw_by_source(next(panels), metrics, "em", "Exact matches")
         if title:
             figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, weight="bold")
         FigureCanvasAgg(figure).print_png(path)
@@ -186,6 +192,30 @@ def draw_accuracy(axes: Axes, metrics: Sequence[Mapping], teacher: float | None)
     if teacher is not None:
         axes.axhline(teacher, color=ORANGE, linewidth=1.2, dashes=(5, 3))
         ends.append((teacher, f"teacher  {teacher:.0%}", ORANGE))
+    label_ends(axes, ends)
+
+
+def draw_by_source(
+    axes: Axes, metrics: Sequence[Mapping], name: str, title: str
+) -> None:
+    """One measure on training questions, and held-out ones, of each source."""
+    label_axes(axes, title, "mean of a question")
+    labels = dict.fromkeys(
+        key for row in metrics for key in row if key.partition("/")[0] == name
+    )
+    ends = []
+    for index, label in enumerate(
+        sorted(labels, key=lambda label: (len(label), label))
+    ):
+        color = PALETTE[index % len(PALETTE)]
+        steps, train, held_out = columns(metrics, label, f"eval_{label}")
+        measured = np.isfinite(held_out)
+        axes.plot(steps, smooth(train), color=color, alpha=0.35, linewidth=0.9)
+        if measured.any():
+            steps, values = steps[measured], held_out[measured]
+            draw_line(axes, steps, values, color, marked=True)
+            source = label.partition("/")[2] or "all"
+            ends.append((values[-1], f"{source}  {values[-1]:.2f}", color))
     label_ends(axes, ends)
 
 
