@@ -234,9 +234,8 @@ def gib(row: dict) -> dict:
     """A point for people: `state` is weights, moments and gradient, `beside` OVD's
     reference or the teacher; `all` of a program
     that the TPU cannot hold has no `temporaries` of its own."""
-    if "wanted" in row:  # arguments too, but not the moments
-        weights = row["state"] // 4
-        whole = row["wanted"] + row["state"] - 2 * weights
+    if "wanted" in row:  # its arguments too, which the moments are not
+        whole = row["wanted"] + row["state"] // 2
     else:
         whole = row["state"] + row["beside"] + row["temporaries"]
     sizes = {name: row.get(name) for name in ("state", "beside", "temporaries")}
