@@ -6,13 +6,16 @@
 `loop` trains configs/quickstart_search.py for some steps with each engine: turns a
 second of collecting, and what of that time goes to the search engine, the teacher and
 the sampler. `update` times SmolLM2-135M's update on conversations of a search agent,
-random weights, with every prompt stored once a group and once a conversation. Writes
-benchmarks/results/search.json.
+random weights, with every prompt stored once a group and once a conversation.
+`retrieval`, which needs `--config.corpus` and `--config.questions`, times BM25 over
+that corpus and over 100,000 passages: made of it, where it is smaller, by repeating
+passages with three words in ten exchanged. Writes benchmarks/results/search.json.
 """
 
 import json
 import shutil
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -108,7 +111,38 @@ def updates(config) -> dict:
     return {"shared": shared, "unshared": unshared, "ratio": ratio}
 
 
-PARTS = {"loop": loop, "update": updates}
+def retrieval(config) -> list[dict]:
+    """BM25 over the corpus as it is and over more passages made of it: the first row of
+    each size builds the index, the second finds it built."""
+    corpus, data = Path(config.corpus), Path(config.questions)
+    if not (corpus.is_file() and data.is_file()):
+        raise ValueError(
+            "The part retrieval needs --config.corpus (JSONL of id, title, text) and "
+            "--config.questions (JSONL of question)."
+        )
+    lines = data.read_text("utf-8").splitlines()
+    work = {
+        "corpus": str(corpus),
+        "queries": [json.loads(x)["question"] for x in lines],
+    }
+    size = sum(1 for _ in corpus.open("rb"))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for passages in (size, config.passages):
+            work |= {"name": passages, "passages": passages, "folder": folder}
+            comparison.run_side("ours_retrieval", work | {"make": True})
+            for index in ("built", "found"):
+                side = comparison.run_side("ours_retrieval", work | {"make": False})
+                rows.append({"index": index, **side})
+    results_table(
+        f"BM25, {len(lines)} questions, one at a time, the best 5",
+        list(rows[0]),
+        [[x if isinstance(x, str) else f"{x:.4g}" for x in r.values()] for r in rows],
+    )
+    return rows
+
+
+PARTS = {"loop": loop, "update": updates, "retrieval": retrieval}
 
 if __name__ == "__main__":
     flags.run(main, doc=__doc__, default="benchmarks/configs/search.py")

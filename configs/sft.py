@@ -29,6 +29,7 @@ def get_config():
     config.batch_size = 32  # examples
     config.max_tokens = 128  # an example; a longer one is an error
     config.sort_window = 16  # batches drawn together and sorted by length
+    config.packed = False  # rows of `max_tokens` hold several examples each
     config.optimizer = ConfigDict(
         dict(
             learning_rate=1e-3,

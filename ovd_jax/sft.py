@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax import flags
-from ovd_jax.build import load_student, load_tokenizer
+from ovd_jax.build import find_model, load_student, load_tokenizer
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -80,7 +80,7 @@ def starting_model(config):
         tokenizer = embedded.arithmetic_tokenizer()
         shape = embedded.SIZES[config.model](len(tokenizer))
         return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
-    folder = hf.resolve(config.model)
+    folder = find_model(config.model, "student")
     return load_student(folder, config), load_tokenizer(folder), folder
 
 
@@ -96,8 +96,15 @@ def make_batch(config, tokenizer, examples, step):
     the weights sum to 1.
 
     `sort_window` batches are drawn together, sorted by length and dealt out in a random
-    order: padding is small, and the batch is still a function of seed and step.
+    order: padding is small, and the batch is still a function of seed and step. The
+    examples of `packed` batches are taken as they come and share rows.
     """
+    if config.packed:
+        drawn = examples(step, config.batch_size)
+        encoded = [encode(tokenizer, example) for example in drawn]
+        return pad_rows(
+            packed(encoded, config.max_tokens), config.max_tokens, full=True
+        )
     window, offset = divmod(step, config.sort_window)
     drawn = examples(window, config.batch_size * config.sort_window)
     encoded = sorted((encode(tokenizer, example) for example in drawn), key=len)
@@ -133,15 +140,39 @@ def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
     return rows
 
 
-def pad_rows(rows, max_tokens: int):
-    """Rows right-padded to a multiple of 16; one over `max_tokens` is refused."""
+def packed(encoded, max_tokens: int):
+    """Rows of several examples each, which do not see one another: the longest first,
+    each in the first row with room. An example with branches has a row of its own."""
+    rows, segments = [], []
+    for example in sorted(encoded, key=len, reverse=True):
+        branched = any(segment > 1 for _, _, _, segment, _ in example)
+        room = (
+            i for i, row in enumerate(rows) if len(row) + len(example) <= max_tokens
+        )
+        place = None if branched else next((i for i in room if segments[i]), None)
+        if place is None:
+            rows.append(list(example))
+            segments.append(0 if branched else 1)
+        else:
+            segments[place] += 1
+            rows[place] += [
+                # Nothing foretells the first token: another example is before it.
+                (token, weight if position else 0.0, position, segments[place], 0)
+                for token, weight, position, _, _ in example
+            ]
+    return rows
+
+
+def pad_rows(rows, max_tokens: int, *, full: bool = False):
+    """Rows right-padded to a multiple of 16, or if `full` to `max_tokens`; one over
+    `max_tokens` is refused."""
     longest = max(map(len, rows))
     if longest > max_tokens:
         raise ValueError(
             f"An example has {longest} tokens, over config.max_tokens={max_tokens}; "
             "raise it or shorten the data."
         )
-    shape = (len(rows), -(-longest // 16) * 16)
+    shape = (len(rows), max_tokens if full else -(-longest // 16) * 16)
     tokens, positions, segments, prefix = (np.zeros(shape, np.int32) for _ in range(4))
     weights = np.zeros(shape, np.float32)
     for index, row in enumerate(rows):

@@ -95,6 +95,7 @@ def test_a_query_cannot_leave_its_slot():
         ("Doc 1(Title: Peru)", []),
         ("Doc 1(Title: unclosed Lima", [("", "(Title: unclosed Lima")]),
         ("1988 was a year", [("", "1988 was a year")]),
+        ("Doc 1: a\n3.5 million", [("", "a 3.5 million")]),
         ("", []),
         ("\n \n", []),
     ],
@@ -105,7 +106,7 @@ def test_documents_are_read_off_what_a_model_writes(answer, expected):
 
 
 def test_what_is_written_is_read_again_and_no_more_than_wanted():
-    documents = tuple(Document(f"T{n}", f"text {n}") for n in range(5))
+    documents = tuple(Document(f"T{n} (film)", f"text {n}") for n in range(5))
     assert read(written(documents), 5) == documents
     assert read(written(documents), 2) == documents[:2]
 

@@ -78,6 +78,11 @@ class _Row:
     pending: Action | None = None
     written: str = ""  # by the student, in this conversation
 
+    @property
+    def place(self) -> tuple:
+        """What a search of this row is drawn from, beside the seed."""
+        return ("search", self.draw, self.searches)
+
 
 class Conversations:
     """The environment of one batch of rows (see sampling/run.py).
@@ -113,12 +118,12 @@ class Conversations:
             row, key = self._rows[number], self._key(number)
             if row.pending.kind == SEARCH:
                 query = self._dialogue.query(row.pending.text, row.problem)
-                searches.append((key, query, derive(*key)))
+                searches.append((key, query, derive(self._seed, *row.place)))
         self._dialogue.pool.start(searches)
 
     def _key(self, number: int) -> tuple:
-        row = self._rows[number]
-        return (self._seed, "search", row.draw, row.searches)
+        # With the number: rows that are not sampled from share one draw.
+        return (self._seed, number, *self._rows[number].place)
 
     def observations(self, numbers: Sequence[int]) -> list[list[int]]:
         """What was found, or a correction; see `Environment`."""

@@ -76,6 +76,16 @@ class Bm25:
     def __len__(self) -> int:
         return len(self._corpus)
 
+    def __getitem__(self, number: int) -> Document:
+        return self._corpus[number]
+
+    def by_id(self) -> dict[str, Document]:
+        """All passages; of two with one id the first."""
+        passages: dict[str, Document] = {}
+        for number in range(len(self)):
+            passages.setdefault(self[number].id, self[number])
+        return passages
+
     def find(
         self, queries: Sequence[Query], seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:

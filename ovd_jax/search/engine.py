@@ -102,6 +102,11 @@ class Search:
         self._count(empty=sum(not documents for documents in answers))
         return answers
 
+    @property
+    def identity(self) -> Mapping:
+        """The engine's: all that documents depend on but query and seed."""
+        return self.engine.identity
+
     def begin(self, step: int) -> None:
         """Tells an engine whose documents change with training which step it is."""
         if hasattr(self.engine, "begin"):

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ovd_jax.search.base import Document, Query, SearchBackend
 from ovd_jax.seeds import derive
@@ -29,6 +29,11 @@ class SearchThreads:
             self._running[key] = self._threads.submit(
                 self._backend.search, [query], seed=seed
             )
+
+    @property
+    def identity(self) -> Mapping:
+        """All that decides what is found but query and seed, as JSON."""
+        return self._backend.identity
 
     def begin(self, step: int) -> None:
         """What is searched from now on belongs to this step of training."""
@@ -71,6 +76,11 @@ class SearchBatch:
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Notes (key, query, seed) each."""
         self._started |= {key: (query, seed) for key, query, seed in searches}
+
+    @property
+    def identity(self) -> Mapping:
+        """All that decides what is found but query and seed, as JSON."""
+        return self._backend.identity
 
     def begin(self, step: int) -> None:
         """What is searched from now on belongs to this step of training."""

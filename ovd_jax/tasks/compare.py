@@ -34,7 +34,6 @@ TEXT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
 DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![A-Za-z])")
 LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # "1 1/2" is not "11/2"
 ARTICLE = re.compile(r"^(?:the|an?) (?=\w{3})", re.IGNORECASE)
-WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3}")
 ASSIGNED = re.compile(
     r"^[a-z]{1,3}(?:\s?_\s?(?:\w|\{[\w\\ ]{1,8}\}))?(?:\([a-z]\))?\s?=\s?(?=[^=]*$)",
     re.IGNORECASE,
@@ -102,8 +101,7 @@ def key(cleaned: str) -> str:
     found = DEGREES.sub("", TEXT.sub(r"\1", cleaned)).replace(r"\%", "%")
     found = ARTICLE.sub("", " ".join(found.split()).rstrip(". "))
     found = LOOSE_SPACE.sub("", re.sub(r"(?<=[A-Za-z])\.", "", found))
-    # Letters are names in a formula: R is not r.
-    return found.casefold() if WORD.search(found) or len(found) == 1 else found
+    return found.casefold()
 
 
 def compare_clean(answer: str, gold: str, ask: Ask) -> str:
