@@ -26,6 +26,7 @@ from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
+from ovd_jax.tasks.world_examples import world_examples
 
 
 def main(config):
@@ -77,7 +78,7 @@ def starting_model(config):
                 f"config.model={config.model} starts from nothing, which adapters "
                 "cannot make up for; set config.lora.rank=0, or name a trained model."
             )
-        tokenizer = embedded.arithmetic_tokenizer()
+        tokenizer = embedded.TOKENIZERS[config.task]()
         shape = embedded.SIZES[config.model](len(tokenizer))
         return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
     folder = find_model(config.model, "student")
@@ -85,9 +86,13 @@ def starting_model(config):
 
 
 def example_source(config):
-    """`(step, count) -> examples`, from the arithmetic generator or a JSONL file."""
+    """`(step, count) -> examples`, from a JSONL file or the task's generator."""
     if config.data:
         return file_examples(config.data, seed=config.seed)
+    if config.task == "world":
+        return world_examples(
+            seed=config.seed, judged_share=config.judged_share, **config.world
+        )
     return arithmetic_examples(make_task(config), judged_share=config.judged_share)
 
 

@@ -49,7 +49,8 @@ def test_a_comparison_is_drawn_with_unequal_and_empty_seeds(tmp_path):
         "RLVR": [[(0, 0.1)]],
         "none": [[]],
     }
-    plot_comparison(series, tmp_path / "c.png", title="Accuracy", ylabel="accuracy")
+    panels = {"training step": series, "seconds": {"OVD": series["OVD"]}}
+    plot_comparison(panels, tmp_path / "c.png", title="Accuracy", ylabel="accuracy")
     assert is_png(tmp_path / "c.png")
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ovd_jax.paths import cache_dir
+from ovd_jax.search.corpus import write_corpus
 from ovd_jax.search.engine import Engine, Nothing, Search
+from ovd_jax.tasks.world import world_named
 from ovd_jax.teacher.cache import DiskCache
 
 BACKENDS = ("none", "bm25", "http", "simulated")
@@ -33,7 +35,10 @@ def make_engine(config, make_writer: Callable) -> Engine:
         from ovd_jax.search.bm25 import Bm25
 
         folder = Path(options.index_dir or cache_dir() / "bm25")
-        return Bm25(options.corpus, topk=options.topk, cache=folder)
+        corpus = options.corpus
+        if world := world_named(corpus):
+            corpus = write_corpus(world.documents(), folder)
+        return Bm25(corpus, topk=options.topk, cache=folder)
     if options.backend == "http":
         from ovd_jax.search.http import Http
 
