@@ -17,15 +17,16 @@ from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
-from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
+from ovd_jax.processes import FromMain, check_same, on_main, on_mesh, tell
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
-from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.run_dir import RunDir, check_origin, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest, TeacherError
@@ -51,6 +52,8 @@ def main(config):
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))
+    origin = {"model": config.model, "fingerprint": fingerprint(folder)}
+    tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     state = checkpoints.restore_latest(state)
     learner = make_learner(config, tx, reference(config, folder, state.model))
     start = int(state.step) // learner.steps_a_batch

@@ -27,6 +27,11 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
         )
 
+    @property
+    def exist(self) -> bool:
+        """Whether there is any to go on from."""
+        return bool(self.manager.all_steps())
+
     def save(self, state: TrainState, *, unit: int = 1, force: bool = False) -> None:
         """Saves in the background when `every` * `unit` optimizer steps have gone
         by."""
