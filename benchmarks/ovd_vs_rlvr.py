@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from ovd_jax import flags, train
-from ovd_jax.curves import plot_comparison
+from ovd_jax.curves import STEP, plot_comparison
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
@@ -41,7 +41,7 @@ def main(config):
     rows = [row(method, curves) for method, curves in runs.items()]
     RESULTS.mkdir(exist_ok=True)
     plot_comparison(
-        runs,
+        {STEP: runs},
         RESULTS / "ovd_vs_rlvr.png",
         title="OVD and RLVR on the quickstart task, equal student samples",
         ylabel="held-out accuracy",

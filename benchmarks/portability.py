@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from ovd_jax import flags, train
 from ovd_jax.learning.sharding import row_shards
+from ovd_jax.methods import method_of
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.lora import TARGETS, Lora
 from ovd_jax.progress import results_table
@@ -99,7 +100,8 @@ def programs(config, shape, lora: Lora = abstract.FULL) -> dict[str, abstract.Pr
     )  # fmt: skip
     if config.reference:
         part = part.replace(ref_logprobs_KC=part.advantages_KC)
-    learner = train.make_learner(options, tx, None)
+    fields = method_of(options).learns(options, lambda: None, None)
+    learner = train.make_learner(options, tx, fields)
     return abstract.update(learner.stepper, state, part) | abstract.sampling(
         state.model, prompts=prompts, samples=config.samples, prompt=config.prompt,
         slots=config.completion,

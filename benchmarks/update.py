@@ -18,7 +18,7 @@ from ovd_jax.models.known import KNOWN
 
 MODEL = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
 GROUP = 8  # completions a prompt
-OURS = {"remat": "full", "chunk": 128}
+OURS = {"remat": "full", "chunk": 384}
 
 
 def lognormal(groups: int, mean: float, longest: int) -> list[list[int]]:

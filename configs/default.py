@@ -10,6 +10,9 @@ def get_config():
     config = ConfigDict()
     config.run_dir = "runs/train"
     config.seed = 0
+    # ovd | grpo | seq_kd | rejection_ft | token_kd | on_policy_kd | dpo_pairs:
+    # what each is stands in ovd_jax/methods.py
+    config.method = "ovd"
     config.num_steps = 100  # rollout batches
     config.loggers = ("tensorboard",)  # tensorboard | wandb | trackio
 
@@ -24,13 +27,21 @@ def get_config():
     )
 
     # Task
-    config.task = "arithmetic"  # arithmetic | math
+    config.task = "arithmetic"  # arithmetic | math | qa
     config.arithmetic = ConfigDict(
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
-    config.data = "openai/gsm8k:main"  # math: a JSONL path or a hub name[:config]
-    config.held_out_data = ""  # math: the same; empty: rows of `data` kept aside
-    config.prompt_template = "chat"  # math: chat | plain | qwen_boxed
+    config.data = "openai/gsm8k:main"  # math, qa: a JSONL path or hub name[:config]
+    config.held_out_data = ""  # the same; empty: rows of `data` kept aside
+    config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
+    config.qa = ConfigDict(
+        dict(
+            prompt="search",  # tasks/qa_prompts.py: direct | cot | rag | search | ...
+            reward="f1",  # f1 | em
+        )
+    )
+    # How a solution is cut into steps: tasks/steps.py (arithmetic: always lines)
+    config.step_rule = "lines"  # lines | blank_lines | sentences | step_n | tags
 
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name
@@ -51,13 +62,28 @@ def get_config():
     config.max_prompt_tokens = 64
     config.max_new_tokens = 64
     config.stop_strings = ()
+    config.turns = ConfigDict(  # qa: conversations with a search engine
+        dict(
+            searches=0,  # and corrections, at most, of a question; 0: no engine
+            total_tokens=2048,  # of all turns and what is read; a turn: max_new_tokens
+            observation_tokens=512,  # of what is read after a turn
+            correction=(  # what is read after a turn that did nothing valid
+                "That turn had neither a query between <search> and </search> nor an "
+                "answer between <answer> and </answer>. Try again."
+            ),
+            mask_void=False,  # trajectories with such turns are not trained on
+            refine=False,  # the student condenses what is found; in evaluation only
+        )
+    )
     config.min_prompts = 1  # fewer are padded to as many: fewer shapes to compile
 
     # Teacher
     config.teacher = ConfigDict(
         dict(
             model="quickstart",  # or a folder, a hub name
-            prompt="embedded",  # embedded | digits | one_to_ten: teacher/prompts.py
+            # embedded | digits | one_to_ten, or a JSON file: teacher/prompts.py.
+            # digits_reference | one_to_ten_reference show the judge the gold answer.
+            prompt="embedded",
             score_rule="sample",  # sample | argmax | expected
             score_temperature=0.7,  # of `sample`
             temperature=0.7,  # of demonstrations
@@ -76,6 +102,33 @@ def get_config():
             cache="",  # folder of demonstrations to use again; empty: none
         )
     )
+    # Who writes what takes a rejected one's place, where that is not the teacher itself
+    config.continuer = ConfigDict(dict(url="", model="", served_name=""))
+
+    # Search engine, for questions
+    config.search = ConfigDict(
+        dict(
+            backend="none",  # none | bm25 | http | simulated
+            topk=3,  # documents a query
+            max_chars=4000,  # of the documents in a prompt (qa.prompt=rag)
+            corpus="",  # bm25: JSONL of id, title, text; or world: the made-up one
+            index_dir="",  # bm25: of indices; empty: in the user's cache
+            url="",  # http: .../retrieve; simulated: .../v1, empty: in this process
+            cache="",  # folder of what was found, to use again; empty: none
+            timeout_s=60.0,  # of one request
+            retries=4,  # of one request, before `on_failure`
+            on_failure="wait",  # wait | empty | fail
+            # simulated: a model that makes documents up
+            model="quickstart",  # in this process: a folder, a hub name
+            served_name="",  # at the URL; empty: the first one it serves
+            api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
+            max_concurrency=128,  # requests out at one URL at a time, at most
+            prompt="chat",  # chat | plain | world: search/simulator_prompts.py
+            temperature=0.8,
+            max_new_tokens=600,
+            noise=(0.0, 0.5),  # share of useless documents, at the first and last step
+        )
+    )
 
     # Verbal rejection sampling
     config.granularity = "trajectory"  # trajectory | step | hybrid
@@ -85,13 +138,34 @@ def get_config():
     config.beta = 2.0  # `soft`: temperature of the acceptance probability, in scores
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
+    config.only_correct = True  # whether a demonstration must be right to be used
     config.max_replaced_steps = 4  # replacement `step`: rounds a trajectory
+    # Of rejected ones the teacher says why: kept in samples.jsonl, or also shown to the
+    # student, whose revision takes the place of a demonstration if it is right.
+    config.feedback = "none"  # none | keep | revise; not with the prompt `embedded`
 
     # Credit
     config.credit = "trajectory"  # trajectory | step | hybrid
     config.credit_weight = 0.5  # hybrid: share of the outcome reward
-    config.baseline = "after"  # after | before | union
+    config.baseline = "after"  # after | before | union | leave_one_out (rloo)
     config.scale_by_std = True  # False: center only (dr_grpo)
+
+    config.refills = 0  # times that groups without spread are drawn anew (dapo)
+
+    # Other methods than ovd and grpo
+    config.distill = ConfigDict(
+        dict(
+            solutions="teacher",  # seq_kd, token_kd: of the teacher | data
+            # forward_kl | reverse_kl | jsd; policy_gradient (of the reverse KL):
+            # on_policy_kd alone
+            divergence="forward_kl",
+            beta=0.5,  # jsd: weight of the teacher in the mix
+            vocabulary="chunked",  # chunked | dense | top_k
+            top_k=20,  # of `top_k`; vLLM shows as many unless --max-logprobs is raised
+            temperature=1.0,  # of both models' distributions
+        )
+    )
+    config.dpo_beta = 0.1
 
     # Update
     config.minibatches = 1  # optimizer steps an epoch
@@ -100,9 +174,15 @@ def get_config():
     config.aggregation = "grpo"  # grpo | dapo | dr_grpo
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28
-    config.kl_coef = 0.001  # k3 KL to the starting model
+    config.surrogate = "clip"  # clip | gspo | cispo: losses.py
+    config.kl_coef = 0.001  # KL to the starting model
+    config.kl_estimator = "k3"  # k1 | k2 | k3
+    config.reference_every = 0  # steps until the policy is the new reference; 0: never
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
+    # Batches collected ahead, 0 or 1: with 1 the teacher judges the next one during an
+    # update, and samples are one batch old; needs importance_cap, and one process
+    config.async_batches = 0
     config.optimizer = ConfigDict(
         dict(
             learning_rate=1e-6,
@@ -118,12 +198,34 @@ def get_config():
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.length_multiple = 16  # completions share stretches of such a length
 
+    # A run that is beyond one of these for `window` steps in a row is stopped
+    config.collapse = ConfigDict(
+        dict(
+            window=0,  # steps; 0: no run is
+            entropy=0.0,  # nats a token, at least; 0 here and below: no such bound
+            zero_spread=0.0,  # share of groups that teach nothing, at most
+            invalid_rate=0.0,  # share of turns that do nothing valid, at most
+            short=0.0,  # tokens of a completion, at least
+            truncated=0.0,  # share of completions that were cut, at most
+        )
+    )
+
     # Evaluation, logging and checkpoints
+    config.evaluate = "student"  # student | teacher (as a judge): launch/evaluate.py
     config.eval_every = 10  # steps; 0: only before and after
-    config.eval_problems = 200
+    config.eval_problems = 200  # of each set, spread over it; eval_sets: 0 takes all
     config.eval_samples = 1  # completions a problem: avg@k and pass@k
     config.eval_temperature = 0.0  # 0: greedy
     config.eval_rows = 128  # problems sampled at a time
+    # launch/evaluate.py alone:
+    config.eval_sets = ()  # names, name@k, or * ; empty: the task's held-out problems
+    config.averaged_sets = ()  # that the average is over; empty: all
+    config.eval_sampled_temperature = 0.6  # of `name@k` where the rest is greedy
+    config.eval_cache = ""  # folder of attempts; empty: the user's cache; none: off
+    config.engine = ""  # URL of an OpenAI-compatible server with the student
+    config.test_threshold = 0  # steps scored under it are replaced; 0: no teacher
+    config.test_score_rule = "argmax"  # argmax | sample (the paper's dagger) | expected
+    config.test_replaced_steps = 16  # of one attempt, at most
     config.checkpoint_every = 10  # steps; 0: never
     config.export_dtype = "float32"
     return config

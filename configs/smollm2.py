@@ -9,8 +9,9 @@ or a teacher that vLLM serves (its weights may be any):
     python launch/train.py --config=configs/smollm2.py --config.num_steps=3 \
         --config.teacher.url=http://127.0.0.1:8000/v1
 
-`--config.data=PATH` takes a JSONL file; the default is the hub's GSM8K. On 2 CPU cores
-a step takes a minute or two.
+The rows are 64 of GSM8K's that come with the package; `--config.data=openai/gsm8k:main
+--config.held_out_data=` takes all of them from the hub, `--config.data=PATH` a JSONL
+file. On 2 CPU cores a step takes a minute or two.
 """
 
 from configs import default
@@ -21,7 +22,8 @@ def get_config():
     config.run_dir = "runs/smollm2"
     config.num_steps = 50
     config.task = "math"
-    config.data = "openai/gsm8k:main"
+    config.data = "gsm8k_train_sample"
+    config.held_out_data = "gsm8k_test_sample"
     config.prompt_template = "chat"
     config.model = config.teacher.model = "smollm2"
     config.problems_per_step = 2

@@ -1,40 +1,55 @@
 """From a config to the parts that the drivers put together."""
 
+import dataclasses
 import functools
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax import search
+from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import FORMS
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
+from ovd_jax.rollout.refine import Refiner
+from ovd_jax.rollout.turns import END_TAGS, Dialogue, TurnRules
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.search.simulated import LocalWriter, ServedWriter, Writer
+from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
-from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.teacher.roles import Roles
+from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
 
 
 def find_model(name: str, role: str) -> Path:
     """The Hugging Face folder of `name`.
 
-    That is `quickstart` (the embedded `role`, student or teacher), `smollm2` (what
+    That is `quickstart` (the embedded `role`, student or teacher), `world` (the same of
+    the made-up world: student or teacher), `smollm2` (what
     launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
     """
     if name == "quickstart":
         return embedded.FOLDER / role
+    if name == "world":
+        return embedded.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
             raise ValueError(
@@ -123,30 +138,141 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
-def make_teacher(config):
-    """The teacher behind `config.teacher.url`, or in this process if there is none."""
-    options = config.teacher
-    if options.prompt not in PROMPTS:
-        raise ValueError(
-            f"teacher.prompt {options.prompt!r} is not one of {', '.join(PROMPTS)}."
+def make_dialogue(
+    config, tokenizer, pool, *, training: bool, generate: Callable | None = None
+) -> Dialogue | None:
+    """Conversations with the engine in `pool`; None where there is none.
+
+    In `training` a simulated engine is shown the gold answers. `generate` is the
+    student's own, which `turns.refine` needs.
+    """
+    if pool is None:
+        return None
+    if config.turns.refine and generate is None:
+        raise ValueError("turns.refine is for evaluation; set it to False.")
+    names = [field.name for field in dataclasses.fields(TurnRules)]
+    chat = config.prompt_template == "chat"
+    return Dialogue(
+        pool,
+        rules=TurnRules(**{name: config.turns[name] for name in names}),
+        tokenizer=tokenizer,
+        with_golds=training and config.search.backend == "simulated",
+        refine=Refiner(generate, tokenizer, chat=chat) if config.turns.refine else None,
+    )
+
+
+def make_search(config, *, training: bool) -> search.Search:
+    """The engine of `config.search`; see the function of the same name there."""
+    make_writer = functools.partial(simulator, config)
+    return search.make_search(config, training=training, make_writer=make_writer)
+
+
+def simulator(config) -> Writer:
+    """The model that makes up documents, behind `config.search.url` or in this
+    process."""
+    options = config.search
+    chat = find_prompt(options.prompt).chat
+    if options.url:
+        return ServedWriter(
+            make_transport(options.url, options, name=options.served_name),
+            chat=chat,
+            temperature=options.temperature,
+            max_tokens=options.max_new_tokens,
         )
-    if options.url:  # of several processes the first one asks
-        return FromMain(served_teacher(config), "score", "demonstrate")
-    return local_teacher(config)
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder)
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+    )
+    return LocalWriter(
+        functools.partial(sampler, load_model(folder, config)),
+        tokenizer,
+        chat=chat,
+        identity={
+            "model": fingerprint(folder),
+            "dtype": config.compute_dtype,
+            "temperature": options.temperature,
+            "max_tokens": options.max_new_tokens,
+        },
+    )
+
+
+def make_pool(config, *, training: bool):
+    """The engine of `config.search`, in threads of the first process, or in step with
+    all of them where it is a model in this process; None if nothing may search."""
+    if not config.turns.searches:
+        return None
+    backend = make_search(config, training=training)
+    if config.search.backend == "simulated" and not config.search.url:
+        return SearchBatch(backend)
+    return FromMain(SearchThreads(backend), "start", "take")
+
+
+def make_teacher(config, model: Transformer | None = None):
+    """The teacher of `config`, with the continuer that `config.continuer` may name;
+    `model` is the teacher's if it is in this process and loaded already."""
+    scorer = one_teacher(config, model)
+    if not (config.continuer.url or config.continuer.model):
+        return scorer
+    other = config.copy_and_resolve_references()
+    other.teacher.update(config.continuer)
+    return Roles(scorer, one_teacher(other))
+
+
+def one_teacher(config, model: Transformer | None = None):
+    """The model behind `config.teacher.url`, or in this process if there is none."""
+    if config.teacher.url:  # of several processes the first one asks
+        return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
+    return local_teacher(config, model or teacher_model(config))
 
 
 def served_teacher(config) -> OpenAITeacher:
     """A model behind one or several URLs with an OpenAI-compatible API."""
     options = config.teacher
+    transport = make_transport(options.url, options, name=options.served_name)
+    return OpenAITeacher(
+        transport,
+        prompt=load_prompt(options.prompt),
+        score_rule=options.score_rule,
+        score_temperature=options.score_temperature,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        on_failure=options.on_failure,
+        stop=END_TAGS if config.turns.searches else (),
+        cache=DiskCache(options.cache) if options.cache else None,
+    )
+
+
+def served_student(
+    config, folder: Path, tokenizer, stop_strings: tuple[str, ...], temperature: float
+) -> ServedStudent:
+    """The student behind the server at `config.engine`; `folder` has its tokenizer."""
+    return ServedStudent(
+        make_transport(config.engine, config.teacher, name=""),
+        tokenizer=tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        temperature=temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        stop_strings=(*stop_strings, *config.stop_strings),
+        stop_ids=stop_ids(folder, tokenizer),
+    )
+
+
+def make_transport(urls: str, options, *, name: str) -> Transport:
+    """Requests to the servers at `urls`; `options` are knobs such as `teacher.*`."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
         # Not shown: it may be the key itself, which must not get into any log.
         raise ValueError(
             "teacher.api_key_env is not the name of an environment variable, such as "
             "OPENAI_API_KEY; the key itself belongs into that variable."
         )
-    transport = Transport(
-        [url.strip() for url in options.url.split(",")],
-        name=options.served_name,
+    return Transport(
+        [url.strip() for url in urls.split(",")],
+        name=name,
         key=os.environ.get(options.api_key_env),
         timeout_s=options.timeout_s,
         retries=options.retries,
@@ -154,30 +280,45 @@ def served_teacher(config) -> OpenAITeacher:
         most=options.max_concurrency,
         accounting=Accounting(),
     )
-    return OpenAITeacher(
-        transport,
-        prompt=PROMPTS[options.prompt],
-        score_rule=options.score_rule,
-        score_temperature=options.score_temperature,
-        temperature=options.temperature,
-        max_new_tokens=options.max_new_tokens,
-        on_failure=options.on_failure,
-        cache=DiskCache(options.cache) if options.cache else None,
-    )
 
 
-def local_teacher(config) -> LocalTeacher:
+def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
+    """A teacher of token-level distillation: one that is served, or the model itself.
+
+    Raises ValueError where its tokenizer is not the student's.
+    """
+    options = config.teacher
+    if options.url:
+        transport = make_transport(options.url, options, name=options.served_name)
+        served = ServedTokens(transport, tokenizer=tokenizer, top=config.distill.top_k)
+        return FromMain(served, "read")
+    folder = find_model(options.model, "teacher")
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"The tokenizer of teacher.model={options.model} has another vocabulary "
+            "than the student's. Token-level distillation needs one tokenizer; the "
+            "methods ovd, seq_kd and dpo_pairs do not."
+        )
+    return teacher_model(config)
+
+
+def teacher_model(config) -> Transformer:
+    """The weights that `config.teacher.model` names."""
+    return load_model(find_model(config.teacher.model, "teacher"), config)
+
+
+def local_teacher(config, model: Transformer) -> LocalTeacher:
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, config)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         min_prompts=options.min_prompts,
+        stop_strings=END_TAGS if config.turns.searches else (),
     )
     return LocalTeacher(
         generate=functools.partial(sampler, model),
@@ -185,7 +326,7 @@ def local_teacher(config) -> LocalTeacher:
             label_probabilities, model, rows=options.rows
         ),
         tokenizer=tokenizer,
-        prompt=PROMPTS[options.prompt],
+        prompt=load_prompt(options.prompt),
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
     )

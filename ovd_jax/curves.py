@@ -18,7 +18,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 INK, GREY, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, ORANGE = "#0b6fb8", "#d9730d"
 # Okabe and Ito's palette: told apart by colour-blind readers too.
-PALETTE = (BLUE, ORANGE, "#00936b", "#b8528f", "#7b8794", "#c9a200")
+PALETTE = (
+    BLUE, ORANGE, "#00936b", "#b8528f", "#7b8794", "#c9a200", "#56b4e9", "#1f2933"
+)  # fmt: skip
+STEP = "training step"
 DENSITY = LinearSegmentedColormap.from_list(
     "density", ("#ffffff", "#cfe3f3", "#6fb0dc", BLUE, "#083d66")
 )
@@ -57,58 +60,72 @@ def plot_run(
     teacher_accuracy: float | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws reward, acceptance, scores and accuracy of one run into a PNG.
+    """Draws reward, acceptance, scores and accuracy of one run into a PNG, and of one
+    that searches also how often and how well, by source of the questions.
 
     `metrics` are the rows of `metrics.jsonl`; what they lack is left out.
     """
+    searches = any("searches" in row for row in metrics)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 7), dpi=DPI, layout="constrained")
+        size = (11, 10.5 if searches else 7)
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, hspace=0.03, wspace=0.02)
-        (reward, acceptance), (scores, accuracy) = figure.subplots(2, 2)
-        draw_reward(reward, metrics)
-        draw_acceptance(acceptance, metrics)
-        draw_scores(scores, metrics)
-        draw_accuracy(accuracy, metrics, teacher_accuracy)
+        panels = figure.subplots(3 if searches else 2, 2).flat
+        draw_reward(next(panels), metrics)
+        draw_acceptance(next(panels), metrics)
+        draw_scores(next(panels), metrics)
+        draw_accuracy(next(panels), metrics, teacher_accuracy)
+        if searches:
+            draw_by_source(next(panels), metrics, "searches", "Searches a question")
+            draw_by_source(next(panels), metrics, "em", "Exact matches")
         if title:
             figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, weight="bold")
         FigureCanvasAgg(figure).print_png(path)
 
 
 def plot_comparison(
-    series: Mapping[str, Sequence[Sequence[tuple[int, float]]]],
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]],
     path: str | Path,
     *,
     title: str,
     ylabel: str,
 ) -> None:
-    """Draws one colour a label: a thin line for each seed, a bold one for their mean.
+    """Draws one colour a label: a thin line for each seed, a bold one for their mean,
+    and a band of one standard deviation around it.
 
-    `series` maps a label to its seeds, each a list of (step, value).
+    `panels` maps the name of a horizontal axis to a panel, which maps a label to its
+    seeds, each a list of (place on that axis, value).
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(7.5 * len(panels), 4.6), dpi=DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-        axes = figure.subplots()
-        label_axes(axes, title, ylabel)
-        ends = []
-        for index, (label, seeds) in enumerate(series.items()):
-            color = PALETTE[index % len(PALETTE)]
-            curves = [np.array(sorted(seed), float) for seed in seeds if len(seed)]
-            for curve in curves if len(curves) > 1 else []:
-                axes.plot(*curve.T, color=color, alpha=0.35, linewidth=0.9)
-            steps, mean = mean_curve(curves)
-            if len(steps):
-                draw_line(axes, steps, mean, color)
-                ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
-        label_ends(axes, ends)
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (xlabel, series) in zip(all_axes, panels.items(), strict=True):
+            label_axes(axes, title, ylabel, xlabel)
+            draw_comparison(axes, series)
         FigureCanvasAgg(figure).print_png(path)
+
+
+def draw_comparison(axes: Axes, series: Mapping[str, Sequence]) -> None:
+    """One panel of `plot_comparison`."""
+    ends = []
+    for index, (label, seeds) in enumerate(series.items()):
+        color = PALETTE[index % len(PALETTE)]
+        curves = [np.array(sorted(seed), float) for seed in seeds if len(seed)]
+        for curve in curves if len(curves) > 1 else []:
+            axes.plot(*curve.T, color=color, alpha=0.35, linewidth=0.9)
+        places, mean, deviation = mean_curve(curves)
+        if len(places):
+            band = (mean - deviation, mean + deviation)
+            axes.fill_between(places, *band, color=color, alpha=0.12, linewidth=0)
+            draw_line(axes, places, mean, color)
+            ends.append((mean[-1], f"{label}  {mean[-1]:.3g}", color))
+    label_ends(axes, ends)
 
 
 def draw_reward(axes: Axes, metrics: Sequence[Mapping]) -> None:
     """Mean reward of the student's own trajectories, and with the teacher's put in."""
-    label_axes(
-        axes, "Reward before and after replacement", "mean reward of a trajectory"
-    )
+    label_axes(axes, "Reward before and after replacement", "mean reward")
     steps, before, after = columns(metrics, "reward_before", "reward_after")
     axes.fill_between(
         steps, smooth(before), smooth(after), color=ORANGE, alpha=0.1, linewidth=0
@@ -161,9 +178,7 @@ def draw_scores(axes: Axes, metrics: Sequence[Mapping]) -> None:
     axes.set_title(f"mean  {mean[-1]:.1f}", loc="right", color=ORANGE, fontsize=9)
 
 
-def draw_accuracy(
-    axes: Axes, metrics: Sequence[Mapping], teacher_accuracy: float | None
-) -> None:
+def draw_accuracy(axes: Axes, metrics: Sequence[Mapping], teacher: float | None):
     """Accuracy on the training problems as sampled, and on held-out ones."""
     label_axes(axes, "Accuracy", "correct answers")
     steps, train, held_out = columns(metrics, "accuracy", "eval_accuracy")
@@ -174,15 +189,39 @@ def draw_accuracy(
         draw_line(axes, steps[measured], held_out[measured], BLUE, marked=True)
         last = held_out[measured][-1]
         ends.append((last, f"held-out  {last:.0%}", BLUE))
-    if teacher_accuracy is not None:
-        axes.axhline(teacher_accuracy, color=ORANGE, linewidth=1.2, dashes=(5, 3))
-        ends.append((teacher_accuracy, f"teacher  {teacher_accuracy:.0%}", ORANGE))
+    if teacher is not None:
+        axes.axhline(teacher, color=ORANGE, linewidth=1.2, dashes=(5, 3))
+        ends.append((teacher, f"teacher  {teacher:.0%}", ORANGE))
     label_ends(axes, ends)
 
 
-def label_axes(axes: Axes, title: str, ylabel: str) -> None:
-    """Title and labels of a panel against training steps, ticked at whole steps."""
-    axes.set(title=title, xlabel="training step", ylabel=ylabel)
+def draw_by_source(
+    axes: Axes, metrics: Sequence[Mapping], name: str, title: str
+) -> None:
+    """One measure on training questions, and held-out ones, of each source."""
+    label_axes(axes, title, "mean of a question")
+    labels = dict.fromkeys(
+        key for row in metrics for key in row if key.partition("/")[0] == name
+    )
+    ends = []
+    for index, label in enumerate(
+        sorted(labels, key=lambda label: (len(label), label))
+    ):
+        color = PALETTE[index % len(PALETTE)]
+        steps, train, held_out = columns(metrics, label, f"eval_{label}")
+        measured = np.isfinite(held_out)
+        axes.plot(steps, smooth(train), color=color, alpha=0.35, linewidth=0.9)
+        if measured.any():
+            steps, values = steps[measured], held_out[measured]
+            draw_line(axes, steps, values, color, marked=True)
+            source = label.partition("/")[2] or "all"
+            ends.append((values[-1], f"{source}  {values[-1]:.2f}", color))
+    label_ends(axes, ends)
+
+
+def label_axes(axes: Axes, title: str, ylabel: str, xlabel=STEP) -> None:
+    """Title and labels of a panel, ticked at whole numbers."""
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ticks = MaxNLocator(7, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
     axes.xaxis.set_major_locator(ticks)
 
@@ -208,15 +247,17 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.where(known, mean, np.nan)
 
 
-def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds where all of them have run, interpolated between their steps."""
+def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """(steps, mean over seeds, their standard deviation) where all of them have run,
+    interpolated between their steps."""
     if not curves:
-        return np.empty(0), np.empty(0)
+        return np.empty(0), np.empty(0), np.empty(0)
     first = max(curve[0, 0] for curve in curves)
     last = min(curve[-1, 0] for curve in curves)
     steps = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
     steps = steps[(steps >= first) & (steps <= last)]
-    return steps, np.mean([np.interp(steps, *curve.T) for curve in curves], axis=0)
+    values = [np.interp(steps, *curve.T) for curve in curves]
+    return steps, np.mean(values, axis=0), np.std(values, axis=0, ddof=len(curves) > 1)
 
 
 def column_edges(centers: np.ndarray) -> np.ndarray:
@@ -243,16 +284,10 @@ def draw_line(axes: Axes, steps, values, color: str, *, marked=False, halo=False
     """A bold line; marked where asked for, and where a lone point would not show."""
     dots = len(steps) == 1 or (marked and len(steps) <= MARKED_POINTS)
     axes.plot(
-        steps,
-        values,
-        color=color,
-        linewidth=1.9,
-        marker="o" if dots else None,
-        markersize=4.5,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
+        steps, values, color=color, linewidth=1.9, marker="o" if dots else None,
+        markersize=4.5, markeredgecolor="white", markeredgewidth=0.8,
         path_effects=[Stroke(linewidth=3.6, foreground="white"), Normal()] * halo,
-    )
+    )  # fmt: skip
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str] | None]) -> None:

@@ -1,125 +1,225 @@
-"""Accuracy, avg@k and pass@k of a model on a task's held-out problems."""
+"""Evaluation: the driver. Read it from `main` down; the parts are in evaluation/."""
 
 import dataclasses
 import functools
-import json
-import math
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ovd_jax import build, flags, monitor
+from ovd_jax import audit, build, monitor
+from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
+from ovd_jax.evaluation.rejection import (
+    BlindCollector,
+    BlindSearchCollector,
+    Rejecting,
+    generator,
+)
+from ovd_jax.evaluation.report import report
+from ovd_jax.evaluation.sets import EvalSet, eval_sets
+from ovd_jax.models.folders import fingerprint
+from ovd_jax.paths import cache_dir
 from ovd_jax.processes import FromMain, on_main, on_mesh
-from ovd_jax.progress import results_table
-from ovd_jax.seeds import derive
-from ovd_jax.tasks import Problem, Task, make_task
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """One problem with its k completions and their rewards."""
-
-    problem: Problem
-    texts: tuple[str, ...]
-    rewards: tuple[float, ...]
-
-
-def evaluate(
-    problems: Sequence[Problem],
-    *,
-    task: Task,
-    generate: Callable,
-    tokenizer,
-    samples: int,
-    rows: int,
-    seed: int,
-) -> list[Evaluated]:
-    """Samples and grades every problem, `rows` problems at a time; none is dropped."""
-    results = []
-    for start in range(0, len(problems), rows):
-        part = problems[start : start + rows]
-        prompts = [
-            tokenizer(task.prompt(problem), add_special_tokens=False)["input_ids"]
-            for problem in part
-        ]
-        groups = generate(
-            prompts, seed=derive(seed, "evaluate", start), samples=samples
-        )
-        texts = [
-            tokenizer.decode(completion.tokens, skip_special_tokens=True)
-            for group in groups
-            for completion in group
-        ]
-        asked = [problem for problem in part for _ in range(samples)]
-        rewards = task.rewards(asked, texts)
-        for i, problem in enumerate(part):
-            of_problem = slice(i * samples, (i + 1) * samples)
-            results.append(
-                Evaluated(problem, tuple(texts[of_problem]), tuple(rewards[of_problem]))
-            )
-    return results
-
-
-def accuracy(results: Sequence[Evaluated]) -> float:
-    """Mean reward over all completions (avg@k)."""
-    return statistics.fmean(statistics.fmean(r.rewards) for r in results)
-
-
-def pass_at(k: int, results: Sequence[Evaluated]) -> float:
-    """Chance that one of k completions is right, unbiased (arXiv:2107.03374, eq. 1)."""
-
-    def one(rewards):
-        n, right = len(rewards), sum(reward == 1.0 for reward in rewards)
-        return 1 - math.comb(n - right, k) / math.comb(n, k)
-
-    return statistics.fmean(one(result.rewards) for result in results)
+from ovd_jax.progress import Progress
+from ovd_jax.rollout.turns import Dialogue
+from ovd_jax.tasks import Task, make_task
+from ovd_jax.teacher.cache import DiskCache
+from ovd_jax.teacher.prompts import load_prompt
 
 
 @on_mesh
 def main(config):
-    """Evaluates `config.model` and writes every item to `run_dir/items.jsonl`."""
+    """Evaluates `config.model` on every set and writes what came of it to `run_dir`.
+
+    Attempts that are in the cache are not made again; neither weights nor teacher are
+    loaded where all of them are.
+    """
     started = time.time()
     monitor.enable_compilation_cache()
-    folder = build.find_model(config.model, "student")
-    tokenizer = build.load_tokenizer(folder)
-    task = FromMain(make_task(config, tokenizer), "rewards")
-    sampler = build.student_sampler(
-        config, folder, tokenizer, task, temperature=config.eval_temperature
+    if config.evaluate == "teacher":
+        audit.main(config)
+        return
+    student = Student(config)
+    task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
+    cache = open_cache(config)
+    make_pool = functools.cache(
+        functools.partial(build.make_pool, config, training=False)
     )
-    results = evaluate(
-        task.held_out(config.eval_problems),
+    results: dict[str, list[Evaluated]] = {}
+    for eval_set in eval_sets(config, task):
+        results[eval_set.name] = evaluate(
+            eval_set.problems,
+            task=task,
+            solver=make_solver(
+                config, task, student, temperature(config, eval_set), make_pool
+            ),
+            tokenizer=student.tokenizer,
+            samples=eval_set.samples,
+            seed=config.seed,
+            cache=cache,
+            progress=functools.partial(on_main, Progress),
+        )
+    on_main(report, config, results, seconds=time.time() - started)
+
+
+def evaluation_task(config, tokenizer) -> Task:
+    """The task; where sets are named, `config.data` is theirs and nothing is trained
+    on."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        if config.eval_sets:
+            config.data = config.held_out_data = ""
+    make_search = functools.partial(build.make_search, config, training=False)
+    return make_task(config, tokenizer, make_search)
+
+
+def temperature(config, eval_set: EvalSet) -> float:
+    """At which a set is sampled. Raises ValueError for several equal attempts."""
+    value = config.eval_temperature
+    if eval_set.sampled:
+        value = value or config.eval_sampled_temperature
+    if eval_set.samples > 1 and not value and not config.test_threshold:
+        raise ValueError(
+            f"{eval_set.samples} greedy samples of a problem are all the same; set "
+            "eval_temperature, or eval_samples to 1."
+        )
+    return value
+
+
+def open_cache(config):
+    """Attempts on disk; several processes see those of the first one."""
+    if config.eval_cache == "none":
+        return None
+    folder = config.eval_cache or cache_dir() / "attempts"
+    return FromMain(DiskCache(folder), "get", "put")
+
+
+class Student:
+    """The model that is evaluated; nothing of it is loaded before it is needed."""
+
+    def __init__(self, config):
+        self.config = config
+        self.folder = build.find_model(config.model, "student")
+        self.tokenizer = build.load_tokenizer(self.folder)
+
+    @functools.cached_property
+    def model(self):
+        """Its weights."""
+        return build.load_model(self.folder, self.config)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of its weights and tokenizer."""
+        return fingerprint(self.folder)
+
+    def engine(self, task: Task, temperature: float):
+        """(stream, identity): how to sample from it, and all that decides what comes
+        besides prompt and seed."""
+        config = self.config
+        settings = {
+            "temperature": temperature,
+            "top_k": config.top_k,
+            "top_p": config.top_p,
+            "max_new_tokens": config.max_new_tokens,
+            "stop_strings": [*task.stop_strings, *config.stop_strings],
+            "stop_ids": list(build.stop_ids(self.folder, self.tokenizer)),
+        }
+        if config.engine:
+            served = self.served(tuple(task.stop_strings), temperature)
+            return served.stream, settings | self.served_identity(served)
+        sampler = build.student_sampler(
+            config, self.folder, self.tokenizer, task, temperature=temperature
+        )
+
+        def stream(*args, **kwargs):
+            return sampler.stream(self.model, *args, **kwargs)
+
+        return stream, settings | {
+            "engine": "sampler",
+            "model": self.fingerprint,
+            "dtype": config.compute_dtype,
+        }
+
+    @functools.cache  # noqa: B019 one student a program
+    def served(self, stop_strings: tuple[str, ...], temperature: float):
+        """The student at `config.engine`."""
+        return build.served_student(
+            self.config, self.folder, self.tokenizer, stop_strings, temperature
+        )
+
+    def served_identity(self, served) -> dict[str, str]:
+        """What is served, by its weights where their folder is on this machine."""
+        name, weights = served.model
+        if (Path(weights) / "config.json").is_file():
+            weights = fingerprint(Path(weights))
+        return {"engine": "served", "model": name, "weights": weights}
+
+
+def make_solver(
+    config, task: Task, student: Student, temperature: float, make_pool: Callable
+) -> Solver:
+    """The student, alone or with a search engine, and with a teacher beside it that
+    rejects steps or without."""
+    stream, identity = student.engine(task, temperature)
+    shared = {"tokenizer": student.tokenizer, "rows": config.eval_rows}
+    collector = BlindCollector
+    if config.turns.searches:
+        dialogue = make_dialogue(config, student, stream, make_pool())
+        collector = functools.partial(BlindSearchCollector, dialogue=dialogue)
+        identity |= conversation_identity(config, make_pool())
+    if not config.test_threshold:
+        greedy = not temperature
+        if config.turns.searches:
+            stream = functools.partial(dialogue.generate, stream)
+        return Direct(stream, identity=identity, greedy=greedy, **shared)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.teacher.score_rule = config.test_score_rule
+    make_teacher = functools.cache(functools.partial(build.make_teacher, config))
+    return Rejecting(
+        stream,
         task=task,
-        generate=functools.partial(sampler, build.load_model(folder, config)),
-        tokenizer=tokenizer,
-        samples=config.eval_samples,
-        rows=config.eval_rows,
-        seed=config.seed,
+        make_teacher=make_teacher,
+        threshold=config.test_threshold,
+        max_replaced_steps=config.test_replaced_steps,
+        max_new_tokens=config.max_new_tokens,
+        identity=identity | rejection_identity(config, make_teacher),
+        make_collector=collector,
+        **shared,
     )
-    on_main(report, config, task, results, started)
 
 
-def report(config, task: Task, results: Sequence[Evaluated], started: float) -> None:
-    """Items, table and the summary line."""
-    path = Path(config.run_dir)
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / "items.jsonl", "w", encoding="utf-8") as file:
-        for result in results:
-            row = dataclasses.asdict(result)
-            row["extracted"] = [task.extract(text) for text in result.texts]
-            file.write(json.dumps(row) + "\n")
-    scores = {f"avg@{config.eval_samples}": accuracy(results)}
-    k = 1
-    while k <= config.eval_samples and config.eval_samples > 1:
-        scores[f"pass@{k}"] = pass_at(k, results)
-        k *= 2
-    results_table(
-        f"{config.model} on {config.task}, {len(results)} problems",
-        ("measure", "value"),
-        [(name, f"{value:.1%}") for name, value in scores.items()],
+def make_dialogue(config, student: Student, stream, pool) -> Dialogue:
+    """Conversations of the student with an engine that sees nothing but queries."""
+    if config.engine:
+        raise ValueError(
+            "A student at config.engine cannot search; leave it empty, or set "
+            "turns.searches to 0."
+        )
+    generate = generator(stream)
+    return build.make_dialogue(
+        config, student.tokenizer, pool, training=False, generate=generate
     )
-    flags.summary(
-        model=config.model, task=config.task, problems=len(results),
-        accuracy=accuracy(results), **scores,
-        seconds=round(time.time() - started, 1), items=str(path / "items.jsonl"),
-    )  # fmt: skip
+
+
+def conversation_identity(config, pool) -> Mapping:
+    """What else decides an attempt that searches."""
+    return {"turns": config.turns.to_dict(), "search": pool.identity}
+
+
+def rejection_identity(config, make_teacher) -> Mapping:
+    """What else decides an attempt that a teacher checks."""
+    options = config.teacher
+    if options.url:
+        teacher = make_teacher().name
+    else:
+        teacher = fingerprint(build.find_model(options.model, "teacher"))
+    names = ("score_rule", "score_temperature", "temperature")
+    return {
+        "teacher": teacher,
+        "teacher_prompt": dataclasses.asdict(load_prompt(options.prompt)),
+        "teacher_settings": {name: options[name] for name in names},
+        "step_rule": config.step_rule,
+        "teacher_max_new_tokens": options.max_new_tokens,
+        "threshold": config.test_threshold,
+        "max_replaced_steps": config.test_replaced_steps,
+    }

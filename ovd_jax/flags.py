@@ -1,8 +1,8 @@
 """Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
 
 What a user can get wrong ends in one line on stderr: exit code 2 for the command line
-or the config file, 1 for a ValueError of the program or a teacher that does not answer.
-`OVD_TRACEBACK=1` shows the rest.
+or the config file, 1 for a ValueError of the program, a teacher or search engine that
+does not answer, or a run that collapsed. `OVD_TRACEBACK=1` shows the rest.
 """
 
 import difflib
@@ -20,6 +20,8 @@ import absl.flags
 from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.run_dir import to_json
+from ovd_jax.search.base import SearchError
+from ovd_jax.stability import Collapsed
 from ovd_jax.teacher.base import TeacherError
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
@@ -59,7 +61,7 @@ def run(
         sys.exit(2)
     try:
         main(config, arguments) if takes_arguments else main(config)
-    except (ValueError, TeacherError) as error:
+    except (ValueError, SearchError, TeacherError, Collapsed) as error:
         if debug:
             raise
         print(f"error: {error} (OVD_TRACEBACK=1 shows where)", file=sys.stderr)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -12,16 +12,11 @@ from ovd_jax.paths import cache_dir
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class Monitor:
-    """Counts compilations from now on and times the parts of a step."""
+class Stopwatch:
+    """Times the parts of something; those that run at once each count in full."""
 
     def __init__(self):
-        self.compiles = 0
         self._seconds: dict[str, float] = {}
-        jax.monitoring.register_event_duration_secs_listener(self._on_event)
-
-    def _on_event(self, event: str, _seconds: float, **_) -> None:
-        self.compiles += event == _COMPILE_EVENT
 
     @contextlib.contextmanager
     def time(self, part: str) -> Iterator[None]:
@@ -33,11 +28,50 @@ class Monitor:
             elapsed = time.perf_counter() - started
             self._seconds[part] = self._seconds.get(part, 0.0) + elapsed
 
+    def timed(self, part: str, function: Callable) -> Callable:
+        """`function`, whose calls count as `part`."""
+
+        def call(*args, **kwargs):
+            with self.time(part):
+                return function(*args, **kwargs)
+
+        return call
+
+    def timed_items(self, part: str, function: Callable) -> Callable:
+        """`function`, which gives an iterator; the waits for its items count."""
+
+        def call(*args, **kwargs):
+            items = iter(function(*args, **kwargs))
+            while True:
+                with self.time(part):
+                    item = next(items, None)
+                if item is None:
+                    return
+                yield item
+
+        return call
+
     def take(self) -> dict[str, float]:
-        """Seconds by part since the last call, compilations so far, memory in MiB."""
+        """Seconds by part since the last call."""
         seconds = {f"seconds_{part}": s for part, s in self._seconds.items()}
         self._seconds = {}
-        return seconds | {"compiles": self.compiles, "rss_mib": resident_mib()}
+        return seconds
+
+
+class Monitor(Stopwatch):
+    """Times the parts of a step, and counts compilations from now on."""
+
+    def __init__(self):
+        super().__init__()
+        self.compiles = 0
+        jax.monitoring.register_event_duration_secs_listener(self._on_event)
+
+    def _on_event(self, event: str, _seconds: float, **_) -> None:
+        self.compiles += event == _COMPILE_EVENT
+
+    def take(self) -> dict[str, float]:
+        """The seconds, compilations so far, and memory in MiB."""
+        return super().take() | {"compiles": self.compiles, "rss_mib": resident_mib()}
 
 
 def resident_mib() -> float:

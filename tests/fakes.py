@@ -40,11 +40,13 @@ class FakeTeacher:
         self.scored: list[list[ScoreRequest]] = []
         self.demonstrated: list[list[DemonstrationRequest]] = []
 
-    def score(self, requests, *, seed: int) -> list[Score]:
+    def score(self, requests, *, seed: int, places=None) -> list[Score]:
         self.scored.append(list(requests))
         values = [
-            self._score(request, random.Random(f"{seed}-{i}"))
-            for i, request in enumerate(requests)
+            self._score(request, random.Random(f"{seed}-{place}"))
+            for place, request in zip(
+                places or range(len(requests)), requests, strict=True
+            )
         ]
         return [None if value is None else score_of(value) for value in values]
 
@@ -63,6 +65,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
+    observed: tuple[bool, ...] = ()
 
 
 class FakeStudent:
@@ -109,7 +112,9 @@ def rules(**changes) -> Rules:
         "replacement": "trajectory",
         "demonstration_tries": 3,
         "max_replaced_steps": 3,
+        "feedback": "none",
         "credit": "trajectory",
+        "only_correct": True,
     }
     return Rules(**fields | changes)
 

@@ -48,7 +48,7 @@ class TeacherServer:
     def __init__(
         self, *, model="teacher", faults=None, seed=0, without=(), strict=False,
         constraint="structured_outputs", top=20, merged=False, write=write,
-        answers_as=None, busy_above=None, delay=0.0, key=None, info=None,
+        answers_as=None, busy_above=None, delay=0.0, key=None, info=None, decode=None,
     ):  # fmt: skip
         self.model = self.own_model = model
         self.weights = None  # the folder that it names, if not the model's own
@@ -58,6 +58,7 @@ class TeacherServer:
         self.constraint, self.top, self.write = constraint, top, write
         self.answers_as, self.key, self.info = answers_as, key, info
         self.busy_above, self.delay = busy_above, delay
+        self.decode = decode  # of prompts that are token ids; None: such are refused
         self.bodies: list[dict] = []  # of the requests that were answered well
         self.failed = Counter()  # how often each fault happened
         self.most_at_once = 0
@@ -126,6 +127,8 @@ class TeacherServer:
         draw = uniform(self.seed, text, tries)
         for fault, rate in self.faults.items():
             draw -= rate
+            if fault == "label" and body["max_tokens"] > 8:
+                continue  # a free text: there is no label in it to be wrong
             if draw < 0:
                 self.failed[fault] += 1
                 return fault
@@ -145,7 +148,7 @@ class TeacherServer:
     def next_probs(self, text: str) -> dict[str, float]:
         """The distribution of the next token."""
         weights = {
-            token: math.exp(7 * uniform(self.model, text, token))
+            token: math.exp(7 * uniform(self.own_model, text, token))
             for token in self.vocabulary
         }
         total = sum(weights.values())
@@ -177,6 +180,9 @@ class TeacherServer:
 
     def answer(self, body: dict, chat: bool) -> dict:
         """The answer to a request that is well and finds the server well."""
+        prompt = body.get("prompt")
+        if isinstance(prompt, list):
+            body = body | {"prompt": self.decode(prompt)}
         text = render(body, chat, "continuing" not in self.without)
         choices = self._choices(body)
         top = body.get("top_logprobs", 0) if chat else body.get("logprobs", 0)
@@ -201,8 +207,9 @@ class TeacherServer:
         }
         said = said[:most]
         choice |= {"message": {"content": said}} if chat else {"text": said}
-        tokens = {"prompt_tokens": len(text), "completion_tokens": len(said)}
-        name = self.answers_as or self.model
+        read = len(prompt) if isinstance(prompt, list) else len(text)
+        tokens = {"prompt_tokens": read, "completion_tokens": len(said)}
+        name = self.answers_as or body["model"]  # `model` may change meanwhile
         return {"model": name, "choices": [choice], "usage": tokens}
 
     def _choices(self, body: dict) -> list[str] | None:
@@ -295,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
         teacher = self.teacher
         known = {
             "model", "messages", "prompt", "max_tokens", "temperature", "seed",
-            "logprobs", "top_logprobs",
+            "logprobs", "top_logprobs", "top_p", "stop",
         }  # fmt: skip
         if teacher.key and self.headers["Authorization"] != f"Bearer {teacher.key}":
             return 401, f"wrong key: {self.headers['Authorization']}"
@@ -306,6 +313,8 @@ class Handler(BaseHTTPRequestHandler):
         shown = body.get("top_logprobs", 0), int(body.get("logprobs", 0))
         if max(shown) > teacher.top:
             return 400, f"at most {teacher.top} log-probabilities"
+        if isinstance(body.get("prompt"), list) and not teacher.decode:
+            return 400, "a prompt is a text"
         if "too long" in json.dumps(body):
             return 400, "the prompt is too long"
         return None

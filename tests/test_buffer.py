@@ -29,6 +29,7 @@ FIRST = group(
         trajectory(1, 1, 1, teacher=(0, 1, 2)),
         verdict=Verdict((), score_of(2, outside=0.2), 2.0),
         failed_demonstrations=1,
+        revised=True,
     ),
 )
 SECOND = group(
@@ -56,6 +57,7 @@ BUFFER = RolloutBuffer((FIRST, UNJUDGED), ADVANTAGES, levels=10)
         ("replaced_share", 2 / 4),
         ("teacher_share", (3 + 2) / (5 + 3 + 4 + 4)),
         ("failed_demonstrations", 1 + 3),
+        ("revised_share", 1 / 4),
         ("score_mean", (7 + 2 + 2.5 + 0) / 4),
         ("score_histogram", [1, 0, 2, 0, 0, 0, 0, 1, 0, 0]),
         ("score_entropy", math.log(4) - 0.5 * math.log(2)),  # 1, 2 and 1 of 4
@@ -66,6 +68,9 @@ BUFFER = RolloutBuffer((FIRST, UNJUDGED), ADVANTAGES, levels=10)
         ("completion_tokens", (5 + 4 + 4 + 6) / 4),
         ("truncated_share", 1 / 4),
         ("trained_tokens", 5 + 3 + 4 + 4),
+        ("trajectories", 4),
+        ("student_samples", 4),
+        ("skipped_groups", 0),
     ],
 )
 def test_metrics_are_counted_over_trajectories(name, expected):
@@ -119,6 +124,8 @@ def test_a_row_holds_the_problem_the_judgement_and_both_trajectories():
         "reward_before": 0.5,
         "reward_after": 1.0,
         "failed_demonstrations": 0,
+        "feedback": "",
+        "revised": False,
         "advantages": [0.0, 0.0],
     }
     assert student["steps"] == ["step 0\n", "step 1\n"]
@@ -153,3 +160,30 @@ def test_a_step_without_tokens_can_be_written():
     buffer = RolloutBuffer((group(kept(empty, 1.0)),), [[[0.0] * 3]], levels=10)
     (row,) = buffer.rows()
     assert row["student"]["teacher_share"] == [0.0, 0.0, 1.0]
+
+
+def test_what_was_skipped_counts_as_sampled_and_flat_but_not_as_trained():
+    skipped = group(kept(trajectory(2), 1.0, verdict(9, value=9.0)))
+    metrics = dataclasses.replace(BUFFER, skipped=(skipped,)).metrics()
+    assert metrics["accuracy"] == 2 / 5
+    assert metrics["zero_spread_share"] == 2 / 3
+    assert (metrics["skipped_groups"], metrics["student_samples"]) == (1, 5)
+    assert metrics["trajectories"] == 4
+
+
+def test_what_nobody_judged_or_sampled_has_no_metrics():
+    """A group that no teacher was asked about, then a teacher's solution."""
+    unasked = group(kept(trajectory(2, 3), 1.0, verdict=None, final_verdict=None))
+    metrics = RolloutBuffer((unasked,), [[[0.0] * 2]], levels=0).metrics()
+    assert metrics["accuracy"] == 1.0
+    assert not any(name.startswith("score") for name in metrics)
+    assert "acceptance_rate" not in metrics
+    theirs = trajectory(2, teacher=(0,))
+    solution = group(kept(theirs, 1.0, verdict=None, final_verdict=None))
+    buffer = RolloutBuffer((solution,), [[[0.0]]], levels=10)
+    metrics = buffer.metrics()
+    assert "accuracy" not in metrics
+    assert (metrics["student_samples"], metrics["trajectories"]) == (0, 1)
+    assert metrics["teacher_share"] == 1.0
+    (row,) = buffer.rows()
+    assert (row["score"], row["final"]) == (None, None)

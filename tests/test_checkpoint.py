@@ -262,7 +262,8 @@ def results(run: Path):
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path):
+@pytest.mark.parametrize("async_batches", [0, 1])
+def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(async_batches, tmp_path):
     """Killed while it first writes a checkpoint, then in the middle of two steps."""
     runner, whole, broken = Runner(tmp_path), tmp_path / "whole", tmp_path / "broken"
     tokenizer = arithmetic_tokenizer()
@@ -275,11 +276,14 @@ def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path):
     runner.finish("sft", f"model={tmp_path}/fresh", f"run_dir={tmp_path}/sft", *SFT)
     taught = tmp_path / "sft" / "export"
     train = ("train", f"model={taught}", f"teacher.model={taught}", *TRAIN)
+    train += (f"async_batches={async_batches}", f"importance_cap={2.0 * async_batches}")
     runner.finish(*train, f"run_dir={whole}")
     assert any(row["replaced_share"] for row in read_metrics(whole)[:-1])
     for name in ("tokenizer.json", "tokenizer_config.json"):
         exported = (whole / "export" / name).read_bytes()
         assert exported == (taught / name).read_bytes()
+    staleness = [row["staleness"] for row in read_metrics(whole)[:-1]]
+    assert staleness == [0] + [async_batches] * (STEPS - 1)
     step_seconds = np.median(
         [row["seconds_collect"] for row in read_metrics(whole)[:-1]]
     )

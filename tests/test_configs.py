@@ -9,6 +9,7 @@ import pytest
 from fakes import group, kept, trajectory
 
 from ovd_jax import flags, train
+from ovd_jax.batches import to_batch
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.update import (
     TrainState,
@@ -18,6 +19,7 @@ from ovd_jax.learning.update import (
     policy_objective,
     zero_gradients,
 )
+from ovd_jax.methods import rules
 from ovd_jax.models import hf
 from ovd_jax.models.embedded import FOLDER
 from ovd_jax.models.known import KNOWN
@@ -36,12 +38,11 @@ def load(name: str):
 
 def longest_batch(config):
     """Two groups of the longest trajectories that `config` allows."""
-    completions = [
-        kept(trajectory(config.max_new_tokens), 0.0) for _ in range(config.samples)
-    ]
+    longest = kept(trajectory(train.longest(config)), 0.0)
+    completions = [longest] * config.samples
     groups = [group(*completions, prompt=range(config.max_prompt_tokens))] * 2
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * config.samples] * 2, levels=10)
-    return train.to_batch(config, buffer)
+    return to_batch(config, buffer)
 
 
 def shapes(tree) -> list:
@@ -58,7 +59,7 @@ def test_every_config_opens_with_the_command_that_runs_it(path: Path):
 @pytest.mark.parametrize("name", TRAINING)
 def test_the_update_of_every_training_config_can_be_traced_without_weights(name):
     config = load(name)
-    train.rules(config)
+    rules(config)
     if config.model == "quickstart":
         architecture = hf.read_config(FOLDER / "student")
     else:
@@ -101,13 +102,13 @@ def test_the_maths_config_is_that_of_the_papers_appendix():
     assert config.teacher.score_temperature == 0.7
 
 
-def test_rlvr_is_the_maths_config_with_threshold_zero():
+def test_rlvr_is_the_maths_config_without_a_teacher():
     differing = {
         knob
         for knob, value in flags.knobs(load("rlvr")).items()
         if value != flags.knobs(load("math"))[knob]
     }
-    assert differing == {"threshold", "run_dir"}
+    assert differing == {"method", "run_dir"}
 
 
 @pytest.mark.parametrize(("name", "count"), [("one_example", 1), ("two_examples", 2)])
@@ -116,3 +117,31 @@ def test_the_example_configs_train_on_the_papers_problems(name, count):
 
     problems = load_problems(load(f"math_{name}").data, "train")
     assert [p.answer for p in problems] == ["124", r"\frac{2\sqrt{462}}{5}"][:count]
+
+
+def test_the_search_config_is_that_of_the_papers_appendix():
+    config = load("webqa")
+    assert (config.num_steps, config.problems_per_step, config.samples) == (203, 64, 5)
+    assert (config.model, config.threshold) == ("Qwen/Qwen2.5-3B", 7)
+    assert (config.optimizer.learning_rate, config.kl_coef) == (1e-6, 0.001)
+    assert config.optimizer.warmup_steps == round(0.95 * config.num_steps)
+    assert config.problems_per_step // config.minibatches == 32
+    assert (config.max_new_tokens, config.turns.searches) == (500, 5)
+    assert config.qa.reward == "f1"
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "reward", "searches"),
+    [
+        ("zerosearch", "simulated", "f1", 5),
+        ("search_r1", "http", "em", 2),
+        ("r1", "none", "em", 0),
+    ],
+)
+def test_the_trained_baselines_of_table_3_reject_nothing(
+    name, engine, reward, searches
+):
+    config = load(f"webqa_{name}")
+    assert (config.threshold, config.search.backend) == (0, engine)
+    assert (config.qa.reward, config.turns.searches) == (reward, searches)
+    assert rules(config).granularity == "none"

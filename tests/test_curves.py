@@ -49,15 +49,17 @@ def test_a_comparison_is_drawn_with_unequal_and_empty_seeds(tmp_path):
         "RLVR": [[(0, 0.1)]],
         "none": [[]],
     }
-    plot_comparison(series, tmp_path / "c.png", title="Accuracy", ylabel="accuracy")
+    panels = {"training step": series, "seconds": {"OVD": series["OVD"]}}
+    plot_comparison(panels, tmp_path / "c.png", title="Accuracy", ylabel="accuracy")
     assert is_png(tmp_path / "c.png")
 
 
 def test_the_mean_curve_covers_the_steps_all_seeds_reached():
     seeds = [np.array([(0, 0.0), (10, 1.0)]), np.array([(0, 0.4), (5, 0.5)])]
-    steps, mean = mean_curve(seeds)
+    steps, mean, deviation = mean_curve(seeds)
     np.testing.assert_array_equal(steps, [0, 5])
     np.testing.assert_allclose(mean, [0.2, 0.5])
+    np.testing.assert_allclose(deviation, [0.4 / 2**0.5, 0.0])
 
 
 def test_smoothing_keeps_constants_and_gaps():

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ovd_jax.tasks.answers import extract_answer
-from ovd_jax.tasks.grading import Grader, choice_letter
+from ovd_jax.tasks.compare import choice_letter
+from ovd_jax.tasks.grading import Grader
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "math"
 FOUND = [
@@ -195,14 +196,14 @@ def test_comparing_without_the_worker_takes_milliseconds(piece):
     start = time.process_time()
     assert grader.grade([(piece * (999 // len(piece)), "Tuesday")]) == [0.0]
     assert time.process_time() - start < 0.5
-    assert grader._process is None
+    assert all(w.process is None for w in grader.workers)
 
 
 def test_a_dead_worker_is_replaced():
     with Grader() as grader:
         grader.grade([(r"\sqrt4", "2")])
-        grader._process.kill()
-        grader._process.wait()
+        grader.workers[0].process.kill()
+        grader.workers[0].process.wait()
         assert grader.grade([(r"\sqrt4", "2")]) == [1.0]
 
 
@@ -227,7 +228,7 @@ def test_even_a_busy_worker_does_not_outlive_a_killed_program():
     code = (
         "import os, signal, threading; from ovd_jax.tasks.grading import Grader\n"
         "grader = Grader(timeout_s=1.0); grader.grade([(r'\\sqrt4', '2')])\n"
-        "print(grader._process.pid, flush=True)\n"
+        "print(grader.workers[0].process.pid, flush=True)\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
         "grader.grade([('9^{9^{9^9}}', '2')])"
     )

@@ -21,7 +21,7 @@ print(json.dumps(with_jax))
 def host_modules() -> list[str]:
     files = [
         path
-        for room in ("tasks", "teacher", "rollout", "search")
+        for room in ("tasks", "teacher", "rollout", "search", "evaluation")
         for path in sorted((PACKAGE / room).rglob("*.py"))
     ]
     files += [PACKAGE / "seeds.py", PACKAGE / "text.py"]

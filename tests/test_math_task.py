@@ -4,21 +4,19 @@ import json
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import tokenizers
 
-from ovd_jax.tasks.base import Problem, steps
-from ovd_jax.tasks.math import SYSTEM, TEMPLATES, MathTask, step_ends
+from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.math import SYSTEM, TEMPLATES, MathTask
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import neutralize
 
 SHARED = Path(__file__).parents[2] / "shared"
 DATA = SHARED / "data" / "math"
 TRAIN, TEST = "gsm8k_train_sample", "gsm8k_test_sample"
-NESTED = "\\begin{a}\n\\begin{b}\n\\end{b}\n\\end{a}"
 ROW = {"id": "a", "question": "1+1?", "answer": "2", "source": "s", "split": "train"}
 
 
@@ -229,49 +227,6 @@ def test_a_neutral_question_holds_no_special_token_of_a_real_tokenizer():
     assert len(special.keys() & tokenizer.encode(attack).ids) == 3
     neutral = neutralize(attack, special.values())
     assert not special.keys() & tokenizer.encode(neutral).ids
-
-
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        ("", []),
-        ("one", ["one"]),
-        ("\n \n", ["\n \n"]),
-        ("a\nb\n\n \nc", ["a\n", "b\n\n \n", "c"]),
-        ("\n\na\n  ", ["\n\na\n  "]),
-        ("a\n$$\nx\n$$\nb", ["a\n", "$$\nx\n$$\n", "b"]),
-        ("a \\[\nx\\\\[2pt]\n\\] b\nc", ["a \\[\nx\\\\[2pt]\n\\] b\n", "c"]),
-        (f"{NESTED}\nc", [f"{NESTED}\n", "c"]),
-        ("```\na\n$$\n```\nb\n$$ c", ["```\na\n$$\n```\n", "b\n", "$$ c"]),
-        ("$$ never\nclosed", ["$$ never\n", "closed"]),
-        ("\\end{a}\n\\begin{a}\nb", ["\\end{a}\n", "\\begin{a}\n", "b"]),
-    ],
-)
-def test_steps_are_lines_that_keep_displays_whole(text, pieces):
-    assert list(steps(text, step_ends(text))) == pieces
-
-
-def test_steps_join_to_the_text_and_never_split_a_display():
-    parts = ["a", " ", "\n", "\n\n", "\\\\", "\r\n", "$$\nx\n\n$$", "\\[\ny\n\\]"]
-    parts += ["```\nz\n```", "\\begin{a}\n1\\\\\n2\n\\end{a}", "$", "\u2028"]
-    randomly = random.Random(0)
-    for _ in range(1000):
-        chosen = randomly.choices(parts, k=randomly.randrange(12))
-        text = "b".join(chosen)
-        pieces = list(steps(text, step_ends(text)))
-        assert "".join(pieces) == text
-        assert all(piece.strip() for piece in pieces) or len(pieces) == 1
-        for display in set(chosen) & set(parts[6:10]):
-            assert sum(p.count(display) for p in pieces) == chosen.count(display)
-
-
-@pytest.mark.parametrize(
-    "piece", ["\n", " \n", "$$", "$$\n", "\\[\n", "```\n", "\\begin{a}\n", "\\", "\n "]
-)
-def test_cutting_into_steps_takes_linear_time(piece):
-    start = time.process_time()
-    step_ends(piece * (500_000 // len(piece)))
-    assert time.process_time() - start < 3
 
 
 def test_rewards_pay_right_answers_and_choices():

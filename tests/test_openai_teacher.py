@@ -11,7 +11,7 @@ from teacher_server import END, TeacherServer, uniform
 
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.asking import score_text
-from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest, read_score
+from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
@@ -188,7 +188,7 @@ def test_demonstrations_go_on_from_the_prefix_by_a_seed_of_their_place(connect):
     assert assistant == {"role": "assistant", "content": "First, "}
     assert body["continue_final_message"]
     assert not body["add_generation_prompt"]
-    assert user["content"].endswith("\n\nq")
+    assert user["content"].endswith("<problem>\nq\n</problem>")
 
 
 def test_a_server_that_closes_answers_is_asked_in_words_to_go_on(connect):
@@ -233,7 +233,7 @@ def test_a_damaged_cache_file_is_asked_for_again(connect, tmp_path):
         (file,) = tmp_path.rglob("*.json")
         file.write_text(file.read_text()[:20])
         assert teacher.demonstrate(request, seed=1) == first
-        assert json.loads(file.read_text())["value"] == {"text": first[0]}
+        assert json.loads(file.read_text())["value"]["text"] == first[0]
         assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -267,7 +267,7 @@ def test_the_models_own_control_tokens_are_taken_out_of_what_it_is_shown(connect
 def test_several_servers_share_the_work_and_a_problem_keeps_its_server(connect):
     requests = [
         ScoreRequest(f"question {i}", "", f"step {k}", whole=True)
-        for i in range(16)
+        for i in range(40)
         for k in range(2)
     ]
     with TeacherServer(delay=0.02) as one, TeacherServer(delay=0.02) as two:
@@ -288,7 +288,7 @@ def test_several_servers_share_the_work_and_a_problem_keeps_its_server(connect):
         for text in texts:
             homes[text.split("question ")[1].split("\n")[0]].append(index)
     loyal = sum(len(set(servers)) == 1 for servers in homes.values())
-    assert loyal >= 12
+    assert loyal >= 28  # half of them would be by chance
 
 
 def test_servers_of_different_models_are_refused(connect):
@@ -319,12 +319,9 @@ def test_what_a_call_cost_is_counted(connect):
     assert metrics["teacher_retries"] == metrics["teacher_unanswered"] == 0
     assert 0.01 <= metrics["teacher_latency_p50"] <= metrics["teacher_latency_p99"]
     assert metrics["seconds_teacher"] >= metrics["teacher_latency_p99"]
+    assert metrics["seconds_teacher_waited"] >= metrics["teacher_latency_p99"]
     assert teacher.metrics()["teacher_requests"] == 0
-    rng = random.Random(0)
-    assert (
-        scores[0].probs
-        == read_score(scores[0].probs, rule="argmax", temperature=1, rng=rng).probs
-    )  # sums to 1
+    assert sum(scores[0].probs) == pytest.approx(1)
 
 
 def test_nothing_asked_costs_nothing(connect):

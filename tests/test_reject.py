@@ -5,7 +5,12 @@ import math
 import pytest
 from fakes import score_of, verdict
 
-from ovd_jax.rollout.reject import first_rejected_step, is_accepted, make_verdict
+from ovd_jax.rollout.reject import (
+    first_rejected_step,
+    is_accepted,
+    make_verdict,
+    verdict_on,
+)
 
 
 def accepted(value, *, rule="score", threshold=7.0, correct=True, draw=0.5, beta=2.0):
@@ -102,4 +107,16 @@ def test_unknown_rules_are_refused_by_name():
     [((9, 6, 3), 1), ((0, 9), 0), ((9, 7, 6), 2), ((9, 8, 8), 1), ((7, 7), 0)],
 )
 def test_the_first_step_under_the_threshold_or_the_lowest_is_to_blame(steps, expected):
-    assert first_rejected_step(verdict(*steps), 7) == expected
+    among = range(len(steps))
+    assert first_rejected_step(verdict(*steps), 7, among=among) == expected
+
+
+def test_only_the_steps_that_count_are_blamed_and_decide():
+    judged = verdict(2, 9, 4, 8)
+    assert first_rejected_step(judged, 7, among=(1, 2, 3)) == 2
+    assert first_rejected_step(judged, 3, among=(1, 2, 3)) == 2  # the lowest of them
+    assert verdict_on(judged, (1, 3), aggregation="min").value == 8
+    assert verdict_on(judged, (), aggregation="min").value == float("inf")
+    whole = verdict(2, 9, whole=5)
+    assert verdict_on(whole, (1,), aggregation="min").value == 5
+    assert verdict_on(whole, (), aggregation="min").value == 5

@@ -254,7 +254,7 @@ def test_the_prefix_of_a_chat_teacher_opens_its_own_turn(chat_tokenizer):
     teacher.demonstrate([DemonstrationRequest("1+1", "First, ")], seed=0)
     text = chat_tokenizer.decode(model.generated[0])
     assert text.startswith("<|im_start|>user\n")
-    assert text.endswith("1+1<|im_end|>\n<|im_start|>assistant\nFirst, ")
+    assert text.endswith("1+1\n</problem><|im_end|>\n<|im_start|>assistant\nFirst, ")
 
 
 def control_tokens(tokenizer, rows):

@@ -16,7 +16,7 @@ from ovd_jax.teacher.transport import Transport
 
 REQUESTS = [ScoreRequest("q", "", f"step {i}", whole=True) for i in range(16)]
 PROBLEMS = [DemonstrationRequest(f"q {i}", "First, ") for i in range(8)]
-SCARCE = {"refused": 0.03, "another model": 0.03}  # each is out of reach for a while
+SCARCE = {"refused": 0.06, "another model": 0.06}  # each is out of reach for a while
 
 
 @pytest.fixture
@@ -54,10 +54,7 @@ def test_a_fault_changes_no_answer_when_the_policy_is_to_wait(fault, connect):
         answers = teacher.score(REQUESTS, seed=1), teacher.demonstrate(PROBLEMS, seed=2)
     assert server.failed[fault] > 0
     assert teacher.metrics()["teacher_retries"] > 0
-    if fault == "label":  # a demonstration may well be "Z"
-        assert answers[0] == expected[0]
-    else:
-        assert answers == expected
+    assert answers == expected
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -32,12 +32,15 @@ class Checkpoints:
         """Whether there is any to go on from."""
         return bool(self.manager.all_steps())
 
+    def due(self, state: TrainState, *, unit: int = 1) -> bool:
+        """Whether `every` * `unit` optimizer steps have gone by."""
+        return self.every > 0 and int(state.step) % (self.every * unit) == 0
+
     def save(self, state: TrainState, *, unit: int = 1, force: bool = False) -> None:
-        """Saves in the background when `every` * `unit` optimizer steps have gone
-        by."""
+        """Saves in the background when it is `due`."""
         step = int(state.step)
-        due = self.every > 0 and step % (self.every * unit) == 0
-        if (due or force) and step not in self.manager.all_steps():
+        due = force or self.due(state, unit=unit)
+        if due and step not in self.manager.all_steps():
             self.manager.save(step, args=ocp.args.StandardSave(by_path(state)))
 
     def restore_latest(self, state: TrainState) -> TrainState:

@@ -146,6 +146,26 @@ def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
     return (mixed / total).astype(own_v.dtype).reshape(prompts, rows, -1)
 
 
+def attend_behind(q_BTHE, k_BKES, v_BKSE, lengths_B) -> jax.Array:
+    """Attention of T new tokens that stand in a cache behind its first `lengths_B`
+    slots, each seeing all before it and itself; [B, T, H*E]."""
+    batch, length, heads, size = q_BTHE.shape
+    groups = k_BKES.shape[1]
+    q = (q_BTHE * size**-0.5).reshape(batch, length, groups, -1, size)
+    slots_S = jnp.arange(k_BKES.shape[-1])
+    blocks = []
+    for start in range(0, length, _BLOCK):
+        part = q[:, start : start + _BLOCK].swapaxes(1, 2)  # [B, K, T, G, E]
+        places_BT = lengths_B[:, None] + start + jnp.arange(part.shape[2])[None]
+        sees_BTS = slots_S[None, None] <= places_BT[:, :, None]
+        sees = jnp.repeat(sees_BTS, part.shape[3], axis=1)[:, None]
+        rows = part.reshape(batch, groups, -1, size)
+        _, total, mixed = _summarize(rows, k_BKES, v_BKSE, sees)
+        mixed = (mixed / total).astype(v_BKSE.dtype).reshape(part.shape)
+        blocks.append(mixed.swapaxes(1, 2).reshape(batch, -1, heads * size))
+    return jnp.concatenate(blocks, axis=1)
+
+
 def _summarize(q, k, v, sees):
     """One block of attention: (peak of the scores, sum of exp(score - peak), values
     mixed by these weights), for q [R, K, X, E], k [R, K, E, S] and v [R, K, S, E]."""

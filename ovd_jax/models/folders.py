@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _COMPANIONS = (  # what a model needs besides config.json and weights
@@ -20,7 +21,6 @@ _COMPANIONS = (  # what a model needs besides config.json and weights
     "tokenizer.model",
 )
 _TEMPLATES = "additional_chat_templates"  # a folder
-_PROBES, _PROBE_BYTES = 1024, 4096  # read of each file of weights
 
 
 def is_model_folder(folder: str | Path) -> bool:
@@ -33,20 +33,23 @@ def is_model_folder(folder: str | Path) -> bool:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """A digest of the model in `folder`: of its config, and of the sizes, beginnings
-    and pieces from all over of its files of weights.
+    """A name of all that a model says: config, weights, tokenizer and templates."""
+    folder = Path(folder)
+    names = ("config.json", *_COMPANIONS)
+    paths = [*(folder / name for name in names), *folder.glob("*.safetensors")]
+    paths += (folder / _TEMPLATES).glob("*")
+    paths = sorted(path for path in paths if path.is_file())
 
-    Weights that have been trained on show; a few numbers changed by hand may not.
-    """
-    digest = hashlib.sha256((Path(folder) / "config.json").read_bytes())
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
+    def digest(path: Path) -> str:
         with open(path, "rb") as file:
-            for index in range(_PROBES):
-                file.seek(index * max(size // _PROBES, _PROBE_BYTES))
-                digest.update(file.read(_PROBE_BYTES))
-    return digest.hexdigest()
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        parts = [
+            (str(path.relative_to(folder)), found)
+            for path, found in zip(paths, pool.map(digest, paths), strict=True)
+        ]
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def check_replaceable(folder: Path) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Sequence
 
+from ovd_jax.rollout.feedback import with_feedback
 from ovd_jax.rollout.reject import is_accepted, make_verdict
 from ovd_jax.rollout.replace import replace_rejected
 from ovd_jax.rollout.trajectory import (
@@ -20,7 +21,8 @@ from ovd_jax.rollout.trajectory import (
 )
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
-from ovd_jax.teacher.base import ScoreRequest, Teacher
+from ovd_jax.teacher.base import Score, ScoreRequest, Teacher
+from ovd_jax.teacher.wording import TeacherPrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +39,15 @@ class Rules:
     replacement: str
     demonstration_tries: int
     max_replaced_steps: int
+    feedback: str
     credit: str
+    only_correct: bool
 
     def __post_init__(self):
         known = {
-            "granularity": ("trajectory", "step", "hybrid"),
+            "granularity": ("trajectory", "step", "hybrid", "none"),
             "replacement": ("trajectory", "step", "suffix"),
+            "feedback": ("none", "keep", "revise"),
             "credit": ("trajectory", "step", "hybrid"),
         }
         for name, values in known.items():
@@ -50,7 +55,12 @@ class Rules:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}."
                 )
-        if self.granularity == "trajectory":
+        if self.feedback == "revise" and self.replacement == "step":
+            raise ValueError(
+                "feedback 'revise' gives whole solutions: set replacement to "
+                "trajectory or suffix."
+            )
+        if self.granularity in ("none", "trajectory"):
             for name in ("replacement", "credit"):
                 if getattr(self, name) != "trajectory":
                     raise ValueError(
@@ -60,33 +70,52 @@ class Rules:
 
 
 class Collector:
-    """Collects groups for one student, task and teacher."""
+    """Collects groups for one student, task and teacher; `wording` is how the teacher
+    is asked, where it may be for feedback or with the gold answer before it."""
 
-    def __init__(self, *, task: Task, teacher: Teacher, tokenizer, rules: Rules):
+    def __init__(
+        self,
+        *,
+        task: Task,
+        teacher: Teacher | None,
+        tokenizer,
+        rules: Rules,
+        wording: TeacherPrompt | None = None,
+    ):
         self.task = task
         self.teacher = teacher
         self.tokenizer = tokenizer
         self.rules = rules
+        self.wording = wording
+        if rules.feedback != "none" and not (wording and wording.feedback):
+            raise ValueError(
+                f"feedback {rules.feedback!r} needs a teacher.prompt that asks for it, "
+                "such as digits."
+            )
+
+    def begin(self, step: int) -> None:
+        """Which step of training follows; see `SearchCollector`."""
 
     def collect(
-        self, problems: Sequence[Problem], generate: Callable, *, seed: int
+        self,
+        problems: Sequence[Problem],
+        generate: Callable,
+        *,
+        seed: int,
+        stream: Callable | None = None,
     ) -> list[Group]:
         """One group a problem. `generate(prompts, seed=, samples=, limits=)` samples
-        from the student as it is now. Raises TeacherError."""
+        from the student as it is now; `stream`, if given, does the same but yields
+        (row, completion) as they finish, and a teacher with `begin` then scores some
+        while others are sampled: the groups are the same. Raises TeacherError."""
         prompts = [self.encode(self.task.prompt(problem)) for problem in problems]
         owners = [p for p in range(len(problems)) for _ in range(self.rules.samples)]
-        students = [
-            self.trajectory(
-                c.tokens, c.logprobs, [False] * len(c.tokens), stopped=c.stopped
-            )
-            for group in generate(
-                prompts, seed=derive(seed, "sample"), samples=self.rules.samples
-            )
-            for c in group
-        ]
         asked = [problems[p] for p in owners]
-        rewards = self.rewards(asked, students)
-        verdicts = self.judge(asked, students, seed=derive(seed, "score"))
+        if stream is None:
+            judged = self.sampled_then_judged(asked, prompts, generate, seed)
+        else:
+            judged = self.judged_while_sampled(asked, prompts, stream, seed)
+        students, rewards, verdicts = judged
         accepted = self.accept(verdicts, rewards, seed=derive(seed, "accept"))
         drafts = [
             Rollout(student, verdict, ok, student, verdict, reward, reward)
@@ -94,6 +123,7 @@ class Collector:
                 students, verdicts, accepted, rewards, strict=True
             )
         ]
+        drafts = with_feedback(self, drafts, asked, seed=derive(seed, "feedback"))
         rollouts = replace_rejected(
             self, drafts, asked, [prompts[p] for p in owners], generate,
             seed=derive(seed, "replace"),
@@ -103,6 +133,83 @@ class Collector:
             make_group(problem, prompt, rollouts[p * size : (p + 1) * size])
             for p, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
+
+    def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
+        """What is logged of collected groups beside what all of them have."""
+        return {}
+
+    def sampled_then_judged(self, asked, prompts, generate, seed: int):
+        """(trajectories, rewards, verdicts), one after the other."""
+        groups = generate(
+            prompts, seed=derive(seed, "sample"), samples=self.rules.samples
+        )
+        students = [self.sampled(each) for group in groups for each in group]
+        rewards = self.rewards(asked, students)
+        verdicts = self.judge(asked, students, seed=derive(seed, "score"))
+        return students, rewards, verdicts
+
+    def judged_while_sampled(self, asked, prompts, stream, seed: int):
+        """The same, but each trajectory's questions are out as soon as it is there."""
+        students, pending = {}, {}
+        try:
+            for row, completion in stream(
+                prompts, seed=derive(seed, "sample"), samples=self.rules.samples
+            ):
+                students[row] = self.sampled(completion)
+                requests = self.questions(asked[row], students[row])
+                pending[row] = self.teacher.begin(
+                    requests,
+                    seed=derive(seed, "score"),
+                    places=[(row, k) for k in range(len(requests))],
+                )
+            rows = sorted(students)
+            trajectories = [students[row] for row in rows]
+            rewards = self.rewards(asked, trajectories)
+            verdicts = [self.verdict(pending[row].result()) for row in rows]
+        finally:
+            for answers in pending.values():
+                answers.cancel()
+        return trajectories, rewards, verdicts
+
+    def sampled(self, completion, opening: Trajectory | None = None) -> Trajectory:
+        """The student's own trajectory, or what it made of an `opening`."""
+        nobody = (False,) * len(completion.tokens)
+        read = completion.observed or nobody
+        parts = (completion.tokens, completion.logprobs, nobody, read)
+        if opening is not None:
+            parts = (a + b for a, b in zip(pieces(opening), parts, strict=True))
+        return self.trajectory(*parts, stopped=completion.stopped)
+
+    def continued(
+        self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int
+    ) -> list[Trajectory]:
+        """What the student makes of each opening; one that has ended is complete."""
+        trajectories = [dataclasses.replace(o, stopped=True) for o in openings]
+        end = self.tokenizer.eos_token_id
+        going = [i for i, o in enumerate(openings) if o.tokens[-1] != end]
+        if not going:
+            return trajectories
+        budget = self.rules.max_new_tokens
+        tails = generate(
+            [(*prompts[i], *openings[i].tokens) for i in going],
+            seed=seed,
+            samples=1,
+            limits=[budget - len(openings[i].tokens) for i in going],
+        )
+        for i, (tail,) in zip(going, tails, strict=True):
+            trajectories[i] = self.sampled(tail, openings[i])
+        return trajectories
+
+    def first_step(self, text: str | None, kept: int) -> list[int]:
+        """Tokens of the first step of the teacher's text, to stand behind `kept`, and
+        an end token if it is the last one too; none where it does not fit."""
+        if not text:
+            return []
+        end = self.task.step_ends(text)[0]
+        tokens = self.encode(text[:end])
+        if end == len(text) and not text.endswith("\n"):
+            tokens = [*tokens, self.tokenizer.eos_token_id]
+        return tokens if kept + len(tokens) < self.rules.max_new_tokens else []
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added."""
@@ -114,8 +221,10 @@ class Collector:
             trajectory.tokens[:tokens], skip_special_tokens=True
         )
 
-    def trajectory(self, tokens, logprobs, from_teacher, *, stopped) -> Trajectory:
-        """`make_trajectory` with this task and tokenizer."""
+    def trajectory(
+        self, tokens, logprobs, from_teacher, observed=(), *, stopped
+    ) -> Trajectory:
+        """`make_trajectory` with this task and tokenizer; here nothing is observed."""
 
         def decode(ids):
             return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -131,27 +240,45 @@ class Collector:
 
     def rewards(self, problems, trajectories) -> list[float]:
         """The task's rewards."""
-        return self.task.rewards(list(problems), [t.text for t in trajectories])
+        texts = ["".join(trajectory.written) for trajectory in trajectories]
+        return self.task.rewards(list(problems), texts)
 
-    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict]:
-        """The teacher's verdict on each trajectory, all asked for in one call."""
-        requests, counts = [], []
-        for problem, trajectory in zip(problems, trajectories, strict=True):
-            asked = score_requests(problem, trajectory, self.rules.granularity)
-            requests += asked
-            counts.append(len(asked))
-        scores = iter(self.teacher.score(requests, seed=seed))
-        verdicts = []
-        for count in counts:
-            parts = [next(scores) for _ in range(count)]
-            if None in parts:
-                verdicts.append(UNANSWERED)
-                continue
-            whole = None if self.rules.granularity == "step" else parts.pop()
-            verdicts.append(
-                make_verdict(parts, whole, aggregation=self.rules.step_aggregation)
+    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict | None]:
+        """The teacher's verdict on each trajectory, all asked for in one call; None at
+        granularity `none`."""
+        if self.rules.granularity == "none":
+            return [None] * len(trajectories)
+        asked = [
+            self.questions(problem, trajectory)
+            for problem, trajectory in zip(problems, trajectories, strict=True)
+        ]
+        scores = iter(
+            self.teacher.score(
+                [request for requests in asked for request in requests],
+                seed=seed,
+                places=[
+                    (i, k) for i, each in enumerate(asked) for k in range(len(each))
+                ],
             )
-        return verdicts
+        )
+        return [self.verdict([next(scores) for _ in each]) for each in asked]
+
+    def questions(self, problem: Problem, trajectory: Trajectory) -> list[ScoreRequest]:
+        """`score_requests` by these rules."""
+        granularity, reference = self.rules.granularity, self.reference(problem)
+        return score_requests(problem, trajectory, granularity, reference)
+
+    def reference(self, problem: Problem) -> str:
+        """The gold answer, where the user chose a prompt that shows it to the judge."""
+        shown = self.wording is not None and self.wording.shows_reference
+        return problem.answer if shown else ""
+
+    def verdict(self, scores: list[Score | None]) -> Verdict:
+        """The verdict in the answers to `questions`."""
+        if None in scores:
+            return UNANSWERED
+        whole = None if self.rules.granularity == "step" else scores.pop()
+        return make_verdict(scores, whole, aggregation=self.rules.step_aggregation)
 
     def accept(self, verdicts, rewards, *, seed: int) -> list[bool]:
         """Who is kept; a reward of 1 is what counts as correct. What was not judged is
@@ -159,7 +286,8 @@ class Collector:
         rng = random.Random(seed)
         draws = [rng.random() for _ in verdicts]
         return [
-            not verdict.answered
+            verdict is None
+            or not verdict.answered
             or is_accepted(
                 verdict.value,
                 correct=reward == 1.0,
@@ -173,6 +301,13 @@ class Collector:
         ]
 
 
+def pieces(trajectory: Trajectory) -> tuple[tuple, ...]:
+    """(tokens, logprobs, from_teacher, was_read), as `Collector.trajectory` takes
+    them."""
+    t = trajectory
+    return t.tokens, t.logprobs, t.from_teacher, t.was_read
+
+
 def make_group(problem: Problem, prompt: Sequence[int], rollouts: Sequence[Rollout]):
     """The group of those rollouts that count."""
     kept = tuple(rollout for rollout in rollouts if not rollout.dropped)
@@ -181,16 +316,21 @@ def make_group(problem: Problem, prompt: Sequence[int], rollouts: Sequence[Rollo
 
 
 def score_requests(
-    problem: Problem, trajectory: Trajectory, granularity: str
+    problem: Problem, trajectory: Trajectory, granularity: str, reference: str = ""
 ) -> list[ScoreRequest]:
     """What the teacher is asked of one trajectory: its steps in order, then the
     whole."""
     requests = []
     if granularity != "trajectory":
         previous = ""
-        for step in trajectory.step_texts:
-            requests.append(ScoreRequest(problem.question, previous, step, whole=False))
+        pairs = zip(trajectory.written, trajectory.step_texts, strict=True)
+        for written, step in pairs:
+            requests.append(
+                ScoreRequest(problem.asked, previous, written, False, reference)
+            )
             previous += step
     if granularity != "step":
-        requests.append(ScoreRequest(problem.question, "", trajectory.text, whole=True))
+        requests.append(
+            ScoreRequest(problem.asked, "", trajectory.text, True, reference)
+        )
     return requests

@@ -61,11 +61,24 @@ def is_accepted(
     )
 
 
-def first_rejected_step(verdict: Verdict, threshold: float) -> int:
-    """Index of the first step under `threshold`; of the lowest one if none is.
+def verdict_on(verdict: Verdict, steps: Sequence[int], *, aggregation: str) -> Verdict:
+    """The verdict as if only some of the steps had been judged; the best there is if
+    none were."""
+    if not verdict.answered or len(steps) == len(verdict.steps):
+        return verdict
+    scores = [verdict.steps[index] for index in steps]
+    if not scores and verdict.whole is None:
+        return Verdict((), None, math.inf)
+    return make_verdict(scores, verdict.whole, aggregation=aggregation)
+
+
+def first_rejected_step(
+    verdict: Verdict, threshold: float, *, among: Sequence[int]
+) -> int:
+    """The first of the steps `among` under `threshold`; the lowest one if none is.
 
     The latter happens where the answer or a score of the whole was what was rejected.
     """
-    values = [score.value for score in verdict.steps]
-    under = [index for index, value in enumerate(values) if value < threshold]
-    return under[0] if under else values.index(min(values))
+    values = {index: verdict.steps[index].value for index in among}
+    under = [index for index, value in values.items() if value < threshold]
+    return under[0] if under else min(values, key=values.get)

@@ -8,7 +8,8 @@ student goes on (section 3.3). Tokens that are kept are the ones that were sampl
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from ovd_jax.rollout.reject import first_rejected_step
+from ovd_jax.rollout.feedback import revisions
+from ovd_jax.rollout.reject import first_rejected_step, verdict_on
 from ovd_jax.rollout.trajectory import Rollout, Trajectory
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
@@ -34,20 +35,23 @@ def replace_rejected(
     if collector.rules.replacement == "step":
         replaced = step_by_step(collector, *parts, generate, seed=seed)
     else:
-        replaced = to_the_end(collector, *parts[:2], seed=seed)
+        replaced = to_the_end(collector, *parts[:2], generate, seed=seed)
     for i, rollout in zip(rejected, replaced, strict=True):
         rollouts[i] = rollout
     return rollouts
 
 
-def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
-    """The teacher finishes each solution.
+def to_the_end(collector, drafts, problems, generate, *, seed: int) -> list[Rollout]:
+    """The student revises each solution, if the rules say so; where that is wrong, the
+    teacher finishes it.
 
-    One that is wrong or does not fit is asked for again; after the last try the
-    student's own trajectory stays, and that is counted.
+    One of the teacher's that is wrong or does not fit is asked for again; after the
+    last try the student's own trajectory stays, and that is counted.
     """
     rollouts = list(drafts)
-    pending = list(range(len(drafts)))
+    if collector.rules.feedback == "revise":
+        rollouts = revised(collector, rollouts, problems, generate, seed=seed)
+    pending = [i for i, rollout in enumerate(rollouts) if not rollout.replaced]
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     for attempt in range(collector.rules.demonstration_tries):
         if not pending:
@@ -55,7 +59,7 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
         texts = collector.teacher.demonstrate(
             [
                 DemonstrationRequest(
-                    problems[i].question,
+                    problems[i].asked,
                     collector.text(drafts[i].student, kept[i]),
                     attempt,
                 )
@@ -71,14 +75,32 @@ def to_the_end(collector, drafts, problems, *, seed: int) -> list[Rollout]:
             collector, [problems[i] for i in pending], candidates
         )
         for i, candidate, reward in zip(pending, candidates, rewards, strict=True):
-            rollouts[i] = demonstrated(rollouts[i], candidate, reward)
+            least = 1.0 if collector.rules.only_correct else 0.0
+            rollouts[i] = demonstrated(rollouts[i], candidate, reward, least)
         pending = [i for i in pending if not rollouts[i].replaced]
     return with_final_verdicts(collector, rollouts, problems, seed=seed)
 
 
-def demonstrated(rollout: Rollout, candidate: Trajectory | None, reward: float):
-    """The rollout with a correct demonstration in its place, or one more failure."""
-    if candidate is None or reward < 1.0:
+def revised(collector, drafts, problems, generate, *, seed: int) -> list[Rollout]:
+    """The drafts, with what the student revised in its place where that is right."""
+    candidates = revisions(
+        collector, drafts, problems, generate, seed=derive(seed, "revise")
+    )
+    rewards = candidate_rewards(collector, problems, candidates)
+    return [
+        dataclasses.replace(demonstrated(draft, candidate, reward), revised=True)
+        if reward == 1.0
+        else draft
+        for draft, candidate, reward in zip(drafts, candidates, rewards, strict=True)
+    ]
+
+
+def demonstrated(
+    rollout: Rollout, candidate: Trajectory | None, reward: float, least: float = 1.0
+):
+    """The rollout with a demonstration in its place that is worth the `least` reward,
+    or one more failure."""
+    if candidate is None or reward < least:
         return failed(rollout)
     return dataclasses.replace(
         rollout, final=candidate, final_verdict=None, reward_after=reward
@@ -95,7 +117,8 @@ def kept_tokens(draft: Rollout, rules) -> int:
     """How many of a rejected trajectory's first tokens stay."""
     if rules.replacement == "trajectory":
         return 0
-    step = first_rejected_step(draft.verdict, rules.threshold)
+    own = draft.student.own_steps
+    step = first_rejected_step(draft.verdict, rules.threshold, among=own)
     return (0, *draft.student.step_ends)[step]
 
 
@@ -111,11 +134,13 @@ def spliced(collector, student: Trajectory, kept: int, text: str | None):
 
 
 def joined(student: Trajectory, kept: int, added: Sequence[int]):
-    """(tokens, logprobs, from_teacher) of `kept` student tokens, then the teacher's."""
+    """(tokens, logprobs, from_teacher, was_read) of `kept` student tokens, then the
+    teacher's."""
     return (
         (*student.tokens[:kept], *added),
         (*student.logprobs[:kept], *[0.0] * len(added)),
         (*student.from_teacher[:kept], *[True] * len(added)),
+        (*student.was_read[:kept], *[False] * len(added)),
     )
 
 
@@ -150,11 +175,19 @@ def step_by_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Rollout]:
     """Rewrites the first rejected step, lets the student go on and judges again, until
-    it is accepted or `rules.max_replaced_steps` rounds are over."""
+    it is accepted or `rules.max_replaced_steps` rounds are over.
+
+    A step of the teacher's is not rejected: it would only be asked for once more.
+    """
+    rules = collector.rules
     # In these, `student`, `verdict` and `accepted` are of the latest round.
     latest = list(drafts)
-    for round_ in range(collector.rules.max_replaced_steps):
-        pending = [i for i, draft in enumerate(latest) if not draft.accepted]
+    for round_ in range(rules.max_replaced_steps):
+        pending = [
+            i
+            for i, draft in enumerate(latest)
+            if not draft.accepted and draft.student.own_steps
+        ]
         if not pending:
             break
         seeds = {name: derive(seed, round_, name) for name in ("go", "score", "accept")}
@@ -167,7 +200,11 @@ def step_by_step(
         asked, trajectories = [[x[i] for i in done] for x in (problems, by_index)]
         rewards = collector.rewards(asked, trajectories)
         verdicts = collector.judge(asked, trajectories, seed=seeds["score"])
-        accepted = collector.accept(verdicts, rewards, seed=seeds["accept"])
+        own = [
+            verdict_on(verdict, new.own_steps, aggregation=rules.step_aggregation)
+            for verdict, new in zip(verdicts, trajectories, strict=True)
+        ]
+        accepted = collector.accept(own, rewards, seed=seeds["accept"])
         rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
         for i, (new, verdict, ok, reward) in zip(done, rounds, strict=True):
             latest[i] = dataclasses.replace(
@@ -190,42 +227,26 @@ def with_teacher_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Trajectory | None]:
     """For each draft: the accepted prefix, one step of the teacher's, and what the
-    student makes of them; None where the teacher gave no step that fits."""
+    student makes of them, unless that step was the teacher's last; None where the
+    teacher gave no step that fits."""
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
     texts = collector.teacher.demonstrate(
         [
-            DemonstrationRequest(problem.question, collector.text(draft.student, n))
+            DemonstrationRequest(problem.asked, collector.text(draft.student, n))
             for problem, draft, n in zip(problems, drafts, kept, strict=True)
         ],
         seed=derive(seed, "teacher"),
     )
-    opened = {
-        i: joined(drafts[i].student, n, step)
+    openings = {
+        i: collector.trajectory(*joined(drafts[i].student, n, step), stopped=False)
         for i, (n, text) in enumerate(zip(kept, texts, strict=True))
-        if (step := first_step(collector, text, n))
+        if (step := collector.first_step(text, n))
     }
-    budget = collector.rules.max_new_tokens
-    tails = generate(
-        [(*prompts[i], *tokens) for i, (tokens, _, _) in opened.items()],
-        seed=derive(seed, "student"),
-        samples=1,
-        limits=[budget - len(tokens) for tokens, _, _ in opened.values()],
+    asked, opened = [[x[i] for i in openings] for x in (problems, prompts)]
+    continued = collector.continued(
+        list(openings.values()), asked, opened, generate, seed=derive(seed, "student")
     )
     trajectories = [None] * len(drafts)
-    for (i, parts), (tail,) in zip(opened.items(), tails, strict=True):
-        tokens, logprobs, from_teacher = parts
-        trajectories[i] = collector.trajectory(
-            (*tokens, *tail.tokens),
-            (*logprobs, *tail.logprobs),
-            (*from_teacher, *[False] * len(tail.tokens)),
-            stopped=tail.stopped,
-        )
+    for i, trajectory in zip(openings, continued, strict=True):
+        trajectories[i] = trajectory
     return trajectories
-
-
-def first_step(collector, text: str | None, kept: int) -> list[int]:
-    """Tokens of the first step of the teacher's text; none where it does not fit."""
-    if not text:
-        return []
-    tokens = collector.encode(text[: collector.task.step_ends(text)[0]])
-    return tokens if kept + len(tokens) < collector.rules.max_new_tokens else []

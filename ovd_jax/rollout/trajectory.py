@@ -1,6 +1,7 @@
 """The records of a rollout, all of them frozen."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 from ovd_jax.tasks.base import Problem, Task
@@ -13,11 +14,41 @@ class Trajectory:
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]  # the sampler's; 0 where the teacher wrote the token
-    from_teacher: tuple[bool, ...]
+    from_teacher: tuple[bool, ...]  # or a revision: not sampled after the prompt
     text: str  # without special tokens
     step_texts: tuple[str, ...]  # their concatenation is `text`
     step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
     stopped: bool  # by an end token or stop string; False: cut at the budget
+    observed: tuple[bool, ...] = ()  # tokens that were read; empty: none was
+    turns: tuple[str, ...] = ()  # the steps without what was read; empty: as the steps
+    trained: bool = True  # False: it counts in its group, but not in the loss
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What each step says, without what was read after it."""
+        return self.turns or self.step_texts
+
+    @property
+    def was_read(self) -> tuple[bool, ...]:
+        """`observed`, spelled out."""
+        return self.observed or (False,) * len(self.tokens)
+
+    @property
+    def written_tokens(self) -> int:
+        """How many tokens somebody wrote."""
+        return len(self.tokens) - sum(self.observed)
+
+    @property
+    def counts(self) -> tuple[bool, ...]:
+        """Which tokens are trained on: all that somebody wrote, if any."""
+        return tuple(self.trained and not read for read in self.was_read)
+
+    @property
+    def own_steps(self) -> tuple[int, ...]:
+        """Indices of the steps that the student began."""
+        starts = (0, *self.step_ends[:-1])
+        taught = (*self.from_teacher, False)  # a last step may have no token
+        return tuple(i for i, start in enumerate(starts) if not taught[start])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +68,21 @@ UNANSWERED = Verdict((), None, 0.0, answered=False)
 class Rollout:
     """One of the G samples of a problem, before and after the teacher."""
 
-    student: Trajectory  # as sampled
-    verdict: Verdict  # on `student`
+    student: Trajectory  # as sampled; `final` itself where the student wrote none
+    verdict: Verdict | None  # on `student`; None if the teacher was not asked
     accepted: bool
     final: Trajectory  # what is trained on; `student` itself unless replaced
-    final_verdict: Verdict | None  # on `final`; None if the teacher was not asked
+    final_verdict: Verdict | None  # on `final`
     reward_before: float
     reward_after: float
     failed_demonstrations: int = 0  # wrong or unfinished ones that were thrown away
+    feedback: str = ""  # the teacher's, on a rejected `student`
+    revised: bool = False  # `final` is what the student made of the feedback
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there is a trajectory of the student's at all."""
+        return not any(self.student.from_teacher)
 
     @property
     def replaced(self) -> bool:
@@ -93,6 +131,44 @@ def make_trajectory(
         step_texts=tuple(text[a:b] for a, b in zip(starts, ends, strict=True)),
         step_ends=(*token_ends, len(tokens)),
         stopped=stopped,
+    )
+
+
+def make_conversation(
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    from_teacher: Sequence[bool],
+    observed: Sequence[bool],
+    *,
+    stopped: bool,
+    decode: Callable[[Sequence[int]], str],
+) -> Trajectory:
+    """A trajectory whose steps are its turns, each with what was read after it.
+
+    Who wrote a token says where a turn ends, never what it says: tags in a document
+    could not.
+    """
+    ends = [
+        end
+        for end in range(1, len(tokens) + 1)
+        if end == len(tokens) or (observed[end - 1] and not observed[end])
+    ]
+    turns, steps = [], []
+    for start, end in itertools.pairwise((0, *ends)):
+        here = range(start, end)
+        turns.append(decode([tokens[t] for t in here if not observed[t]]))
+        read = decode([tokens[t] for t in here if observed[t]])
+        steps.append(turns[-1] + read)
+    return Trajectory(
+        tokens=tuple(tokens),
+        logprobs=tuple(logprobs),
+        from_teacher=tuple(from_teacher),
+        text="".join(steps),
+        step_texts=tuple(steps),
+        step_ends=tuple(ends),
+        stopped=stopped,
+        observed=tuple(observed),
+        turns=tuple(turns),
     )
 
 

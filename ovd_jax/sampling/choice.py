@@ -8,7 +8,7 @@ import numpy as np
 
 from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling.decode import next_logits
+from ovd_jax.sampling.decoder import next_logits
 from ovd_jax.sampling.shapes import round_up
 from ovd_jax.sampling.tree import grow, to_arrays
 

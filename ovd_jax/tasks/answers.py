@@ -4,11 +4,15 @@ import collections
 import re
 
 BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+# "The answer is", and in Chinese "the answer is", "hence choose", "hence fill in".
 ANSWER_PHRASE = re.compile(
-    r"answer(?:\s+is|\s*:)[\s:*$]*(?:\\[\[(]\s*)?", re.IGNORECASE
+    r"(?:answer(?:\s+is|\s*:)|\u7b54\u6848(?:\u662f|\u4e3a)?|\u6545(?:\u9009|\u586b))"
+    r"[\s:\uff1a*$]*(?:\\[\[(]\s*)?",
+    re.IGNORECASE,
 )
-SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")
-FORMULA_END = re.compile(r"(?<!\\)\$|\\[\])]|\.(?=\s|$)|\n")
+FULL_STOP = r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)\.(?=\s|$)|\u3002|\n"
+SENTENCE_END = re.compile(FULL_STOP)
+FORMULA_END = re.compile(rf"(?<!\\)\$|\\[\])]|{FULL_STOP}")
 LAST_NUMBER = re.compile(
     r"(?:(?<![\w.])-)?"
     r"(?:\\[dt]?frac\{-?\d+\}\{\d+\}|(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?)"

@@ -15,9 +15,10 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
-from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.base import Grade, Problem
 
 ANSWER = "#### "
 _HELD_OUT_SHARE = 0.1
@@ -40,6 +41,7 @@ class ArithmeticTask:
     """Draws expressions, checks answers, and labels single steps exactly."""
 
     stop_strings = ()
+    sources: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *, difficulty: Difficulty = Difficulty(), seed: int = 0):
         self.difficulty = difficulty
@@ -52,6 +54,13 @@ class ArithmeticTask:
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """The first `count` held-out problems; they do not depend on the seed."""
         return self._draw("held-out", count, held_out=True)
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """Refused: the problems of this task are drawn."""
+        raise ValueError(
+            f"The task arithmetic reads no data, so not {source!r}; leave config.data "
+            "and config.eval_sets empty, or set config.task."
+        )
 
     def prompt(self, problem: Problem) -> str:
         """The expression and an equals sign, on a line of its own."""
@@ -69,10 +78,19 @@ class ArithmeticTask:
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """1 for the right final number, else 0."""
-        return [
-            float(self.extract(text) == problem.answer)
-            for problem, text in zip(problems, texts, strict=True)
-        ]
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, with the number that each text ends in."""
+        grades = []
+        for problem, text in zip(problems, texts, strict=True):
+            found = self.extract(text)
+            right = found == problem.answer
+            reason = "no_answer" if found is None else "other_number"
+            grades.append(
+                Grade(float(right), found, "same_number" if right else reason)
+            )
+        return grades
 
     def _draw(self, stream: str, count: int, held_out: bool) -> tuple[Problem, ...]:
         rng = random.Random(stream)

@@ -1,7 +1,7 @@
 """What a task is: where problems come from, how they are asked, and what pays."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 
@@ -15,6 +15,28 @@ class Problem:
     source: str
     solution: str = ""
     choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()  # where several are right; `answer` is the first
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All right answers."""
+        return self.answers or (self.answer,)
+
+    @property
+    def asked(self) -> str:
+        """The question with its choices: what student and teacher are asked."""
+        lines = [f"({chr(65 + i)}) {choice}" for i, choice in enumerate(self.choices)]
+        return "\n".join([self.question, *lines])
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """What one solution is worth, and why."""
+
+    reward: float  # in [0, 1]; 1 is what counts as right
+    extracted: str | None  # the final answer found in it
+    reason: str  # a code, such as `same_number` or `no_answer`
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)  # the task's
 
 
 class Task(Protocol):
@@ -24,6 +46,7 @@ class Task(Protocol):
     """
 
     stop_strings: tuple[str, ...]  # generation ends where one of these appears
+    sources: Mapping[str, str]  # evaluation sets by name, with what `load` takes
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """`count` training problems: a function of the task's seed and `step` only."""
@@ -31,6 +54,9 @@ class Task(Protocol):
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """`count` evaluation problems, the same on every call, none seen in
         training."""
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of a file or hub name, duplicates too."""
 
     def prompt(self, problem: Problem) -> str:
         """The text after which the student writes its solution."""
@@ -46,6 +72,9 @@ class Task(Protocol):
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """One reward in [0, 1] for each text, a solution of the problem beside it."""
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The same rewards, each with what was found and why it is right or wrong."""
 
 
 def steps(text: str, ends: tuple[int, ...]) -> Iterator[str]:

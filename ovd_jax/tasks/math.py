@@ -1,21 +1,19 @@
 """Mathematics with a final answer: GSM8K, MATH and everything in their form."""
 
 import dataclasses
-import functools
-import re
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ovd_jax.tasks.answers import extract_answer
-from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.grading import Grader, choice_letter
+from ovd_jax.tasks.base import Grade, Problem
+from ovd_jax.tasks.compare import choice_letter
+from ovd_jax.tasks.dataset import Dataset
+from ovd_jax.tasks.grading import Grader
+from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
+from ovd_jax.tasks.steps import check_rule, step_ends
 from ovd_jax.text import neutralize, special_tokens
 
-HELD_OUT_SHARE = 0.1
-MAX_HELD_OUT = 500
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -44,6 +42,7 @@ class MathTask:
 
     Args:
         data: what `load_problems` takes: a JSONL file, a sample's or a hub name.
+            Empty for a task that only evaluates what `load` gives.
         held_out_data: the same, for evaluation. Training problems with a question of
             these are left out. Where it is empty, a tenth of `data`, at most 500
             problems, is held out instead, unless `data` has fewer than 3.
@@ -52,11 +51,13 @@ class MathTask:
         tokenizer: a transformers tokenizer; its special tokens are broken up where a
             question contains them. A chat template is taken from it.
         system: the system message of a chat; "" for templates that know no such role.
+        step_rule: how solutions are cut into steps, one of `tasks/steps.py`.
         max_prompt_tokens: training problems with a longer prompt are left out, with a
             warning; 0 keeps all. Needs the tokenizer.
     """
 
     stop_strings: tuple[str, ...] = ()
+    sources = MATH_SETS
 
     def __init__(
         self,
@@ -67,11 +68,13 @@ class MathTask:
         template: str = "chat",
         tokenizer: Any = None,
         system: str = SYSTEM,
+        step_rule: str = "lines",
         max_prompt_tokens: int = 0,
     ):
         if template not in TEMPLATES:
             raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
-        self._seed = seed
+        check_rule(step_rule)
+        self._step_rule = step_rule
         self._template = TEMPLATES[template]
         self._tokenizer = tokenizer
         self._system = system
@@ -83,66 +86,26 @@ class MathTask:
                 f"Template {template!r} needs a tokenizer with a chat template; this "
                 f"{type(tokenizer).__name__} has none; use template 'plain'."
             )
-        self._data = data
-        problems = _checked(load_problems(data, "train"), data)
-        if held_out_data:
-            held_out = load_problems(held_out_data, "eval")
-            self._held_out = _checked(held_out, held_out_data)
-            self._train = _without(problems, self._held_out, held_out_data)
-        else:
-            self._train, self._held_out = _split(problems, seed)
+        self._dataset = Dataset(data, held_out_data, seed=seed, load=load_checked)
         if max_prompt_tokens:
-            self._train = self._short_enough(max_prompt_tokens)
+            self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
         self._grader = Grader()
-
-    def _short_enough(self, limit: int) -> tuple[Problem, ...]:
-        prompts = [self.prompt(problem) for problem in self._train]
-        encoded = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        kept = tuple(
-            problem
-            for problem, tokens in zip(self._train, encoded, strict=True)
-            if len(tokens) <= limit
-        )
-        dropped = len(self._train) - len(kept)
-        if not kept:
-            raise ValueError(
-                f"All {dropped} prompts are over max_prompt_tokens={limit}; raise it."
-            )
-        if dropped:
-            warnings.warn(
-                f"{dropped} training problems are left out: their prompts are over "
-                f"max_prompt_tokens={limit}.",
-                stacklevel=3,
-            )
-        return kept
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
-        size = len(self._train)
-        picked = []
-        for position in range(step * count, (step + 1) * count):
-            epoch, place = divmod(position, size)
-            picked.append(self._train[_order(self._seed, epoch + 1, size)[place]])
-        return tuple(picked)
+        return self._dataset.problems(step, count)
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """`count` problems spread evenly over those held out, or all if fewer are."""
-        if not self._held_out:
-            raise ValueError(
-                f"{self._data!r} has {len(self._train)} problem(s), too few to hold "
-                "some out; set held_out_data."
-            )
-        size = len(self._held_out)
-        count = min(count, size)
-        return tuple(self._held_out[index * size // count] for index in range(count))
+        return self._dataset.held_out(count)
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of what `load_problems` takes."""
+        return load_checked(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""
-        lines = [problem.question]
-        lines += [
-            f"({chr(65 + i)}) {choice}" for i, choice in enumerate(problem.choices)
-        ]
-        question = neutralize("\n".join(lines), self._special_tokens)
+        question = neutralize(problem.asked, self._special_tokens)
         text = self._template.text.format(question=question)
         if not self._template.chat:
             return text
@@ -154,8 +117,8 @@ class MathTask:
         )
 
     def step_ends(self, text: str) -> tuple[int, ...]:
-        """Where each step ends: see the function of the same name."""
-        return step_ends(text)
+        """By `step_rule`: see `tasks/steps.py`."""
+        return step_ends(text, self._step_rule)
 
     def extract(self, text: str) -> str | None:
         """The final answer: see `extract_answer`."""
@@ -163,11 +126,21 @@ class MathTask:
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """1.0 for each text whose final answer equals the gold answer, else 0.0."""
-        pairs = [
-            _graded_pair(problem, self.extract(text))
-            for problem, text in zip(problems, texts, strict=True)
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, with the answers found and the grader's reasons."""
+        found = [self.extract(text) for text in texts]
+        verdicts = self._grader.judge(
+            [
+                _graded_pair(problem, answer)
+                for problem, answer in zip(problems, found, strict=True)
+            ]
+        )
+        return [
+            Grade(float(verdict.equal), answer, verdict.reason)
+            for verdict, answer in zip(verdicts, found, strict=True)
         ]
-        return self._grader.grade(pairs)
 
 
 def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
@@ -180,7 +153,9 @@ def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
     return answer, problem.choices[ord(gold) - ord("A")]
 
 
-def _checked(problems: tuple[Problem, ...], data: str) -> tuple[Problem, ...]:
+def load_checked(data: str, split: str) -> tuple[Problem, ...]:
+    """`load_problems`, where an answer to choices must name one of them."""
+    problems = load_problems(data, split)
     for problem in problems:
         if problem.choices and not choice_letter(problem.answer, problem.choices):
             raise ValueError(
@@ -188,83 +163,3 @@ def _checked(problems: tuple[Problem, ...], data: str) -> tuple[Problem, ...]:
                 f"its choices {problem.choices}; write a choice or its letter."
             )
     return problems
-
-
-def _without(
-    problems: tuple[Problem, ...], held_out: tuple[Problem, ...], held_out_data: str
-) -> tuple[Problem, ...]:
-    questions = {problem.question for problem in held_out}
-    kept = tuple(problem for problem in problems if problem.question not in questions)
-    if not kept:
-        raise ValueError(
-            f"All {len(problems)} training problems are also in {held_out_data!r}; "
-            "pass other data for one of the two."
-        )
-    if len(kept) < len(problems):
-        warnings.warn(
-            f"{len(problems) - len(kept)} training problems are left out, since they "
-            f"are also in {held_out_data!r}.",
-            stacklevel=3,
-        )
-    return kept
-
-
-def _split(problems: tuple[Problem, ...], seed: int):
-    """(train, held out): the last tenth of a shuffle, and no question in both."""
-    size = len(problems)
-    held = min(max(1, int(size * HELD_OUT_SHARE)), MAX_HELD_OUT) if size > 2 else 0
-    shuffled = [problems[index] for index in _order(seed, 0, size)]
-    held_out = tuple(shuffled[size - held :])
-    questions = {problem.question for problem in held_out}
-    train = tuple(p for p in shuffled[: size - held] if p.question not in questions)
-    return (train, held_out) if train else (problems, ())
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(size)
-
-
-# A newline takes the blank lines after it; the others open or close what stays whole.
-STEP_TOKEN = re.compile(
-    r"\n(?:[^\S\n]*+\n)*+|```|\$\$|\\\[|\\\]|\\begin\{|\\end\{|\\\\"
-)
-CLOSERS = {"```": "```", "$$": "$$", r"\[": r"\]"}
-
-
-def step_ends(text: str) -> tuple[int, ...]:
-    r"""Where the steps of a text end: at each newline, with the blank lines after it.
-
-    Displayed mathematics (`$$`, `\[ \]`, `\begin \end`) and code fences stay whole if
-    they are closed. Text after the last newline is a step unless it is blank; an empty
-    text has none. Time is linear in the length.
-    """
-    tokens = list(STEP_TOKEN.finditer(text))
-    closing = _closing_tokens([token[0] for token in tokens])
-    ends, start, index = [], 0, 0
-    while index < len(tokens):
-        token = tokens[index]
-        if token[0][0] == "\n" and text[start : token.end()].strip():
-            start = token.end()
-            ends.append(start)
-        index = closing.get(index, index) + 1
-    if ends and not text[start:].strip():
-        ends.pop()
-    return (*ends, len(text)) if text else ()
-
-
-def _closing_tokens(tokens: list[str]) -> dict[int, int]:
-    """For the index of each token that opens something, the index that closes it."""
-    following: dict[str, int] = {}
-    unmatched_ends: list[int] = []
-    closing = {}
-    for index in reversed(range(len(tokens))):
-        token = tokens[index]
-        if token == r"\end{":
-            unmatched_ends.append(index)
-        elif token == r"\begin{" and unmatched_ends:
-            closing[index] = unmatched_ends.pop()
-        elif CLOSERS.get(token) in following:
-            closing[index] = following[CLOSERS[token]]
-        following[token] = index
-    return closing

@@ -2,45 +2,44 @@
 
 A JSONL row is an object with the texts `id`, `question`, `answer`, `source` and `split`
 ("train" or "eval"), and where it has them the text `solution` and the texts `choices`.
+In place of `answer` it may have `answers`, any one of which is right. GAIA's own
+`metadata.jsonl` is read as it is.
 """
 
 import collections
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ovd_jax.tasks.answers import last_boxed
 from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.hub import hub_rows, is_hub_name
+from ovd_jax.tasks.world import world_named, world_problems
 
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
-HUB_SPLITS = {"train": ("train",), "eval": ("test", "validation")}
-CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
+SPLITS = ("train", "eval")
 
 
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     """The problems of one split, "train" or "eval", in file order.
 
-    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or a
-    hub data set as "owner/name" or "owner/name:config", whose "test" split (or else its
-    "validation" split) is "eval".
+    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
+    made-up world ("world", or "world:1" for another seed), or what `hub_rows` reads.
     """
-    if split not in HUB_SPLITS:
+    if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
+    if world := world_named(data):
+        return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)
-    if (data and Path(data).is_dir()) or (
-        HUB_NAME.fullmatch(data) and not data.endswith((".json", ".jsonl"))
-    ):
-        return tuple(_hub_problems(data, split))
+    if is_hub_name(data):
+        rows = hub_rows(data, split)
+        return tuple(_problem(row, f"{data}, {row['id']}") for row in rows)
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
     raise ValueError(
         f"There is no file {data!r}, and it is not a hub name such as "
-        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}."
+        f"'openai/gsm8k:main'. Pass a JSONL path, or one of {samples}, world."
     )
 
 
@@ -50,7 +49,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = _parse(line, where)
+        row = _ours(_parse(line, where))
         problem = _problem(row, where)
         if problem.id in lines:
             raise ValueError(
@@ -83,26 +82,43 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+def _ours(row: dict[str, Any]) -> dict[str, Any]:
+    """`row`, with GAIA's names of the fields turned into ours."""
+    if "Final answer" not in row:
+        return row
+    names = {"id": "task_id", "question": "Question", "answer": "Final answer"}
+    fields = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
+    return fields | {"source": "gaia", "split": "eval"}
+
+
 def _problem(row: dict[str, Any], where: str) -> Problem:
+    answers = _texts(row, "answers", where)
+    if answers:
+        row = row | {"answer": answers[0]}
     for key in REQUIRED:
         if key not in row:
             raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
     texts = {key: _text(row, key, where) for key in REQUIRED}
-    if texts["split"] not in HUB_SPLITS:
+    if texts["split"] not in SPLITS:
         raise ValueError(
             f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
-    choices = row.get("choices", [])
-    if not isinstance(choices, list):
-        raise ValueError(f"{where}: choices is {choices!r}; write a list of texts.")
     return Problem(
         id=texts["id"],
         question=texts["question"],
         answer=texts["answer"],
         source=texts["source"],
         solution=_text(row, "solution", where) if row.get("solution") else "",
-        choices=tuple(_text({"choices": c}, "choices", where) for c in choices),
+        choices=_texts(row, "choices", where),
+        answers=answers,
     )
+
+
+def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = row.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f"{where}: {key} is {values!r}; write a list of texts.")
+    return tuple(_text({key: value}, key, where) for value in values)
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
@@ -117,53 +133,3 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
             "write the character itself."
         ) from None
     return value
-
-
-def _hub_problems(data: str, split: str) -> Iterator[Problem]:
-    name, _, config = data.partition(":") if not Path(data).is_dir() else (data, "", "")
-    rows = _hub_rows(name, config, split)
-    for number, row in enumerate(rows):
-        where = f"{data}, row {number} of {split!r}"
-        question = row.get("question") or row.get("problem")
-        solution = str(row.get("solution") or "")
-        answer = "" if row.get("answer") is None else str(row["answer"])
-        if "####" in answer:  # GSM8K
-            solution, _, answer = CALCULATOR_MARK.sub("", answer).rpartition("####")
-            answer = answer.replace(",", "")
-        elif not answer:  # MATH
-            answer = last_boxed(solution) or ""
-        if not question or not answer.strip():
-            raise ValueError(
-                f"{where} has the columns {sorted(row)}, in which no question or no "
-                "answer was found; write the rows to a JSONL file and pass that."
-            )
-        fields = {"question": question, "answer": answer.strip(), "source": name}
-        fields |= {"id": f"{name}/{split}/{number}", "split": split}
-        yield _problem(fields | {"solution": solution.strip()}, where)
-
-
-def _hub_rows(name: str, config: str, split: str) -> Any:
-    remedy = "pass the path of a JSONL file instead"
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(
-            f"{name!r} is on the hub, and reading it needs the library `datasets` "
-            f"({error}): pip install 'ovd_jax[hub]', or {remedy}."
-        ) from None
-    try:
-        configs = datasets.get_dataset_config_names(name)
-        usual = [c for c in ("default", "main") if c in configs]
-        if not config and not usual and len(configs) > 1:
-            raise ValueError(f"name one of its configs {configs}, as '{name}:CONFIG'")
-        config = config or (usual or configs)[0]
-        splits = datasets.get_dataset_split_names(name, config)
-        found = next((s for s in HUB_SPLITS[split] if s in splits), None)
-        if found is None:
-            raise ValueError(f"of {HUB_SPLITS[split]} it has none, only {splits}")
-        return datasets.load_dataset(name, config, split=found)
-    except Exception as error:  # `datasets` raises a dozen unrelated types
-        raise ValueError(
-            f"The hub data set {name!r} could not be read: {error}. Check its name and "
-            f"the connection, or {remedy}."
-        ) from error

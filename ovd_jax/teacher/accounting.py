@@ -1,5 +1,6 @@
 """What a teacher costs: requests, tokens, latencies, and the time spent waiting."""
 
+import bisect
 import contextlib
 import math
 import threading
@@ -24,7 +25,8 @@ class Accounting:
         self._lock = threading.Lock()
         self._counts = Counter()
         self._latencies: list[float] = []
-        self._waited = 0.0
+        self._waited = self._worked = 0.0
+        self._out, self._since = 0, 0.0  # questions asked and open; since when any is
 
     def count(self, **amounts: int) -> None:
         """Adds to counts by their names, without `teacher_`."""
@@ -39,23 +41,48 @@ class Accounting:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Adds the block's wall time to `seconds_teacher`."""
+        """Adds the block's wall time to `seconds_teacher_waited`; the teacher works
+        meanwhile."""
         started = time.perf_counter()
+        self.asked()
         try:
             yield
         finally:
+            self.done()
             with self._lock:
                 self._waited += time.perf_counter() - started
 
-    def take(self) -> dict[str, float | None]:
-        """Counts, latencies of requests and seconds waited since the last call."""
+    def asked(self) -> None:
+        """The teacher has something to do until the `done` that belongs to it; wall
+        time in which it has counts as `seconds_teacher`."""
         with self._lock:
-            counts, latencies, waited = self._counts, self._latencies, self._waited
-            self._counts, self._latencies, self._waited = Counter(), [], 0.0
+            self._tick()
+            self._out += 1
+
+    def done(self) -> None:
+        """The end of what an `asked` began."""
+        with self._lock:
+            self._tick()
+            self._out -= 1
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self._worked += (now - self._since) if self._out else 0.0
+        self._since = now
+
+    def take(self) -> dict[str, float | None]:
+        """Counts, latencies of requests and seconds since the last call."""
+        with self._lock:
+            self._tick()
+            counts, latencies = self._counts, self._latencies
+            waited, worked = self._waited, self._worked
+            self._counts, self._latencies = Counter(), []
+            self._waited = self._worked = 0.0
         return {name: counts[name] for name in _COUNTS} | {
             "teacher_latency_p50": percentile(latencies, 50),
             "teacher_latency_p99": percentile(latencies, 99),
-            "seconds_teacher": waited,
+            "seconds_teacher": worked,
+            "seconds_teacher_waited": waited,
         }
 
 
@@ -77,5 +104,6 @@ def auc(right: Sequence[float], wrong: Sequence[float]) -> float | None:
     where one of the two is missing."""
     if not right or not wrong:
         return None
-    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
-    return wins / (len(right) * len(wrong))
+    below = sorted(wrong)
+    wins = sum(bisect.bisect_left(below, r) + bisect.bisect(below, r) for r in right)
+    return wins / 2 / (len(right) * len(wrong))

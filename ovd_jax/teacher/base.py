@@ -5,6 +5,10 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from ovd_jax.seeds import derive
+
+Place = tuple[int, ...]  # of a request among all that share a seed
+
 
 class TeacherError(RuntimeError):
     """The teacher gave no usable answer; the message says which and what to do."""
@@ -18,6 +22,7 @@ class ScoreRequest:
     previous: str  # the steps before, as written; empty if `whole`
     text: str
     whole: bool
+    reference: str = ""  # the gold answer: in training, for a prompt that shows it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +47,45 @@ class Teacher(Protocol):
     """A judge and demonstrator that is reached through text alone.
 
     To add one, write a class with these members and build it in `ovd_jax/build.py`.
-    It never sees the gold answer.
+    It sees the gold answer only where the prompt that the user chose has a slot for it.
+    One that answers beside this process may have `begin` too: see `OpenAITeacher`.
     """
 
     levels: int  # v: scores are 0..v-1
 
     def score(
-        self, requests: Sequence[ScoreRequest], *, seed: int
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
     ) -> list[Score | None]:
         """One score a request; None where there is none and the trajectory is to be
-        left out of the training. Raises TeacherError."""
+        left out of the training. Raises TeacherError.
+
+        What a request draws is a function of `seed` and its place, which is its index
+        where none are given: see `draw_seeds`.
+        """
 
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
         """What follows each prefix; None where no complete solution came."""
 
+    def feedback(
+        self, requests: Sequence[ScoreRequest], *, seed: int
+    ) -> list[str | None]:
+        """In words, why each solution is wrong and how to do better; None where no
+        answer came."""
+
     def metrics(self) -> dict[str, float | None]:
         """What was asked since the last call, and the seconds waited for it."""
+
+
+def draw_seeds(seed: int, places: Sequence[Place] | None, count: int) -> list[int]:
+    """The seed of each of `count` requests."""
+    places = [(index,) for index in range(count)] if places is None else places
+    return [derive(seed, *place) for place in places]
 
 
 def read_score(

@@ -61,8 +61,9 @@ class Pool:
         self._queues = [[] for _ in places]  # heaps of (order, tick, future)
         self._ticks = itertools.count()
 
-    async def take(self, *, order: int, home: int) -> Place:
-        """A place for one request, to be given back; the lowest `order` is first."""
+    async def take(self, *, order: str, home: int) -> Place:
+        """A place for one request, to be given back; of those that wait the lowest
+        `order` is first."""
         future = asyncio.get_running_loop().create_future()
         queue = self._queues[home % len(self._queues)]
         heapq.heappush(queue, (order, next(self._ticks), future))

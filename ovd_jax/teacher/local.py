@@ -3,11 +3,16 @@
 import random
 from collections.abc import Callable, Sequence
 
-from ovd_jax.seeds import derive
 from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.asking import score_text
-from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest, read_score
-from ovd_jax.teacher.prompts import TeacherPrompt, fill
+from ovd_jax.teacher.asking import feedback_text, score_text
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Score,
+    ScoreRequest,
+    draw_seeds,
+    read_score,
+)
+from ovd_jax.teacher.wording import TeacherPrompt, fill
 from ovd_jax.text import special_tokens
 
 
@@ -39,61 +44,86 @@ class LocalTeacher:
         self._labels = [self._encode(label) for label in prompt.labels]
         self._accounting = Accounting()
 
-    def score(self, requests: Sequence[ScoreRequest], *, seed: int) -> list[Score]:
+    def score(
+        self, requests: Sequence[ScoreRequest], *, seed: int, places=None
+    ) -> list[Score]:
         """Equal questions are asked once; each request still gets a draw of its own."""
         prompts = [self._score_prompt(request) for request in requests]
         distinct = list(dict.fromkeys(prompts))
         if not distinct:
             return []
+        tokens = [self._encode(prompt) for prompt in distinct]
         with self._accounting.waiting():
-            rows = self._label_probabilities(
-                [self._encode(prompt) for prompt in distinct], self._labels
-            )
-        self._accounting.count(requests=len(distinct))
+            rows = self._label_probabilities(tokens, self._labels)
+        self._accounting.count(
+            requests=len(distinct),
+            tokens_in=sum(map(len, tokens)),
+            tokens_out=len(distinct),
+        )
         masses = dict(zip(distinct, rows.tolist(), strict=True))
         return [
             read_score(
                 masses[prompt],
                 rule=self._rule,
                 temperature=self._temperature,
-                rng=random.Random(derive(seed, index)),
+                rng=random.Random(drawn),
             )
-            for index, prompt in enumerate(prompts)
+            for drawn, prompt in zip(
+                draw_seeds(seed, places, len(prompts)), prompts, strict=True
+            )
         ]
 
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
         """Samples on from each prefix; None where the budget ran out first."""
-        if not requests:
-            return []
-        prompts = [
-            self._encode(
-                self._in_chat(
-                    fill(
-                        self._prompt.demonstrate,
-                        self._special,
-                        question=request.question,
-                    )
-                )
-                + fill("{prefix}", self._special, prefix=request.prefix)
-            )
+        special, template = self._special, self._prompt.demonstrate
+        texts = [
+            self._in_chat(fill(template, special, question=request.question))
+            + fill("{prefix}", special, prefix=request.prefix)
             for request in requests
         ]
-        with self._accounting.waiting():
-            groups = self._generate(prompts, seed=seed)
-        self._accounting.count(requests=len(prompts))
         return [
             self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
             if completion.stopped
             else None
-            for (completion,) in groups
+            for completion in self._write(texts, seed)
+        ]
+
+    def feedback(
+        self, requests: Sequence[ScoreRequest], *, seed: int
+    ) -> list[str | None]:
+        """What the model says of each solution, cut at the budget."""
+        texts = [
+            self._in_chat(feedback_text(self._prompt, request, self._special))
+            for request in requests
+        ]
+        return [
+            self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
+            for completion in self._write(texts, seed)
         ]
 
     def metrics(self) -> dict[str, float | None]:
-        """Requests answered and seconds waited for them since the last call."""
+        """Requests answered, their tokens, and seconds waited since the last call."""
         taken = self._accounting.take()
-        return {name: taken[name] for name in ("teacher_requests", "seconds_teacher")}
+        names = ("teacher_requests", "teacher_tokens_in", "teacher_tokens_out")
+        names += ("seconds_teacher", "seconds_teacher_waited")
+        return {name: taken[name] for name in names}
+
+    def _write(self, texts: Sequence[str], seed: int) -> list:
+        """One completion after each text."""
+        if not texts:
+            return []
+        tokens = [self._encode(text) for text in texts]
+        with self._accounting.waiting():
+            groups = self._generate(tokens, seed=seed)
+        completions = [completion for (completion,) in groups]
+        self._accounting.count(
+            requests=len(texts),
+            tokens_in=sum(map(len, tokens)),
+            tokens_out=sum(len(completion.tokens) for completion in completions),
+        )
+        return completions
 
     def _score_prompt(self, request: ScoreRequest) -> str:
         return self._in_chat(score_text(self._prompt, request, self._special))

@@ -7,20 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ovd_jax.seeds import derive
-from ovd_jax.teacher.asking import score_text
+from ovd_jax.teacher.asking import feedback_text, score_text
 from ovd_jax.teacher.base import (
     DemonstrationRequest,
     Score,
     ScoreRequest,
     TeacherError,
+    draw_seeds,
     read_score,
 )
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.distribution import LabelReader
-from ovd_jax.teacher.prompts import TeacherPrompt, fill
 from ovd_jax.teacher.replies import Denied
 from ovd_jax.teacher.served import Question, ServedModel
-from ovd_jax.teacher.transport import Transport
+from ovd_jax.teacher.transport import Pending, Transport
+from ovd_jax.teacher.wording import TeacherPrompt, fill
 
 POLICIES = ("wait", "accept", "drop", "fail")
 
@@ -44,6 +45,7 @@ class OpenAITeacher:
         temperature: float,
         max_new_tokens: int,
         on_failure: str,
+        stop: tuple[str, ...] = (),  # where a demonstration ends; itself left out
         cache: DiskCache | None = None,
     ):
         if on_failure not in POLICIES:
@@ -60,6 +62,7 @@ class OpenAITeacher:
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._on_failure = on_failure
+        self._stop = stop
         self._cache = cache
         self._served = ServedModel(transport, chat=prompt.chat, labels=prompt.labels)
         transport.run([self._served.probe])
@@ -68,13 +71,25 @@ class OpenAITeacher:
             prompt.labels, constrained=bool(self._served.constraint)
         )
 
-    def score(self, requests: Sequence[ScoreRequest], *, seed: int):
+    @property
+    def name(self) -> str:
+        """Of the served model, with where its weights come from."""
+        return self._served.name
+
+    def score(self, requests: Sequence[ScoreRequest], *, seed: int, places=None):
         """One score a request, None where it is to be dropped; equal questions are
         asked once, though each request has a draw of its own."""
+        return self.begin(requests, seed=seed, places=places).result()
+
+    def begin(
+        self, requests: Sequence[ScoreRequest], *, seed: int, places=None
+    ) -> Pending:
+        """Starts to score while the caller does something else; `result` has what
+        `score` returns."""
         texts = [
             score_text(self._prompt, request, self._special) for request in requests
         ]
-        seeds = [derive(seed, index) for index in range(len(requests))]
+        seeds = draw_seeds(seed, places, len(requests))
         # Without probabilities the server draws, and each draw is a question.
         draws = not self._served.top and self._rule != "argmax"
         keys = list(zip(texts, seeds if draws else [0] * len(texts), strict=True))
@@ -89,17 +104,20 @@ class OpenAITeacher:
             functools.partial(
                 self._answered,
                 self._masses,
-                Question(text, order, homes[text, draw]),
+                Question(text, text, homes[text, draw]),
                 draw,
             )
-            for order, (text, draw) in enumerate(asked)
+            for text, draw in asked
         ]
-        with self._accounting.waiting():
-            masses = dict(zip(asked, self._transport.run(jobs), strict=True))
-        return [
-            self._score(masses[key], random.Random(each))
-            for key, each in zip(keys, seeds, strict=True)
-        ]
+
+        def scores(answers: list) -> list[Score | None]:
+            masses = dict(zip(asked, answers, strict=True))
+            return [
+                self._score(masses[key], random.Random(each))
+                for key, each in zip(keys, seeds, strict=True)
+            ]
+
+        return self._transport.begin(jobs, then=scores)
 
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
@@ -114,20 +132,27 @@ class OpenAITeacher:
             if self._cache is not None:
                 drawn = derive(0, "cache", request.attempt, seen[request])
                 seen[request] += 1
-            bodies.append(self._solution_body(request, drawn))
-        order = sorted(range(len(requests)), key=lambda i: (str(bodies[i]), i))
-        places = {index: place for place, index in enumerate(order)}
-        jobs = [
-            functools.partial(
-                self._answered,
-                self._solution,
-                Question("", places[index], family(request.question)),
-                bodies[index],
+            text = fill(
+                self._prompt.demonstrate, self._special, question=request.question
+            )
+            prefix = fill("{prefix}", self._special, prefix=request.prefix)
+            bodies.append(self._body(text, drawn, prefix))
+        answers = self._written(requests, bodies)
+        return [x["text"] if x and x["finished"] else None for x in answers]
+
+    def feedback(
+        self, requests: Sequence[ScoreRequest], *, seed: int
+    ) -> list[str | None]:
+        """What the model says of each solution, cut at the budget; None where no answer
+        came."""
+        bodies = [
+            self._body(
+                feedback_text(self._prompt, request, self._special),
+                derive(seed, index),
             )
             for index, request in enumerate(requests)
         ]
-        with self._accounting.waiting():
-            return self._transport.run(jobs)
+        return [x and x["text"] for x in self._written(requests, bodies)]
 
     def metrics(self) -> dict[str, float | None]:
         """What was asked and waited for since the last call."""
@@ -171,26 +196,40 @@ class OpenAITeacher:
         best = [0.0] * (self.levels - 1) + [1.0]
         return Score(self.levels - 1.0, tuple(best), 0.0)
 
-    def _solution_body(self, request: DemonstrationRequest, seed: int) -> dict:
+    def _body(self, text: str, seed: int, prefix: str = "") -> dict:
         return self._served.solution_body(
-            fill(self._prompt.demonstrate, self._special, question=request.question),
-            fill("{prefix}", self._special, prefix=request.prefix),
+            text,
+            prefix,
             max_tokens=self._max_new_tokens,
             temperature=self._temperature,
             seed=seed,
+            stop=self._stop,
         )
 
-    async def _solution(self, question: Question, body: dict) -> str | None:
+    def _written(self, requests, bodies: Sequence[dict]) -> list[dict | None]:
+        """What the model writes for each body: its text, and whether it finished."""
+        jobs = [
+            functools.partial(
+                self._answered,
+                self._solution,
+                Question("", f"{body} {index:06}", family(request.question)),
+                body,
+            )
+            for index, (request, body) in enumerate(zip(requests, bodies, strict=True))
+        ]
+        return self._transport.run(jobs)
+
+    async def _solution(self, question: Question, body: dict) -> dict:
         key = {"model": self._served.name, **body}
         kept = self._cache.get(key) if self._cache is not None else None
         if kept is not None:
             self._accounting.count(cache_hits=1)
-            return kept["text"]
+            return kept
         reply = await self._served.solution(question, body)
-        text = reply.text if reply.finished else None
+        written = {"text": reply.text, "finished": reply.finished}
         if self._cache is not None:
-            self._cache.put(key, {"text": text})
-        return text
+            self._cache.put(key, written)
+        return written
 
 
 def family(question: str) -> int:

@@ -43,7 +43,7 @@ class Question:
     with."""
 
     text: str  # of the user's message, or all of it for a model without chat
-    order: int
+    order: str
     home: int
 
 
@@ -127,14 +127,20 @@ class ServedModel:
         return read_label((await self._post(question, body, check)).text, self.labels)
 
     def solution_body(
-        self, text: str, prefix: str, *, max_tokens: int, temperature: float, seed: int
+        self,
+        text: str,
+        prefix: str,
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: Sequence[str] = (),
     ) -> dict:
         """A request for the rest of an answer that begins with `prefix`."""
-        return self._begun(text, prefix) | {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-        }
+        body = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        if stop:
+            body["stop"] = list(stop)
+        return self._begun(text, prefix) | body
 
     async def solution(self, question: Question, body: Mapping) -> Reply:
         """The answer to a `solution_body`."""
@@ -169,7 +175,7 @@ class ServedModel:
 
     async def _try(self, body: Mapping) -> Reply | None:
         """The reply to a trial; None where the server refuses it."""
-        question = Question("", order=0, home=0)
+        question = Question("", order="", home=0)
         try:
             return await self._post(question, body, lambda reply: None)
         except Refused:

@@ -1,6 +1,7 @@
 """Requests to one or several servers: concurrency, retries, and what comes after."""
 
 import asyncio
+import concurrent.futures
 import logging
 import random
 import threading
@@ -51,6 +52,7 @@ class Transport:
         self._wait = wait
         self._rng = random.Random()  # of pauses alone: no result depends on it
         self._return: asyncio.Task | None = None
+        self._running: set[concurrent.futures.Future] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="teacher", daemon=True
@@ -58,19 +60,26 @@ class Transport:
         self._thread.start()
 
     def run(self, jobs: Sequence[Callable[[], Awaitable]]) -> list:
-        """The results of all jobs, in order; the first error ends the others.
+        """The results of all jobs, in order; the first error ends the others."""
+        return self.begin(jobs).result()
 
-        Servers are asked first whether they still serve the same: one may have been
-        started anew since the last call, unseen.
+    def begin(
+        self, jobs: Sequence[Callable[[], Awaitable]], then: Callable = list
+    ) -> "Pending":
+        """Starts the jobs, beside those that run already; what comes of them is
+        `then(results)`.
+
+        Where none does, servers are asked first whether they still serve the same: one
+        may have been started anew since the last call, unseen.
         """
-        for endpoint in self.endpoints:
-            endpoint.doubt()
+        if not self._running:
+            for endpoint in self.endpoints:
+                endpoint.doubt()
         future = asyncio.run_coroutine_threadsafe(gather(jobs), self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        pending = Pending(future, then, self.accounting)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return pending
 
     def close(self) -> None:
         """Ends the thread and its connections."""
@@ -96,7 +105,7 @@ class Transport:
         path: str,
         body: Mapping,
         *,
-        order: int,
+        order: str,
         home: int,
         check: Callable[[Reply], None],
     ) -> Reply:
@@ -205,6 +214,34 @@ class Transport:
             raise ValueError(f"The servers differ: {name}, {', '.join(others)}.")
         for endpoint in self.endpoints:
             endpoint.name = name
+
+
+class Pending:
+    """Jobs that run; to be waited for or cancelled."""
+
+    def __init__(
+        self, future: concurrent.futures.Future, then: Callable, accounting: Accounting
+    ):
+        self._future = future
+        self._then = then
+        self._accounting = accounting
+        accounting.asked()
+        future.add_done_callback(lambda _: accounting.done())
+
+    def result(self) -> list:
+        """`then` of the results in order; raises the first error. An interrupt ends
+        the jobs."""
+        with self._accounting.waiting():
+            try:
+                results = self._future.result()
+            except BaseException:
+                self.cancel()
+                raise
+        return self._then(results)
+
+    def cancel(self) -> None:
+        """Ends the jobs that are not done."""
+        self._future.cancel()
 
 
 async def gather(jobs: Sequence[Callable[[], Awaitable]]) -> list:

@@ -1,0 +1,11 @@
+"""Knobs of benchmarks/grading.py."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.cases = "tests/grading_cases.jsonl"  # [answer, gold, ...] a line
+    config.rounds = 3  # passes over them
+    config.workers = 0  # 0: as many as cores, 8 at most
+    return config

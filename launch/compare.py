@@ -1,0 +1,15 @@
+"""Compare runs: train and evaluate each with several seeds; a table, plots and JSON.
+
+    python launch/compare.py --config=configs/compare_quickstart.py
+    python launch/compare.py --config=configs/compare_quickstart.py \
+        --config.runs="('RLVR: threshold=0', 'OVD 7: threshold=7')" \
+        --config.seeds="(0, 1)" --config.test_thresholds="(0, 5)"
+
+A run is `label: knob=value knob=value`, changes of the config `base`. The same command
+goes on where it was stopped. The last line on stdout is a summary in JSON.
+"""
+
+from ovd_jax import compare, flags
+
+if __name__ == "__main__":
+    flags.run(compare.main, doc=__doc__, default="configs/compare_quickstart.py")

@@ -1,0 +1,149 @@
+"""Rollout batches, one of them collected while the one before is trained on."""
+
+import concurrent.futures
+import contextlib
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.sampling.sampler import Sampler
+
+_KEPT = 3  # files of batches: of the checkpoints that are kept, and of the next one
+
+
+class Ahead:
+    """Gives the batch of each step; `collect(model, step)` makes one, of any kind.
+
+    With `batches` 0 each is collected when it is asked for. With 1 the next one begins
+    before the update: the student samples it from the weights as they are then, and
+    while the teacher judges it the update goes on. So the batch of step k is a function
+    of the weights of step k - 1, and its staleness is 1, never more; the first batch of
+    a run has none. It costs one more copy of the trained weights.
+
+    A state that is saved has such a batch beside it (`save`), in `folder`, so that a
+    run that is resumed goes on as if it had not been ended.
+    """
+
+    def __init__(self, collect: Callable, *, batches: int, folder: Path):
+        self._collect = collect
+        self._batches = batches
+        self._folder = Path(folder)
+        self._next: tuple[int, concurrent.futures.Future] | None = None
+
+    def take(self, model, step: int):
+        """(batch, metrics of how it was come by)."""
+        started = time.perf_counter()
+        if self._next is None and (saved := self._saved(step)) is not None:
+            return saved, {"staleness": 1}
+        if self._next is None:
+            return self._collect(model, step), {"staleness": 0}
+        expected, future = self._next
+        assert expected == step
+        batch, self._next = future.result(), None
+        waited = time.perf_counter() - started
+        return batch, {"staleness": 1, "seconds_teacher_waited": waited}
+
+    def begin(self, model, step: int, gate: "Gate") -> None:
+        """Starts on the batch of `step`, if there is to be one ahead; returns when the
+        student has sampled, and what it needs of `model` is copied."""
+        if not self._batches:
+            return
+        copy = with_trained(model, jax.tree.map(jnp.copy, trained(model)))
+        gate.sampled.clear()
+        future = in_thread(self._collect, copy, step)
+        future.add_done_callback(lambda _: gate.sampled.set())
+        self._next = step, future
+        gate.sampled.wait()
+
+    def save(self) -> None:
+        """Writes the batch that is ahead, once it is there, for a state that is saved
+        now."""
+        if self._next is None:
+            return
+        step, future = self._next
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(step)
+        path.with_suffix(".tmp").write_bytes(pickle.dumps(future.result()))
+        os.replace(path.with_suffix(".tmp"), path)
+        for old in sorted(self._folder.glob("*.pickle"))[:-_KEPT]:
+            old.unlink()
+
+    def _saved(self, step: int):
+        path = self._path(step)
+        there = self._batches and path.is_file()
+        return pickle.loads(path.read_bytes()) if there else None
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"{step:09}.pickle"
+
+
+def in_thread(function: Callable, *args) -> concurrent.futures.Future:
+    """What `function` returns or raises in a thread of its own, under this one's mesh.
+
+    The program does not wait for it to end: it may be waiting for a teacher.
+    """
+    future = concurrent.futures.Future()
+    mesh = jax.sharding.get_mesh()
+
+    def work():
+        under = contextlib.nullcontext() if mesh.empty else jax.set_mesh(mesh)
+        try:
+            with under:
+                future.set_result(function(*args))
+        except BaseException as error:  # it is raised where it is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="ahead", daemon=True).start()
+    return future
+
+
+def check(config) -> None:
+    """Raises ValueError where batches cannot be collected ahead as `config` says."""
+    if config.async_batches not in (0, 1):
+        raise ValueError(f"async_batches is {config.async_batches}; use 0 or 1.")
+    if not config.async_batches:
+        return
+    if not config.importance_cap:
+        raise ValueError(
+            "async_batches 1 trains on samples of older weights: set importance_cap, "
+            "to 2.0 say, so that each token counts by how likely it is now."
+        )
+    shared = not config.teacher.url and jax.device_count() > 1
+    if jax.process_count() > 1 or shared:
+        raise ValueError(
+            "async_batches 1 needs one process and, on several devices, a teacher at "
+            "teacher.url: two threads that start programs on all devices may wait for "
+            "each other for ever. Set it to 0."
+        )
+
+
+class Gate:
+    """A sampler and a learner that take turns on the devices, from two threads."""
+
+    def __init__(self, sampler: Sampler):
+        self._sampler = sampler
+        self.lock = threading.Lock()
+        self.sampled = threading.Event()  # set whenever a call of the sampler is over
+
+    def __call__(self, *args, **kwargs):
+        """The sampler's."""
+        try:
+            with self.lock:
+                return self._sampler(*args, **kwargs)
+        finally:
+            self.sampled.set()
+
+    def stream(self, *args, **kwargs) -> Iterator:
+        """The sampler's; nobody else has the devices until it is over."""
+        try:
+            with self.lock:
+                yield from self._sampler.stream(*args, **kwargs)
+        finally:
+            self.sampled.set()

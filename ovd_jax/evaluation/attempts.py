@@ -1,0 +1,227 @@
+"""Attempts at problems: each is asked for by content, solved once, graded, counted."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from ovd_jax.seeds import derive
+from ovd_jax.tasks.base import Grade, Problem, Task
+
+Stream = Callable[..., Iterator]  # as Sampler.stream, with its model
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """One attempt that is wanted. Equal problems have seeds of their own."""
+
+    problem: Problem
+    prompt: tuple[int, ...]  # its tokens
+    seed: int  # of everything random in the attempt
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One solution, as it came."""
+
+    text: str
+    tokens: int
+    stopped: bool  # False: cut at the budget
+    facts: Mapping[str, float] = dataclasses.field(default_factory=dict)  # what it cost
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """One problem with its k attempts and their grades."""
+
+    problem: Problem
+    attempts: tuple[Attempt, ...]
+    grades: tuple[Grade, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """Of the attempts, in order."""
+        return tuple(grade.reward for grade in self.grades)
+
+
+class Solver(Protocol):
+    """Who makes attempts: a student alone, one with a teacher beside it, an agent."""
+
+    identity: Mapping  # JSON: all that an attempt depends on but its prompt and seed
+    greedy: bool  # True: the seed changes nothing
+
+    def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
+        """(place in `asks`, attempt) of every one, as they are finished."""
+
+
+class Cache(Protocol):
+    """What was solved before: see ovd_jax/teacher/cache.py."""
+
+    def get(self, key: Mapping) -> Mapping | None: ...
+
+    def put(self, key: Mapping, value: Mapping) -> None: ...
+
+
+class Quiet:
+    """Shows nothing of how far the attempts are."""
+
+    def __init__(self, total: int, start: int = 0):
+        pass
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """As that of `Progress`."""
+
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+class Direct:
+    """The student alone: one completion of the prompt is the attempt.
+
+    `rows` prompts are sampled at a time; all attempts at a problem share its prompt.
+    """
+
+    def __init__(
+        self, stream: Stream, *, tokenizer, rows: int, identity: Mapping, greedy: bool
+    ):
+        self.identity = identity
+        self.greedy = greedy
+        self._stream = stream
+        self._tokenizer = tokenizer
+        self._rows = rows
+
+    def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
+        """As they are finished; each is drawn from its own seed."""
+        for places in groups_of_equal_size(asks, self._rows):
+            samples = len(places[0])
+            stream = self._stream(
+                [asks[group[0]].prompt for group in places],
+                seed=0,
+                samples=samples,
+                draws=[[asks[place].seed for place in group] for group in places],
+            )
+            for row, completion in stream:
+                text = self._tokenizer.decode(
+                    completion.tokens, skip_special_tokens=True
+                )
+                yield (
+                    places[row // samples][row % samples],
+                    Attempt(text, len(completion.tokens), completion.stopped),
+                )
+
+
+def groups_of_equal_size(
+    asks: Sequence[Ask], rows: int
+) -> Iterator[list[tuple[int, ...]]]:
+    """Batches of groups, a group being the places of the asks with one prompt.
+
+    All groups of a batch have one size, and a batch has at most `rows` of them.
+    """
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for place, ask in enumerate(asks):
+        by_prompt.setdefault(ask.prompt, []).append(place)
+    by_size: dict[int, list[tuple[int, ...]]] = {}
+    for group in by_prompt.values():
+        by_size.setdefault(len(group), []).append(tuple(group))
+    for groups in by_size.values():
+        for start in range(0, len(groups), rows):
+            yield groups[start : start + rows]
+
+
+def make_asks(
+    problems: Sequence[Problem],
+    *,
+    task: Task,
+    tokenizer,
+    samples: int,
+    seed: int,
+    greedy: bool,
+) -> list[Ask]:
+    """`samples` asks a problem, problem after problem.
+
+    A seed is a function of the prompt, of how often it has come before, and of the
+    sample: neither the data around a problem nor its id changes it. A greedy attempt
+    needs no seed, so equal prompts are solved once.
+    """
+    asks, seen = [], Counter()
+    for problem in problems:
+        text = task.prompt(problem)
+        prompt = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        digest = hashlib.sha256(repr(prompt).encode()).hexdigest()
+        for sample in range(samples):
+            drawn = derive(seed, "evaluate", digest, seen[prompt], sample)
+            asks.append(Ask(problem, prompt, 0 if greedy else drawn))
+        seen[prompt] += 1
+    return asks
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    *,
+    task: Task,
+    solver: Solver,
+    tokenizer,
+    samples: int,
+    seed: int,
+    cache: Cache | None = None,
+    progress: Callable = Quiet,
+) -> list[Evaluated]:
+    """Solves and grades every problem `samples` times; none is dropped or merged.
+
+    What `cache` holds is not solved again. `progress` is `Progress` or alike.
+    """
+    asks = make_asks(
+        problems,
+        task=task,
+        tokenizer=tokenizer,
+        samples=samples,
+        seed=seed,
+        greedy=solver.greedy,
+    )
+    attempts = attempt_all(asks, solver=solver, cache=cache, progress=progress)
+    grades = task.grade(
+        [ask.problem for ask in asks], [attempt.text for attempt in attempts]
+    )
+    cuts = [slice(i, i + samples) for i in range(0, len(asks), samples)]
+    return [
+        Evaluated(problem, tuple(attempts[cut]), tuple(grades[cut]))
+        for problem, cut in zip(problems, cuts, strict=True)
+    ]
+
+
+def attempt_all(
+    asks: Sequence[Ask],
+    *,
+    solver: Solver,
+    cache: Cache | None,
+    progress: Callable,
+) -> list[Attempt]:
+    """The attempt of each ask: kept ones first, then new ones, each kept at once.
+
+    Asks that are equal in prompt and seed are one attempt.
+    """
+    found: dict[tuple, Attempt] = {}
+    distinct = {(ask.prompt, ask.seed): ask for ask in asks}
+    if cache is not None:
+        for content, ask in distinct.items():
+            kept = cache.get(key_of(ask, solver))
+            if kept is not None:
+                found[content] = Attempt(**kept)
+    missing = [ask for content, ask in distinct.items() if content not in found]
+    with progress(len(distinct), len(found)) as bar:
+        for place, attempt in solver.solve(missing):
+            ask = missing[place]
+            if cache is not None:
+                cache.put(key_of(ask, solver), dataclasses.asdict(attempt))
+            found[ask.prompt, ask.seed] = attempt
+            bar.update(len(found) - 1, {})
+    return [found[ask.prompt, ask.seed] for ask in asks]
+
+
+def key_of(ask: Ask, solver: Solver) -> dict:
+    """All that decides what an attempt says, as JSON."""
+    return {**solver.identity, "prompt": list(ask.prompt), "seed": ask.seed}

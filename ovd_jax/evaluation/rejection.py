@@ -1,0 +1,209 @@
+"""Test-time rejection (the paper's testing threshold, section 4.3).
+
+The student drafts, the teacher scores each step, the first one under the threshold is
+replaced by the teacher's, and the student goes on from there. The gold answer plays no
+role: it is taken off the problems before, and no reward is asked for.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from ovd_jax.evaluation.attempts import Ask, Attempt, Stream
+from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.search_collect import SearchCollector
+from ovd_jax.rollout.trajectory import Group
+from ovd_jax.seeds import derive
+from ovd_jax.tasks.base import Task
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Place,
+    Score,
+    ScoreRequest,
+    Teacher,
+)
+
+
+class Rejecting:
+    """A student whose steps a teacher checks while it answers; `rows` at a time.
+
+    What a batch draws depends on which problems are in it, where scores are sampled.
+    """
+
+    greedy = False  # the teacher's steps are sampled
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        task: Task,
+        make_teacher: Callable[[], Teacher],  # called where one is needed
+        tokenizer,
+        threshold: float,
+        max_replaced_steps: int,
+        max_new_tokens: int,
+        rows: int,
+        identity: Mapping,
+        make_collector: Callable[..., Collector] | None = None,
+    ):
+        self.identity = identity
+        self._make_collector = make_collector or BlindCollector
+        self._stream = stream
+        self._task = task
+        self._make_teacher = make_teacher
+        self._tokenizer = tokenizer
+        self._rows = rows
+        self._rules = Rules(
+            samples=1,
+            max_new_tokens=max_new_tokens,
+            granularity="step",
+            step_aggregation="min",
+            rejection="score",
+            threshold=threshold,
+            beta=1.0,
+            replacement="step",
+            demonstration_tries=1,
+            max_replaced_steps=max_replaced_steps,
+            feedback="none",
+            credit="trajectory",
+        )
+
+    def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
+        """Batch by batch; no two in a batch share a prompt, so none shares a score."""
+        for places in batches_of_distinct_prompts(asks, self._rows):
+            part = [asks[place] for place in places]
+            remembering = Remembering(self._make_teacher())
+            collector = self._make_collector(
+                task=self._task,
+                teacher=remembering,
+                tokenizer=self._tokenizer,
+                rules=self._rules,
+            )
+            groups = collector.collect(
+                [without_gold(ask.problem) for ask in part],
+                generator(self._stream),
+                seed=part[0].seed,
+            )
+            shared = self._shared_cost(len(part))
+            for place, ask, group in zip(places, part, groups, strict=True):
+                facts = shared | remembering.cost(ask.problem.asked)
+                yield place, attempt(group, facts)
+
+    def _shared_cost(self, attempts: int) -> dict[str, float]:
+        """The teacher's tokens since the last call, an equal part for each attempt."""
+        spent = self._make_teacher().metrics()
+        names = ("teacher_tokens_in", "teacher_tokens_out")
+        return {name: (spent.get(name) or 0) / attempts for name in names}
+
+
+class Blind:
+    """What makes a collector reward nothing: at test time no answer is known."""
+
+    def rewards(self, problems, trajectories) -> list[float]:
+        """Zeros."""
+        return [0.0] * len(trajectories)
+
+
+class BlindCollector(Blind, Collector):
+    """Of solutions."""
+
+
+class BlindSearchCollector(Blind, SearchCollector):
+    """Of conversations."""
+
+
+class Remembering:
+    """A teacher that is asked for each score once: a step that was accepted is not put
+    to the vote again when a later one is replaced."""
+
+    def __init__(self, teacher: Teacher):
+        self.levels = teacher.levels
+        self._teacher = teacher
+        self._scores: dict[ScoreRequest, Score | None] = {}
+        self._scored = Counter()
+        self._demonstrated = Counter()
+
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place],
+    ) -> list[Score | None]:
+        """As the teacher, who sees only what is new."""
+        at = dict(zip(requests, places, strict=True))
+        new = [request for request in at if request not in self._scores]
+        new_places = [at[request] for request in new]
+        found = self._teacher.score(new, seed=seed, places=new_places) if new else []
+        self._scores |= dict(zip(new, found, strict=True))
+        self._scored.update(request.question for request in new)
+        return [self._scores[request] for request in requests]
+
+    def demonstrate(self, requests: Sequence[DemonstrationRequest], *, seed: int):
+        """As the teacher."""
+        self._demonstrated.update(request.question for request in requests)
+        return self._teacher.demonstrate(requests, seed=seed)
+
+    def cost(self, question: str) -> dict[str, float]:
+        """Requests about one question."""
+        return {
+            "teacher_scores": self._scored[question],
+            "teacher_demonstrations": self._demonstrated[question],
+        }
+
+
+def attempt(group: Group, facts: Mapping[str, float]) -> Attempt:
+    """What came out for one problem; a student's own text where the teacher failed."""
+    if not group.rollouts:
+        (final,) = group.dropped
+        facts = {**facts, "unjudged": 1}
+    else:
+        final = group.rollouts[0].final
+    taught = sum(final.from_teacher)
+    return Attempt(
+        text=final.text,
+        tokens=len(final.tokens),
+        stopped=final.stopped,
+        facts={**facts, "tokens_from_teacher": taught},
+    )
+
+
+def without_gold(problem):
+    """The problem as it is known at test time."""
+    return dataclasses.replace(problem, answer="", answers=(), solution="")
+
+
+def generator(stream: Stream) -> Callable:
+    """`generate` of a collector, from `stream`: a draw is a function of the call's seed
+    and of the prompt, not of what is sampled beside it or of the `draws` asked for."""
+
+    def generate(prompts, *, seed: int, samples=1, limits=None, draws=None, **more):
+        draws = [
+            [derive(seed, digest(prompt), sample) for sample in range(samples)]
+            for prompt in prompts
+        ]
+        asked = {"samples": samples, "limits": limits, "draws": draws, **more}
+        rows = stream(prompts, seed=0, **asked)
+        found = [completion for _, completion in sorted(rows, key=lambda pair: pair[0])]
+        return [found[i : i + samples] for i in range(0, len(found), samples)]
+
+    return generate
+
+
+def digest(prompt: Sequence[int]) -> str:
+    """A short name of a prompt's content."""
+    return hashlib.sha256(repr(tuple(prompt)).encode()).hexdigest()
+
+
+def batches_of_distinct_prompts(asks: Sequence[Ask], rows: int) -> Iterator[list[int]]:
+    """Places of the asks, at most `rows` at a time: first each prompt's first, and so
+    on."""
+    seen = Counter()
+    rounds: dict[int, list[int]] = {}
+    for place, ask in enumerate(asks):
+        rounds.setdefault(seen[ask.prompt], []).append(place)
+        seen[ask.prompt] += 1
+    for places in rounds.values():
+        for start in range(0, len(places), rows):
+            yield places[start : start + rows]

@@ -1,0 +1,149 @@
+"""A student behind an OpenAI-compatible server, called as our sampler is."""
+
+import dataclasses
+import functools
+import logging
+import queue
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.base import TeacherError
+from ovd_jax.teacher.replies import Refused, Reply
+from ovd_jax.teacher.transport import Transport
+
+_log = logging.getLogger(__name__)
+# What servers take besides the standard fields, the most exact first: token ids, or
+# text to which nothing is added, and settings that else come from the model's folder.
+_NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0}
+_DIALECTS = ("tokens", "text", "plain text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """As the sampler's. `tokens` are those that the text is tokenized to."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stopped: bool
+
+
+class ServedStudent:
+    """Samples through `/completions`, where the prompt is the text that is continued:
+    no chat template but ours is applied, and no token added."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        tokenizer,
+        max_new_tokens: int,
+        temperature: float,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop_strings: tuple[str, ...] = (),
+        stop_ids: tuple[int, ...] = (),
+    ):
+        self._transport = transport
+        self._tokenizer = tokenizer
+        self._max = max_new_tokens
+        self._standard = {"temperature": temperature, "top_p": top_p}
+        if stop_strings:
+            self._standard["stop"] = list(stop_strings)
+        self._extra = _NEUTRAL | {
+            "top_k": top_k or -1,
+            "stop_token_ids": list(stop_ids),
+            "include_stop_str_in_output": True,
+        }
+        (self._dialect,) = transport.run([self._find_dialect])
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """Its name there, and where the server has its weights from."""
+        endpoint = self._transport.endpoints[0]
+        return endpoint.name, endpoint.weights
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seed: int,
+        samples: int = 1,
+        limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[tuple[int, Completion]]:
+        """(row, completion), rows prompt-major, as the server answers. Each is drawn
+        from `seed` and its number in `draws`, or its row."""
+        limits = [self._max] * len(prompts) if limits is None else limits
+        answers: queue.SimpleQueue = queue.SimpleQueue()
+
+        async def answer(row: int):
+            place, sample = divmod(row, samples)
+            drawn = derive(seed, row if draws is None else draws[place][sample])
+            limit = min(limits[place], self._max)
+            reply = await self._ask(prompts[place], row, seed=drawn, limit=limit)
+            answers.put((row, self._completion(reply)))
+
+        rows = range(len(prompts) * samples)
+        jobs = [functools.partial(answer, row) for row in rows]
+        thread = threading.Thread(target=self._run, args=(jobs, answers), daemon=True)
+        thread.start()
+        while (item := answers.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _run(self, jobs, answers: queue.SimpleQueue) -> None:
+        try:
+            self._transport.run(jobs)
+            answers.put(None)
+        except BaseException as error:  # raised where the answers are read
+            answers.put(error)
+
+    async def _ask(self, prompt, order: int, *, seed: int, limit: int) -> Reply:
+        return await self._transport.post(
+            "/completions",
+            self._body(prompt, self._dialect) | {"max_tokens": limit, "seed": seed},
+            order=order,
+            home=zlib.crc32(repr(tuple(prompt)).encode()),
+            check=lambda reply: None,
+        )
+
+    def _body(self, prompt: Sequence[int], dialect: str) -> Mapping:
+        if dialect == "tokens":
+            return {"prompt": list(prompt)} | self._standard | self._extra
+        body = {"prompt": self._tokenizer.decode(prompt)} | self._standard
+        if dialect == "text":
+            body |= self._extra | {"add_special_tokens": False}
+        return body
+
+    async def _find_dialect(self) -> str:
+        """The most exact one that the server does not refuse."""
+        await self._transport.connect()
+        prompt = self._tokenizer("1 + 1 =", add_special_tokens=False)["input_ids"]
+        for dialect in _DIALECTS:
+            body = self._body(prompt, dialect) | {"max_tokens": 1}
+            try:
+                reply = await self._transport.post(
+                    "/completions", body, order=0, home=0, check=lambda reply: None
+                )
+            except Refused as error:
+                refused = error
+                continue
+            if reply.tokens_in not in (0, len(prompt)):
+                _log.warning(
+                    "The server reads %d tokens where the prompt has %d: it adds some, "
+                    "or has another tokenizer than config.model.",
+                    reply.tokens_in,
+                    len(prompt),
+                )
+            return dialect
+        raise TeacherError(f"The server completes no text: {refused}")
+
+    def _completion(self, reply: Reply) -> Completion:
+        text = reply.text.encode("utf-8", "replace").decode()  # lone surrogates
+        tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if reply.finished:
+            tokens = [*tokens, self._tokenizer.eos_token_id]
+        return Completion(tuple(tokens), (0.0,) * len(tokens), reply.finished)

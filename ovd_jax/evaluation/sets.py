@@ -1,0 +1,90 @@
+"""Which problems an evaluation is over: sets by name, and where they come from."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovd_jax.tasks.base import Problem, Task
+
+ENTRY = re.compile(r"([\w.-]+|\*)(?:@(\d+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSet:
+    """Problems under one name."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    samples: int  # attempts at each
+    sampled: bool  # by a `name@k` of its own: not greedy, whatever the rest is
+
+
+def eval_sets(config, task: Task) -> list[EvalSet]:
+    """The sets that `config.eval_sets` names, or the task's held-out problems.
+
+    An entry is a name of `task.sources` or of a file in `config.data`, `name@k` for k
+    samples of each problem, or `*` for every file there.
+    """
+    if not config.eval_sets:
+        problems = task.held_out(config.eval_problems)
+        return [EvalSet(config.task, problems, config.eval_samples, False)]
+    wanted = dict(map(parse, config.eval_sets))
+    sources = file_sources(config.data) if config.data else dict(task.sources)
+    if is_files(config.data) or "*" in wanted:
+        names = sorted(sources) if "*" in wanted else list(sources)
+    else:
+        names = list(wanted)
+        check_known(names, sources, config.data)
+    found = []
+    for name in names:
+        own = wanted.get(name, wanted.get("*"))
+        problems = spread(task.load(sources[name]), config.eval_problems)
+        found.append(EvalSet(name, problems, own or config.eval_samples, bool(own)))
+    return found
+
+
+def parse(entry: str) -> tuple[str, int | None]:
+    """(name, samples) of `name` or `name@k`."""
+    match = ENTRY.fullmatch(entry)
+    if not match or match[2] == "0":
+        raise ValueError(
+            f"eval_sets names {entry!r}; write a set's name, name@k for k samples, or "
+            "* for all files in config.data."
+        )
+    return match[1], int(match[2]) if match[2] else None
+
+
+def is_files(data: str) -> bool:
+    """Whether `data` names files: then it alone says what the sets are."""
+    return bool(data) and not Path(data).is_dir()
+
+
+def file_sources(data: str) -> dict[str, str]:
+    """Set name: path, of a folder of JSONL files or of files named with commas."""
+    folder = Path(data)
+    if folder.is_dir():
+        paths = sorted(folder.glob("*.jsonl"))
+        if not paths:
+            raise ValueError(f"The folder {data!r} has no *.jsonl files.")
+        return {path.stem: str(path) for path in paths}
+    names = [part.strip() for part in data.split(",")]
+    return {Path(name).stem: name for name in names}
+
+
+def check_known(names: Sequence[str], sources, data: str) -> None:
+    """Raises ValueError for a set that is nowhere."""
+    missing = [name for name in names if name not in sources]
+    if missing:
+        where = f"the folder {data!r}" if data else "the sets known by name"
+        raise ValueError(
+            f"eval_sets names {', '.join(missing)}, not among {where}: "
+            f"{', '.join(sorted(sources))}."
+        )
+
+
+def spread(problems: tuple[Problem, ...], count: int) -> tuple[Problem, ...]:
+    """`count` problems spread evenly over all of them; all if `count` is 0."""
+    size = len(problems)
+    count = min(count or size, size)
+    return tuple(problems[index * size // count] for index in range(count))

@@ -1,0 +1,168 @@
+"""math-verify in a worker process of its own: nothing inside a process can stop sympy
+once it has begun to work out `9^{9^{9^9}}`."""
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import weakref
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from ovd_jax.tasks.compare import RELATIVE_TOLERANCE, TRAILING_UNIT
+
+MEMORY_BYTES = 4 << 30  # that one item may take on top of what the worker starts with
+STARTUP_S = 120.0  # importing sympy takes 1 s, far more on a busy machine
+# math-verify cannot read "a + c" (a unit?) or "2 i", and takes "1,100" for 1100.
+MISREAD_SPACE = re.compile(r"(?<![A-Za-z\d,]) | (?![A-Za-z\d])|(?<=\d) (?=[ei]\b)")
+NUMPY = re.compile(r"\bnp\.(?=[a-z])")
+EULER = re.compile(r"\bE(?=\s?_)")  # with an index it is a name, not a number
+NAME = re.compile(r"(?<![\\A-Za-z])(?![ei])[A-Za-z](?![A-Za-z])")
+ARC = re.compile(r"(?<![\\a-z])(?=arc(?:sin|cos|tan))")
+OUTCOMES = {b"1": "same_algebra", b"0": "other_algebra", b"?": "unreadable"}
+
+
+class Worker:
+    """One worker process, started when it is first asked; a new one takes its place
+    after it hung or died. It ends with this object or with the program."""
+
+    def __init__(self, timeout_s: float):
+        self.process: subprocess.Popen | None = None
+        self._timeout_s = timeout_s
+
+    def ask(self, answer: str, gold: str) -> str:
+        """Whether two formulas are equal, as one of the outcomes of `compare`."""
+        if self.process is None or self.process.poll() is not None:
+            self._start()
+        outcome = "crashed"
+        with contextlib.suppress(EOFError, OSError):
+            self._connection.send_bytes(json.dumps([answer, gold]).encode())
+            if self._connection.poll(self._timeout_s):
+                return OUTCOMES[self._connection.recv_bytes()]
+            outcome = "timeout"
+        self._stop()
+        return outcome
+
+    def close(self) -> None:
+        """Stops the process; asking again starts another."""
+        if self.process is not None:
+            self._stop()
+
+    def _start(self) -> None:
+        # A new interpreter, since `multiprocessing` forks a parent full of jax threads
+        # or imports its main module, and jax with it, once more.
+        self._connection, remote = multiprocessing.Pipe()
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        arguments = [str(remote.fileno()), str(self._timeout_s)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVE, *arguments],
+            pass_fds=[remote.fileno()],
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the parent
+        )
+        remote.close()
+        # Called by us, when the worker is collected, or at the program's exit.
+        self._stop = weakref.finalize(self, _kill, self.process, self._connection)
+        with contextlib.suppress(EOFError, OSError):
+            if self._connection.poll(STARTUP_S) and self._connection.recv_bytes():
+                return
+        self._stop()
+        raise RuntimeError(
+            "The grading worker did not start; its own error is printed above. Try "
+            "pip install 'math-verify[antlr4_13_2]', then `import math_verify`."
+        )
+
+
+def _kill(process: subprocess.Popen, connection: Connection) -> None:
+    connection.close()
+    process.kill()
+    process.wait()
+
+
+SERVE = f"from {__name__} import serve; import sys; serve(*sys.argv[1:])"
+
+
+def serve(fd: str, timeout_s: str) -> None:
+    """What the worker runs: judges (answer, gold) messages while the parent lives."""
+    logging.disable()
+    judge("1", "1")  # imports sympy, so that no item pays for it
+    _limit_memory()
+    connection = Connection(int(fd))
+    connection.send_bytes(b"ready")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    while True:
+        try:
+            answer, gold = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        # Unhandled, so it kills: a busy worker must not outlive a parent that was.
+        signal.setitimer(signal.ITIMER_REAL, float(timeout_s) + 1)
+        try:
+            outcome = judge(answer, gold)
+        except Exception:  # whatever sympy trips over is no right answer
+            outcome = b"?"
+        connection.send_bytes(outcome)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def judge(answer: str, gold: str) -> bytes:
+    """The code of an outcome."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    # Its fallbacks take any number in the text, or its first words, for the whole.
+    texts = [readable(text) for text in (answer, gold)]
+    answers, golds = (
+        parse(
+            rf"\boxed{{{text}}}",
+            [LatexExtractionConfig(boxed_match_priority=0)],
+            fallback_mode="no_fallback",
+            parsing_timeout=None,
+        )
+        for text in texts
+    )
+    if not (answers and golds) or lost_names(texts, (answers[0], golds[0])):
+        return b"?"
+    options = {"allow_set_relation_comp": True, "timeout_seconds": None}
+    same = not far_apart(answers[0], golds[0]) and verify(golds, answers, **options)
+    return b"1" if same else b"0"
+
+
+def readable(text: str) -> str:
+    """A cleaned formula as math-verify reads it best."""
+    text = MISREAD_SPACE.sub("", TRAILING_UNIT.sub("", text))
+    text = EULER.sub(lambda _: r"\varepsilon ", text)
+    return ARC.sub(r"\\", NUMPY.sub("", text))
+
+
+def lost_names(texts, parsed) -> bool:
+    """Whether a formula with names in it was read as a bare number, a piece of it."""
+    return any(
+        getattr(found, "is_Number", False) and NAME.search(text)
+        for text, found in zip(texts, parsed, strict=True)
+    )
+
+
+def far_apart(answer, gold) -> bool:
+    """Whether two numbers differ where verify's 6 decimals do not, as 0 and 2^-98."""
+    if not (getattr(answer, "is_number", False) and getattr(gold, "is_number", False)):
+        return False
+    difference = (answer - gold).doit()
+    if difference.is_Rational:
+        return difference != 0
+    size = abs(gold.n())
+    return bool(size and abs(difference.n()) > RELATIVE_TOLERANCE * size)
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(OSError, ValueError):  # /proc is Linux only
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

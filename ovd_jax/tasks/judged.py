@@ -1,0 +1,99 @@
+"""Solutions whose first mistake is known, to measure a judge on.
+
+Rows are those of ProcessBench (arXiv:2412.06559): a solution in steps and the index of
+its first wrong one. Steps after that one are neither right nor wrong.
+"""
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from ovd_jax.seeds import derive
+from ovd_jax.tasks.arithmetic import ArithmeticTask
+from ovd_jax.tasks.corruption import judged_solution
+from ovd_jax.tasks.demonstrations import joined
+
+WRONG = 2  # exact scores of arithmetic steps up to this one are of wrong steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """A solution whose first mistake is known."""
+
+    id: str
+    question: str
+    steps: tuple[str, ...]  # as written: joined they are the solution
+    first_error: int  # index of the first wrong step; -1: all are right
+
+    @property
+    def known(self) -> int:
+        """How many steps are known to be right or wrong."""
+        return self.first_error + 1 or len(self.steps)
+
+
+def load_solutions(
+    data: str, task: ArithmeticTask | None, *, count: int, seed: int
+) -> list[Solution]:
+    """`count` solutions: a seeded sample of the rows in the files that `data` names,
+    with commas between, as many of each; without a file, of the arithmetic task."""
+    rng = random.Random(derive(seed, "audit"))
+    if not data:
+        return list(arithmetic_solutions(task, count, rng))
+    paths = [path.strip() for path in data.split(",")]
+    chosen = []
+    for path in paths:
+        rows = list(read_solutions(Path(path)))
+        chosen += rng.sample(rows, min(len(rows), -(-count // len(paths))))
+    return chosen[:count]
+
+
+def arithmetic_solutions(
+    task: ArithmeticTask, count: int, rng: random.Random
+) -> Iterator[Solution]:
+    """Held-out problems, solved with slips in some lines, as an exact judge sees
+    them."""
+    if not isinstance(task, ArithmeticTask):
+        raise ValueError("Set config.data to files of judged steps for this task.")
+    for problem in task.held_out(count):
+        lines, scores = judged_solution(problem.question, rng)
+        wrong = (index for index, score in enumerate(scores) if score <= WRONG)
+        steps = tuple(joined([line]) for line in lines)
+        yield Solution(problem.id, problem.question, steps, next(wrong, -1))
+
+
+def read_solutions(path: Path) -> Iterator[Solution]:
+    """Rows with `question`, `steps` and `first_error` (or `error_steps`: all wrong
+    ones). Raises ValueError naming a row that is not so."""
+    if not path.is_file():
+        raise ValueError(
+            f"There is no file {str(path)!r}; config.data names such files."
+        )
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+            steps = tuple(f"{step.strip()}\n\n" for step in row["steps"])
+            first = (
+                row["first_error"]
+                if "first_error" in row
+                else min(row["error_steps"], default=-1)
+            )
+            known = isinstance(first, int) and -1 <= first < len(steps)
+            question = row["question"] + ""
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise ValueError(
+                f"{where} is no row with question, steps and first_error ({error!r})."
+            ) from None
+        if not steps or not known:
+            raise ValueError(
+                f"{where}: first_error {first!r} is no step's index or -1."
+            )
+        yield Solution(str(row.get("id", number)), question, steps, first)

@@ -1,0 +1,154 @@
+"""A grid of runs is trained and evaluated, and goes on where it was stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from ovd_jax import compare, flags
+from ovd_jax.bars import plot_bars
+
+TINY = (
+    "num_steps=2", "checkpoint_every=1", "problems_per_step=8", "eval_problems=8",
+    "eval_rows=8", "minibatches=1", "epochs=1", "loggers=('tensorboard',)",
+)  # fmt: skip
+
+
+def tiny(folder, **changes) -> ConfigDict:
+    config = flags.load_file("configs/compare_quickstart.py")
+    with config.unlocked():
+        config.run_dir = str(folder)
+        config.overrides = TINY
+        config.runs = ("RLVR: threshold=0", "threshold=5")
+        config.seeds = (0,)
+        config.zero_shot = False
+        config.eval_overrides = ("eval_problems=8", "eval_cache=none")
+        config.update(changes)
+    return config
+
+
+def test_a_run_is_a_label_and_knobs():
+    run = compare.parse_run("OVD, 5: threshold=5 lora.rank=4", ("num_steps=2",))
+    assert run.label == "OVD, 5"
+    assert run.overrides == ("num_steps=2", "threshold=5", "lora.rank=4")
+    assert compare.parse_run("method=grpo", ()).label == "method=grpo"
+    assert compare.parse_run("", ()).label == "base"
+    with pytest.raises(ValueError, match="has 'threshold'"):
+        compare.parse_run("OVD: threshold seven", ())
+
+
+def test_cells_of_other_knobs_have_other_folders(tmp_path):
+    def folder(run, **changes):
+        config = tiny(tmp_path, **changes)
+        return compare.cell(config, compare.parse_run(run, config.overrides), 0).folder
+
+    first = folder("a: threshold=5")
+    assert folder("a: threshold=5") == first
+    others = [
+        folder("a: threshold=6"),
+        folder("a: threshold=5", base="configs/math.py"),
+    ]
+    assert len({first, *others}) == 3
+
+
+def test_the_error_is_over_seeds_or_else_the_bootstrap_s():
+    def one(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    assert compare.spread([one(0.5)])["error"] == pytest.approx(0.1)
+    found = compare.spread([one(0.4), one(0.6)])
+    assert found["mean"] == pytest.approx(0.5)
+    assert found["error"] == pytest.approx(0.02**0.5)
+    assert compare.shown(found) == "50.0 ± 14.1"
+
+
+def test_a_cell_that_is_worked_on_is_left_alone(tmp_path):
+    with compare.locked(tmp_path) as lock:
+        code = "import time; time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", code], pass_fds=[lock])
+        with pytest.raises(ValueError, match="Another process works in"):
+            with compare.locked(tmp_path):
+                pass
+    try:  # the program is gone, its child is not
+        with pytest.raises(ValueError, match="Another process works in"):
+            with compare.locked(tmp_path):
+                pass
+    finally:
+        child.kill()
+        child.wait()
+    with compare.locked(tmp_path):
+        pass
+
+
+def test_bars_are_drawn_where_a_set_is_missing(tmp_path):
+    value = {"mean": 0.5, "error": 0.1}
+    series = {"a": {"x": value, "y": value}, "b": {"y": value}}
+    plot_bars(series, tmp_path / "b.png", title="t", ylabel="y")
+    assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_two_cells_are_trained_once_and_evaluated(tmp_path, capsys):
+    config = tiny(tmp_path, test_thresholds=(0, 5), zero_shot=True)
+    compare.main(config)
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [(r["run"], r["test_threshold"]) for r in first["rows"]] == [
+        ("before training", 0), ("before training", 5), ("RLVR", 0), ("RLVR", 5),
+        ("threshold=5", 0), ("threshold=5", 5),
+    ]  # fmt: skip
+    assert first["failed"] == []
+    for name in ("sets.png", "reward_before.png", "eval_accuracy.png"):
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.log")}
+    assert len(times) == 8
+    compare.main(config)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.log")} == times
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["rows"] == first["rows"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_named_and_the_others_are_done(tmp_path, capsys):
+    config = tiny(tmp_path, runs=("bad: threshold=x", "good: threshold=5"))
+    with pytest.raises(ValueError, match="1 of 2 cells failed"):
+        compare.main(config)
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert [r["run"] for r in result["rows"]] == ["good"]
+    assert "threshold=x" in captured.err
+    assert (Path(result["failed"][0]) / "train.log").is_file()
+
+
+@pytest.mark.slow
+def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path):
+    program = [
+        sys.executable, str(flags.ROOT / "launch" / "compare.py"),
+        f"--config.run_dir={tmp_path}", "--config.runs=('a: threshold=5',)",
+        "--config.seeds=(0,)", f"--config.overrides={(*TINY, 'num_steps=12')!r}",
+        "--config.eval_overrides=('eval_problems=8', 'eval_cache=none')",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        program, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.rglob("checkpoints/[2-9]*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (metrics,) = tmp_path.rglob("metrics.jsonl")
+    assert not list(tmp_path.rglob("train.done.json"))
+    before = metrics.read_text().splitlines()[0]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = metrics.read_text().splitlines()
+    assert rows[0] == before  # not trained anew: its wall times are the same
+    assert [json.loads(row)["step"] for row in rows] == list(range(13))
+    assert len(json.loads(done.stdout.splitlines()[-1])["rows"]) == 1

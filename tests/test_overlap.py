@@ -1,0 +1,218 @@
+"""Scoring while others are sampled, and a batch collected during an update: what comes
+of it is the same, and nothing is lost."""
+
+import threading
+
+import jax.numpy as jnp
+import pytest
+from fakes import FakeStudent, collector, problem
+from teacher_server import TeacherServer
+
+from ovd_jax import flags
+from ovd_jax.ahead import Ahead, Gate, check
+from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.base import TeacherError
+from ovd_jax.teacher.openai_api import OpenAITeacher
+from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.transport import Transport
+
+PROBLEMS = tuple(problem(f"({i}+4)*2", str(2 * i + 8)) for i in range(1, 5))
+SAMPLES = 2
+
+
+def writes(prompt, sample, rng):
+    """Some lines, the same ones now and then."""
+    lines = [f"{rng.randrange(3)}+{rng.randrange(3)}" for _ in range(rng.randrange(4))]
+    return "\n".join([*lines, f"#### {rng.randrange(9, 12)}"])
+
+
+@pytest.fixture
+def connect():
+    """`connect(server, ...)`: a teacher, closed when the test ends."""
+    opened = []
+
+    def make(server, *, on_failure="wait", retries=3, rule="sample"):
+        transport = Transport(
+            [server.url], name="", key=None, timeout_s=2.0, retries=retries,
+            wait=on_failure == "wait", most=4, accounting=Accounting(),
+        )  # fmt: skip
+        opened.append(transport)
+        return OpenAITeacher(
+            transport, prompt=PROMPTS["embedded"], score_rule=rule,
+            score_temperature=2.0, temperature=0.7, max_new_tokens=32,
+            on_failure=on_failure,
+        )  # fmt: skip
+
+    yield make
+    for transport in opened:
+        transport.close()
+
+
+def streamed(seen=lambda: None):
+    """A student's `stream`, which ends the rows in an order of its own."""
+    student = FakeStudent(writes)
+
+    def stream(prompts, *, seed, samples):
+        groups = student(prompts, seed=seed, samples=samples)
+        rows = list(enumerate(c for group in groups for c in group))
+        for row, completion in sorted(rows, key=lambda pair: pair[0] * 5 % len(rows)):
+            seen()
+            yield row, completion
+
+    return stream
+
+
+def collected(teacher, stream=None):
+    made = collector(teacher, samples=SAMPLES, granularity="hybrid", threshold=4)
+    return made.collect(PROBLEMS, FakeStudent(writes), seed=3, stream=stream)
+
+
+@pytest.mark.parametrize("without", [(), ("logprobs",)])
+@pytest.mark.parametrize("faults", [{}, {"500": 0.1, "reset": 0.1, "label": 0.1}])
+def test_groups_are_the_same_whether_or_not_scoring_overlaps(without, faults, connect):
+    with TeacherServer(without=without) as server:
+        teacher = connect(server)
+        server.faults = faults
+        groups = collected(teacher)
+        assert collected(teacher, streamed()) == groups
+        assert bool(sum(server.failed.values())) == bool(faults)
+    values = {r.verdict.value for group in groups for r in group.rollouts}
+    assert len(values) > 2
+    assert any(r.replaced is False for group in groups for r in group.rollouts)
+
+
+def test_the_first_scores_are_there_before_the_last_row_is_sampled(connect):
+    with TeacherServer() as server:
+        teacher = connect(server)
+        before = len(server.bodies)
+        answered = threading.Event()
+        rows = []
+
+        def seen():
+            rows.append(len(server.bodies) - before)
+            if len(rows) == len(PROBLEMS) * SAMPLES:  # the last one waits for a score
+                while len(server.bodies) == before and not answered.wait(0.01):
+                    pass
+
+        collected(teacher, streamed(seen))
+        assert len(server.bodies) > before
+    assert rows[0] == 0
+
+
+def test_a_failure_while_sampling_ends_what_is_being_scored(connect):
+    with TeacherServer(delay=0.05) as server:
+        teacher = connect(server)
+
+        def broken(prompts, *, seed, samples):
+            yield next(streamed()(prompts, seed=seed, samples=samples))
+            raise RuntimeError("out of memory")
+
+        with pytest.raises(RuntimeError, match="out of memory"):
+            collected(teacher, broken)
+        assert collected(teacher, streamed()) == collected(teacher)
+
+
+def test_a_teacher_that_fails_fails_the_batch(connect):
+    with TeacherServer() as server:
+        teacher = connect(server, on_failure="fail", retries=0)
+        server.faults = {"500": 1.0}
+        with pytest.raises(TeacherError, match="HTTP 500"):
+            collected(teacher, streamed())
+
+
+def test_what_runs_at_once_counts_once_as_the_teachers_time(monkeypatch):
+    times = iter([0.0, 1.0, 2.0, 3.0, 4.0, 10.0, 12.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    accounting = Accounting()
+    for act in ("asked", "asked", "done", "asked", "done", "done"):
+        getattr(accounting, act)()
+    taken = accounting.take()
+    assert (taken["seconds_teacher"], taken["seconds_teacher_waited"]) == (10.0, 0.0)
+    times = iter([12.0, 12.0, 15.0, 15.0, 15.0])
+    with accounting.waiting():
+        pass
+    taken = accounting.take()
+    assert (taken["seconds_teacher"], taken["seconds_teacher_waited"]) == (3.0, 3.0)
+
+
+def make_ahead(folder, *, batches=1, collect=None):
+    """(ahead, its gate): a batch is the weights it was sampled from, and its step."""
+    gate = Gate(lambda model: float(model["w"]))
+
+    def sample(model, step):
+        return gate(model), step
+
+    return Ahead(collect or sample, batches=batches, folder=folder), gate
+
+
+def run_steps(ahead, gate, steps, weights=0.0, *, save=()):
+    """Each step adds one to the weights: (batches, stalenesses)."""
+    batches, stale = [], []
+    model = {"w": jnp.float32(weights)}
+    for step in steps:
+        batch, metrics = ahead.take(model, step)
+        if step + 1 < 6:
+            ahead.begin(model, step + 1, gate)
+        with gate.lock:
+            new = {"w": model["w"] + 1}
+            model["w"].delete()  # as the update does that it is donated to
+            model = new
+        if step in save:
+            ahead.save()
+        batches.append(batch)
+        stale.append(metrics["staleness"])
+    return batches, stale
+
+
+def test_a_batch_ahead_is_sampled_from_the_weights_before_the_update(tmp_path):
+    now = run_steps(*make_ahead(tmp_path, batches=0), range(6))
+    assert now == ([(float(k), k) for k in range(6)], [0] * 6)
+    batches, stale = run_steps(*make_ahead(tmp_path), range(6))
+    assert batches == [(float(max(k - 1, 0)), k) for k in range(6)]
+    assert stale == [0, 1, 1, 1, 1, 1]
+
+
+def test_a_resumed_run_has_the_batch_that_was_ahead_of_its_checkpoint(tmp_path):
+    """It is ended after step 4; the state of after step 2 is what was saved."""
+    whole, _ = run_steps(*make_ahead(tmp_path), range(6), save=(2,))
+    resumed = run_steps(*make_ahead(tmp_path), range(3, 6), 3.0)
+    assert resumed == (whole[3:], [1, 1, 1])
+    fresh = run_steps(*make_ahead(tmp_path / "elsewhere"), range(3, 6), 3.0)
+    assert fresh == ([(3.0, 3), (3.0, 4), (4.0, 5)], [0, 1, 1])
+
+
+def test_files_of_old_batches_are_removed(tmp_path):
+    run_steps(*make_ahead(tmp_path), range(6), save=range(6))
+    assert [path.stem[-1] for path in sorted(tmp_path.iterdir())] == ["3", "4", "5"]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_what_fails_ahead_fails_when_it_is_asked_for(sampled, tmp_path):
+    def collect(model, step):
+        if step == 1:
+            assert threading.current_thread().daemon  # no run ends later for it
+            if sampled:
+                gate(model)
+            raise TeacherError("no answer")
+        return step
+
+    ahead, gate = make_ahead(tmp_path, collect=collect)
+    ahead.take({"w": jnp.zeros(())}, 0)
+    ahead.begin({"w": jnp.zeros(())}, 1, gate)
+    with pytest.raises(TeacherError, match="no answer"):
+        ahead.take(None, 1)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"async_batches": 2}, "async_batches is 2; use 0 or 1"),
+        ({"async_batches": 1}, "set importance_cap"),
+    ],
+)
+def test_what_cannot_be_collected_ahead_is_refused(knobs, message):
+    config = flags.load_file("configs/quickstart.py")
+    with config.unlocked():
+        config.update(knobs)
+    with pytest.raises(ValueError, match=message):
+        check(config)

@@ -1,0 +1,165 @@
+"""Test-time rejection: the student drafts, the teacher's steps take the place of
+rejected ones, and the gold answer plays no role."""
+
+import dataclasses
+
+import pytest
+from fakes import (
+    EOS,
+    TOKENIZER,
+    Completion,
+    FakeTeacher,
+    encode,
+    exact,
+    problem,
+)
+
+from ovd_jax.evaluation.attempts import evaluate
+from ovd_jax.evaluation.rejection import Rejecting, batches_of_distinct_prompts
+from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
+
+QUESTION = "((3+4)*2)-5"
+SOLUTION = "\n".join(solve(QUESTION))  # (7*2)-5, 14-5, #### 9
+SLIP = "(7*2)-5\n15-5\n#### 10"
+TASK = ArithmeticTask()
+
+
+class Gold(ArithmeticTask):
+    """A task that cannot reward: it has no gold answers to look at."""
+
+    def rewards(self, problems, texts):
+        raise AssertionError("a reward was asked for at test time")
+
+
+def rest(prefix: str) -> str:
+    return "".join(SOLUTION.splitlines(keepends=True)[prefix.count("\n") :])
+
+
+def demonstrate(request, rng):
+    return rest(request.prefix)
+
+
+def stream(prompts, *, seed, samples=1, limits=None, draws=None):
+    """A student that slips in the second step, but goes on rightly after another's."""
+    for row, prompt in enumerate(prompts):
+        text = TOKENIZER.decode(prompt).removeprefix(QUESTION + "=\n")
+        said = rest(text) if text else SLIP
+        tokens = (*encode(said), EOS)
+        yield row, Completion(tokens, (0.0,) * len(tokens), True)
+
+
+def solver(teacher, *, threshold=7, task=TASK, rounds=8, **changes):
+    return Rejecting(
+        changes.get("stream", stream),
+        task=task,
+        make_teacher=lambda: teacher,
+        tokenizer=TOKENIZER,
+        threshold=threshold,
+        max_replaced_steps=rounds,
+        max_new_tokens=40,
+        rows=changes.get("rows", 4),
+        identity={},
+    )
+
+
+class Teacher(FakeTeacher):
+    def metrics(self):
+        return {"teacher_tokens_in": 30, "teacher_tokens_out": 6}
+
+
+def run(teacher, *, answer="9", task=None, samples=1, **options):
+    (result,) = evaluate(
+        [problem(QUESTION, answer)], task=TASK, tokenizer=TOKENIZER, samples=samples,
+        solver=solver(teacher, task=task or TASK, **options), seed=0,
+    )  # fmt: skip
+    return result
+
+
+def test_a_rejected_step_is_the_teachers_and_the_student_goes_on():
+    teacher = Teacher(exact, demonstrate)
+    result = run(teacher)
+    (attempt,) = result.attempts
+    assert result.rewards == (1.0,)
+    assert attempt.text == SOLUTION
+    assert attempt.facts == {
+        "tokens_from_teacher": len(encode("14-5\n")),
+        "teacher_scores": 5,  # three steps, then the two that are new
+        "teacher_demonstrations": 1,
+        "teacher_tokens_in": 30,
+        "teacher_tokens_out": 6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text", "taught"),
+    [
+        (1, SLIP, 0),
+        (2, SLIP, 0),
+        (3, SOLUTION, 4),
+        (9, SOLUTION, 4),
+        (10, SOLUTION, 15),
+    ],
+)
+def test_the_threshold_goes_from_the_student_alone_to_the_teacher_alone(
+    threshold, text, taught
+):
+    (attempt,) = run(Teacher(exact, demonstrate), threshold=threshold).attempts
+    assert attempt.text == text
+    assert attempt.facts["tokens_from_teacher"] == taught
+
+
+@pytest.mark.parametrize("answer", ["9", "10", "-3"])
+def test_the_gold_answer_plays_no_role(answer):
+    """Neither student nor teacher see it, no reward is asked for, and another gold
+    changes the grade alone."""
+    teacher = Teacher(exact, demonstrate)
+    result = run(teacher, answer=answer, task=Gold())
+    assert result.attempts[0].text == SOLUTION
+    assert result.rewards == (float(answer == "9"),)
+    asked = [r for call in teacher.scored + teacher.demonstrated for r in call]
+    assert all("question" in dataclasses.asdict(request) for request in asked)
+    assert {request.question for request in asked} == {QUESTION}
+
+
+def test_a_step_that_was_accepted_is_not_scored_again():
+    """With sampled scores a second vote could throw out what the first let pass."""
+    votes = []
+
+    def score(request, rng):
+        votes.append((request.previous, request.text))
+        return exact(request)
+
+    run(Teacher(score, demonstrate))
+    assert len(votes) == len(set(votes)) == 5
+
+
+def test_samples_of_one_problem_have_scores_of_their_own():
+    def score(request, rng):
+        return rng.choice([0, 9])
+
+    result = run(Teacher(score, demonstrate), samples=12)
+    assert len({attempt.text for attempt in result.attempts}) > 1
+    assert len({a.facts["tokens_from_teacher"] for a in result.attempts}) > 2
+
+
+def test_one_that_the_teacher_does_not_judge_is_counted_as_it_is():
+    result = run(Teacher(lambda request, rng: None, demonstrate))
+    assert result.attempts[0].text == SLIP
+    assert result.attempts[0].facts["unjudged"] == 1
+    assert result.rewards == (0.0,)
+
+
+def test_without_a_demonstration_the_student_s_own_stays():
+    result = run(Teacher(exact, lambda request, rng: None), rounds=2)
+    assert result.attempts[0].text == SLIP
+    assert result.attempts[0].facts["tokens_from_teacher"] == 0
+    assert result.attempts[0].facts["teacher_demonstrations"] == 2
+
+
+def test_no_batch_has_a_prompt_twice():
+    class Asked:
+        def __init__(self, prompt):
+            self.prompt = prompt
+
+    asks = [Asked(p) for p in [(1,), (1,), (2,), (1,), (3,), (2,)]]
+    assert list(batches_of_distinct_prompts(asks, 2)) == [[0, 2], [4], [1, 5], [3]]
