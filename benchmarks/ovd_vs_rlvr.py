@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ovd_jax import flags, train
 from ovd_jax.curves import plot_comparison
+from ovd_jax.panels import STEP
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
@@ -41,7 +42,7 @@ def main(config):
     rows = [row(method, curves) for method, curves in runs.items()]
     RESULTS.mkdir(exist_ok=True)
     plot_comparison(
-        runs,
+        {STEP: runs},
         RESULTS / "ovd_vs_rlvr.png",
         title="OVD and RLVR on the quickstart task, equal student samples",
         ylabel="held-out accuracy",

@@ -80,7 +80,7 @@ def update(config, shape, point: dict, groups) -> tuple[float, float]:
         length_multiple=32, tokens_at_once=config.tokens_at_once,
     )  # fmt: skip
     learner = workload.learner(remat=config.remat, chunk=config.chunk)
-    state = workload.create(shape, learner)
+    state = workload.create(shape)
 
     def step(_):
         nonlocal state
@@ -89,7 +89,7 @@ def update(config, shape, point: dict, groups) -> tuple[float, float]:
 
     seconds = timing.seconds(step, config.repeats)
     part = next(cut(batch, packed.at_once))
-    return seconds, workload.temporaries_mib(learner, state, part)
+    return seconds, workload.temporaries_mib(learner.stepper, state, part)
 
 
 def plot(points: dict, path: Path) -> None:

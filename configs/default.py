@@ -10,6 +10,9 @@ def get_config():
     config = ConfigDict()
     config.run_dir = "runs/train"
     config.seed = 0
+    # ovd | grpo | seq_kd | rejection_ft | token_kd | on_policy_kd | dpo_pairs:
+    # what each is stands in ovd_jax/methods.py
+    config.method = "ovd"
     config.num_steps = 100  # rollout batches
     config.loggers = ("tensorboard",)  # tensorboard | wandb | trackio
 
@@ -43,6 +46,7 @@ def get_config():
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.attention = "auto"  # auto: on TPUs a kernel of theirs | blocked
     config.lora = ConfigDict(  # rank 0: all weights are trained
         dict(
             rank=0,
@@ -107,7 +111,7 @@ def get_config():
             backend="none",  # none | bm25 | http | simulated
             topk=3,  # documents a query
             max_chars=4000,  # of the documents in a prompt (qa.prompt=rag)
-            corpus="",  # bm25: JSONL of id, title, text
+            corpus="",  # bm25: JSONL of id, title, text; or world: the made-up one
             index_dir="",  # bm25: of indices; empty: in the user's cache
             url="",  # http: .../retrieve; simulated: .../v1, empty: in this process
             cache="",  # folder of what was found, to use again; empty: none
@@ -119,7 +123,7 @@ def get_config():
             served_name="",  # at the URL; empty: the first one it serves
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
             max_concurrency=128,  # requests out at one URL at a time, at most
-            prompt="chat",  # chat | plain: search/simulator_prompts.py
+            prompt="chat",  # chat | plain | world: search/simulator_prompts.py
             temperature=0.8,
             max_new_tokens=600,
             noise=(0.0, 0.5),  # share of useless documents, at the first and last step
@@ -134,6 +138,7 @@ def get_config():
     config.beta = 2.0  # `soft`: temperature of the acceptance probability, in scores
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
+    config.only_correct = True  # whether a demonstration must be right to be used
     config.max_replaced_steps = 4  # replacement `step`: rounds a trajectory
     # Of rejected ones the teacher says why: kept in samples.jsonl, or also shown to the
     # student, whose revision takes the place of a demonstration if it is right.
@@ -142,8 +147,25 @@ def get_config():
     # Credit
     config.credit = "trajectory"  # trajectory | step | hybrid
     config.credit_weight = 0.5  # hybrid: share of the outcome reward
-    config.baseline = "after"  # after | before | union
+    config.baseline = "after"  # after | before | union | leave_one_out (rloo)
     config.scale_by_std = True  # False: center only (dr_grpo)
+
+    config.refills = 0  # times that groups without spread are drawn anew (dapo)
+
+    # Other methods than ovd and grpo
+    config.distill = ConfigDict(
+        dict(
+            solutions="teacher",  # seq_kd, token_kd: of the teacher | data
+            # forward_kl | reverse_kl | jsd; policy_gradient (of the reverse KL):
+            # on_policy_kd alone
+            divergence="forward_kl",
+            beta=0.5,  # jsd: weight of the teacher in the mix
+            vocabulary="chunked",  # chunked | dense | top_k
+            top_k=20,  # of `top_k`; vLLM shows as many unless --max-logprobs is raised
+            temperature=1.0,  # of both models' distributions
+        )
+    )
+    config.dpo_beta = 0.1
 
     # Update
     config.minibatches = 1  # optimizer steps an epoch
@@ -152,7 +174,10 @@ def get_config():
     config.aggregation = "grpo"  # grpo | dapo | dr_grpo
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28
-    config.kl_coef = 0.001  # k3 KL to the starting model
+    config.surrogate = "clip"  # clip | gspo | cispo: losses.py
+    config.kl_coef = 0.001  # KL to the starting model
+    config.kl_estimator = "k3"  # k1 | k2 | k3
+    config.reference_every = 0  # steps until the policy is the new reference; 0: never
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
     # Batches collected ahead, 0 or 1: with 1 the teacher judges the next one during an

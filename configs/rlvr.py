@@ -1,4 +1,4 @@
-"""The paper's RLVR rows: `math` with every trajectory accepted (threshold 0):
+"""The paper's RLVR rows: `math` with outcome rewards alone, and no teacher:
 
 python launch/train.py --config=configs/rlvr.py
 """
@@ -9,5 +9,5 @@ from configs import math
 def get_config():
     config = math.get_config()
     config.run_dir = "runs/rlvr"
-    config.threshold = 0
+    config.method = "grpo"
     return config

@@ -16,6 +16,7 @@ from ovd_jax import search
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
+from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
@@ -34,17 +35,21 @@ from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
+from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
 
 
 def find_model(name: str, role: str) -> Path:
     """The Hugging Face folder of `name`.
 
-    That is `quickstart` (the embedded `role`, student or teacher), `smollm2` (what
+    That is `quickstart` (the embedded `role`, student or teacher), `world` (the same of
+    the made-up world: student or teacher), `smollm2` (what
     launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
     """
     if name == "quickstart":
         return embedded.FOLDER / role
+    if name == "world":
+        return embedded.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
             raise ValueError(
@@ -61,25 +66,40 @@ def find_model(name: str, role: str) -> Path:
     return hf.resolve(name)
 
 
-def load_model(folder: Path, config) -> Transformer:
+def load_model(folder: Path, config, *, master: bool = False) -> Transformer:
     """The model in `folder`, computing in `config.compute_dtype`, on the mesh; it is
-    never whole on one device."""
+    never whole on one device.
+
+    Its matrices are kept in that dtype too, which changes no result, unless it is to be
+    trained: a `master` copy is float32.
+    """
+    if config.attention not in FORMS:
+        raise ValueError(
+            f"attention {config.attention!r} is not one of {', '.join(FORMS)}."
+        )
     dtype = jnp.dtype(config.compute_dtype)
+    model = _read_model(folder, dtype, jnp.float32 if master else dtype)
+    model.attention = config.attention
+    return model
+
+
+def _read_model(folder: Path, dtype, matrices) -> Transformer:
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return hf.load(folder, dtype)
+        return hf.load(folder, dtype, matrices=matrices)
     architecture = hf.read_config(folder)
     check_heads(architecture.num_kv_heads, mesh)
     abstract = jax.eval_shape(
         lambda: Transformer(architecture, jax.random.key(0), dtype)
     )
-    return hf.load(folder, dtype, shardings(abstract, mesh))
+    return hf.load(folder, dtype, shardings(abstract, mesh), matrices=matrices)
 
 
 def load_student(folder: Path, config) -> Transformer:
     """The model to train, with the adapters that `config.lora` asks for."""
     lora = Lora(**config.lora)  # refuses what cannot be before weights are read
-    return adapt(load_model(folder, config), lora, jax.random.key(config.seed))
+    model = load_model(folder, config, master=not lora.rank)
+    return adapt(model, lora, jax.random.key(config.seed))
 
 
 def load_tokenizer(folder: Path):
@@ -191,9 +211,10 @@ def make_pool(config, *, training: bool):
     return FromMain(SearchThreads(backend), "start", "take")
 
 
-def make_teacher(config):
-    """The teacher of `config`, with the continuer that `config.continuer` may name."""
-    scorer = one_teacher(config)
+def make_teacher(config, model: Transformer | None = None):
+    """The teacher of `config`, with the continuer that `config.continuer` may name;
+    `model` is the teacher's if it is in this process and loaded already."""
+    scorer = one_teacher(config, model)
     if not (config.continuer.url or config.continuer.model):
         return scorer
     other = config.copy_and_resolve_references()
@@ -201,11 +222,11 @@ def make_teacher(config):
     return Roles(scorer, one_teacher(other))
 
 
-def one_teacher(config):
+def one_teacher(config, model: Transformer | None = None):
     """The model behind `config.teacher.url`, or in this process if there is none."""
     if config.teacher.url:  # of several processes the first one asks
         return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
-    return local_teacher(config)
+    return local_teacher(config, model or teacher_model(config))
 
 
 def served_teacher(config) -> OpenAITeacher:
@@ -261,12 +282,36 @@ def make_transport(urls: str, options, *, name: str) -> Transport:
     )
 
 
-def local_teacher(config) -> LocalTeacher:
+def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
+    """A teacher of token-level distillation: one that is served, or the model itself.
+
+    Raises ValueError where its tokenizer is not the student's.
+    """
+    options = config.teacher
+    if options.url:
+        transport = make_transport(options.url, options, name=options.served_name)
+        served = ServedTokens(transport, tokenizer=tokenizer, top=config.distill.top_k)
+        return FromMain(served, "read")
+    folder = find_model(options.model, "teacher")
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"The tokenizer of teacher.model={options.model} has another vocabulary "
+            "than the student's. Token-level distillation needs one tokenizer; the "
+            "methods ovd, seq_kd and dpo_pairs do not."
+        )
+    return teacher_model(config)
+
+
+def teacher_model(config) -> Transformer:
+    """The weights that `config.teacher.model` names."""
+    return load_model(find_model(config.teacher.model, "teacher"), config)
+
+
+def local_teacher(config, model: Transformer) -> LocalTeacher:
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, config)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),

@@ -22,7 +22,8 @@ import numpy as np
 
 from ovd_jax import flags
 from ovd_jax.bars import plot_bars
-from ovd_jax.curves import plot_comparison, smooth
+from ovd_jax.curves import plot_comparison
+from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
@@ -248,7 +249,7 @@ def plot(config, rows: Sequence[dict], runs: Sequence[Run], done: Sequence[Cell]
         }
         series = {name: list(filter(None, of)) for name, of in series.items()}
         plot_comparison(
-            {name: of for name, of in series.items() if of},
+            {STEP: {name: of for name, of in series.items() if of}},
             folder / f"{metric}.png",
             title=title,
             ylabel=metric.replace("_", " "),

@@ -1,6 +1,5 @@
 """On-policy Verbal Distillation: the training driver. Read it from `main` down."""
 
-import dataclasses
 import functools
 import time
 from pathlib import Path
@@ -12,29 +11,28 @@ import numpy as np
 from ovd_jax import build, flags
 from ovd_jax.ahead import Ahead, Gate
 from ovd_jax.ahead import check as check_ahead
+from ovd_jax.batches import collect, to_batch
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
-from ovd_jax.evaluation.measures import accuracy
+from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
-from ovd_jax.learning.sharding import row_shards
 from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.methods import is_served, method_of, rules
 from ovd_jax.models import hf
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import base, merge
-from ovd_jax.monitor import Monitor, Stopwatch, enable_compilation_cache
-from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
+from ovd_jax.monitor import Monitor, enable_compilation_cache
+from ovd_jax.processes import FromMain, check_same, on_main, on_mesh, tell
 from ovd_jax.progress import Progress, results_table
-from ovd_jax.rollout.buffer import RolloutBuffer
-from ovd_jax.rollout.collect import Collector, Rules
-from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack
+from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.search_collect import SearchCollector, solve
 from ovd_jax.rollout.turns import Dialogue
-from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.run_dir import RunDir, check_origin, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.stability import Collapsed, Watch
 from ovd_jax.tasks import make_task
-from ovd_jax.teacher.base import DemonstrationRequest, TeacherError
+from ovd_jax.teacher.base import DemonstrationRequest
 from ovd_jax.teacher.prompts import load_prompt
 
 
@@ -50,7 +48,7 @@ def main(config):
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
-    teacher = build.make_teacher(config)
+    teacher, tokens = make_teachers(config, tokenizer)
     sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
     pool = build.make_pool(config, training=True)
     dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
@@ -68,14 +66,21 @@ def main(config):
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))
+    origin = {"model": config.model, "fingerprint": fingerprint(folder)}
+    tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
+    if config.reference_every:
+        state = state.refreshed()
     state = checkpoints.restore_latest(state)
-    learner = make_learner(config, tx, reference(config, folder, state.model))
+    reference = functools.partial(starting_model, config, folder, state.model)
+    learner = make_learner(
+        config, tx, method_of(config).learns(config, reference, tokens)
+    )
     start = int(state.step) // learner.steps_a_batch
     check_same("the step of the last checkpoint", start)
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
     on_main(flags.save, config, config.run_dir)
 
-    def held_out_accuracy(model):
+    def held_out(model):
         return measure(config, folder, tokenizer, task, model, dialogue(training=False))
 
     monitor, watch = Monitor(), Watch.of(config.collapse)
@@ -84,8 +89,8 @@ def main(config):
             row = {}
             if step == 0 or (config.eval_every and step % config.eval_every == 0):
                 with monitor.time("evaluate"):
-                    row["eval_accuracy"] = held_out_accuracy(state.model)
-            if step == 0:
+                    row |= held_out(state.model)
+            if step == 0 and teacher:
                 row["teacher_accuracy"] = teacher_accuracy(
                     config, teacher, task, dialogue(training=False)
                 )
@@ -94,12 +99,15 @@ def main(config):
                 if step + 1 < config.num_steps:
                     ahead.begin(state.model, step + 1, sampler)
             with monitor.time("update"), sampler.lock:
-                batch, shape = to_batch(config, buffer)
+                batch, shape = to_batch(config, buffer, tokens)
+                if config.reference_every and step % config.reference_every == 0:
+                    state = state.refreshed()
                 seed = derive(config.seed, "minibatches", step)
                 state, metrics = learner.learn(
                     state, batch, packs=shape.at_once, seed=seed
                 )
             row |= buffer.metrics() | metrics | costs | taken | monitor.take()
+            row |= tokens.metrics() if is_served(tokens) else {}
             row |= rates(row)
             run.log(step, row)
             run.log_samples(step, buffer.rows())
@@ -108,14 +116,23 @@ def main(config):
                 ahead.save()
             checkpoints.save(state, unit=learner.steps_a_batch)
             stop_if_collapsed(watch, row, checkpoints, state)
-        final = held_out_accuracy(state.model)
-        run.log(config.num_steps, {"eval_accuracy": final})
+        run.log(config.num_steps, held_out(state.model))
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
     dtype = jnp.dtype(config.export_dtype)
     hf.save(merge(state.model), export, dtype=dtype, source=folder)
     on_main(report, config, time.time() - started)
+
+
+def make_teachers(config, tokenizer):
+    """(who is asked for text, whose probabilities of tokens are compared): the latter a
+    model in this process or `ServedTokens`. None where the method needs none."""
+    method = method_of(config)
+    tokens = build.make_token_teacher(config, tokenizer) if method.reads else None
+    model = None if is_served(tokens) else tokens
+    teacher = build.make_teacher(config, model) if method.asks(config) else None
+    return teacher, tokens
 
 
 def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
@@ -135,47 +152,41 @@ def stop_if_collapsed(watch: Watch, row, checkpoints, state) -> None:
         raise
 
 
-def rules(config) -> Rules:
-    """The part of the config that is verbal rejection sampling's."""
-    names = [field.name for field in dataclasses.fields(Rules)]
-    return Rules(**{name: config[name] for name in names})
-
-
 def make_optimizer(config):
     """The optimizer of `config`; its schedule ends with the run."""
     batches = config.minibatches * config.epochs
     return optimizer(**config.optimizer, total_steps=config.num_steps * batches)
 
 
-def reference(config, folder, model):
-    """The starting model, frozen; under the adapters of `model` it still is there."""
-    if not config.kl_coef:
+def starting_model(config, folder, model):
+    """The model as it was, frozen; under the adapters of `model` it still is there.
+    None where the state has a reference of its own."""
+    if config.reference_every:
         return None
     return base(model) if config.lora.rank else build.load_model(folder, config)
 
 
-def make_learner(config, tx, reference) -> Learner:
-    """The learner of `config`."""
+def make_learner(config, tx, fields: dict) -> Learner:
+    """The learner of `config`, with what its method learns by."""
     if config.problems_per_step < config.minibatches:
         raise ValueError(
             f"{config.problems_per_step} problems a step cannot be cut into "
             f"{config.minibatches} minibatches; change one of the two."
         )
+    if config.reference_every and "reference" not in fields:
+        raise ValueError(
+            f"reference_every {config.reference_every}, but nothing refers to it: set "
+            "it to 0, or kl_coef to more."
+        )
     return Learner(
         tx=tx,
-        reference=reference,
         minibatches=config.minibatches,
         epochs=config.epochs,
         aggregation=config.aggregation,
         max_tokens=longest(config),
-        temperature=config.temperature or 1.0,
         chunk=config.chunk,
         remat=config.remat,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        kl_coef=config.kl_coef,
-        entropy_coef=config.entropy_coef,
-        importance_cap=config.importance_cap or None,
+        **fields,
     )
 
 
@@ -185,62 +196,9 @@ def longest(config) -> int:
     return turns.total_tokens if turns.searches else config.max_new_tokens
 
 
-def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dict]:
-    """The rollouts of one step, with their advantages, and what they cost.
-
-    Where the teacher answers beside this process, it scores while others are sampled.
-    """
-    collector.begin(step)
-    problems = collector.task.problems(step, config.problems_per_step)
-    check_same(f"the problems of step {step}", problems)
-    watch = Stopwatch()
-    generate = watch.timed("sample", functools.partial(sampler, model))
-    stream = None
-    if hasattr(collector.teacher, "begin") and jax.process_count() == 1:
-        stream = watch.timed_items("sample", functools.partial(sampler.stream, model))
-    seed = derive(config.seed, "collect", step)
-    with watch.time("collecting"):
-        groups = collector.collect(problems, generate, seed=seed, stream=stream)
-    taught = sum(bool(group.rollouts) for group in groups)
-    if taught < config.minibatches:
-        raise TeacherError(
-            f"The teacher gave too few scores in step {step}: only {taught} of "
-            f"{len(groups)} groups are left for {config.minibatches} minibatches. Set "
-            "teacher.on_failure to wait; the same command goes on from the checkpoint."
-        )
-    levels = collector.teacher.levels
-    advantages = [
-        group_advantages(
-            group,
-            credit=config.credit,
-            credit_weight=config.credit_weight,
-            levels=levels,
-            baseline=config.baseline,
-            scale_by_std=config.scale_by_std,
-        )
-        for group in groups
-    ]
-    buffer = RolloutBuffer(tuple(groups), advantages, levels)
-    costs = collector.teacher.metrics() | collector.metrics(groups)
-    return buffer, watch.take() | costs
-
-
-def to_batch(config, buffer: RolloutBuffer):
-    """The arrays of a rollout buffer, and their shape."""
-    batch, shape = pack(
-        buffer.groups,
-        buffer.advantages,
-        length_multiple=config.length_multiple,
-        max_tokens=config.tokens_at_once,
-        minibatches=config.minibatches,
-        shards=row_shards(),
-    )
-    check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
-    return batch, shape
-
-
-def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
-    """Held-out accuracy of the student."""
+def measure(config, folder, tokenizer, task, model, dialogue=None) -> dict[str, float]:
+    """The student's held-out accuracy, and the task's own metrics of its answers, all
+    named "eval_..."."""
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
@@ -262,7 +220,8 @@ def measure(config, folder, tokenizer, task, model, dialogue=None) -> float:
         samples=config.eval_samples,
         seed=config.seed,
     )
-    return accuracy(results)
+    row = {"accuracy": accuracy(results)} | grade_metrics(results)
+    return {f"eval_{name}": value for name, value in row.items()}
 
 
 def teacher_accuracy(config, teacher, task, dialogue=None) -> float:
@@ -281,18 +240,18 @@ def rates(row) -> dict[str, float]:
     """Tokens sampled from the student a second of the whole step, evaluation apart, and
     the share of all of it that was spent waiting for the teacher."""
     seconds = row["seconds_collect"] + row["seconds_update"]
-    sampled = row["completion_tokens"] * sum(row["score_histogram"])
-    waited = row["seconds_teacher_waited"] / (
-        seconds + row.get("seconds_evaluate", 0.0)
-    )
-    return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited}
+    sampled = row.get("completion_tokens", 0.0) * row["student_samples"]
+    waits = ("seconds_teacher_waited", "seconds_token_teacher_waited")
+    waited = sum(row.get(name, 0.0) for name in waits)
+    whole = seconds + row.get("seconds_evaluate", 0.0)
+    return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited / whole}
 
 
 def report(config, seconds: float) -> None:
     """Curves, the table of accuracies, and the summary line."""
     rows = read_metrics(config.run_dir)
     evaluations = [row["eval_accuracy"] for row in rows if "eval_accuracy" in row]
-    teacher = rows[0]["teacher_accuracy"]
+    teacher = rows[0].get("teacher_accuracy")
     plot_run(rows, Path(config.run_dir) / "curves.png", teacher_accuracy=teacher)
     results_table(
         f"Held-out accuracy, {config.eval_problems} problems",
@@ -300,7 +259,7 @@ def report(config, seconds: float) -> None:
         [
             ("student before", f"{evaluations[0]:.1%}"),
             ("student after", f"{evaluations[-1]:.1%}"),
-            ("teacher", f"{teacher:.1%}"),
+            *([("teacher", f"{teacher:.1%}")] if teacher is not None else []),
         ],
     )
     flags.summary(

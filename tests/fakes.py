@@ -114,6 +114,7 @@ def rules(**changes) -> Rules:
         "max_replaced_steps": 3,
         "feedback": "none",
         "credit": "trajectory",
+        "only_correct": True,
     }
     return Rules(**fields | changes)
 

@@ -22,8 +22,15 @@ import optax
 from fakes import group, kept, trajectory
 
 from ovd_jax import processes
+from ovd_jax.learning.distill import (
+    chunked_divergence,
+    dense_divergence,
+    jsd,
+    top_k,
+    top_k_divergence,
+)
 from ovd_jax.learning.learner import Learner
-from ovd_jax.learning.logprobs import token_loss
+from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.sharding import (
     fetch,
     lay_out,
@@ -169,11 +176,58 @@ def loss() -> dict:
         entropies_M = -jnp.sum(jnp.exp(all_MV) * all_MV, axis=-1)
         return loss_of(picked_M, entropies_M, inputs)
 
+    def chunked_later(hidden_MD, head_VD, targets_M, inputs):
+        numbers = token_logprobs(hidden_MD, head_VD, targets_M, 0.7, 5)
+        return loss_of(*numbers, inputs)
+
+    functions = {"chunked": chunked, "later": chunked_later, "dense": dense}
+    return measured(functions, hidden_MD, head_VD, targets_M, (weights_M, bonus_M))
+
+
+def divergence() -> dict:
+    """The same of a divergence from a teacher, in all its forms."""
+    rng = np.random.default_rng(3)
+    hidden_MD, head_VD, teacher_ME, teacher_head_VE, weights_M = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in (
+            (TOKENS, WIDTH), (VOCAB, WIDTH), (TOKENS, WIDTH), (VOCAB, WIDTH), (TOKENS,)
+        )
+    )  # fmt: skip
+    terms_of = partial(jsd, beta=0.3)
+
+    def chunked(hidden_MD, head_VD, teacher_head_VE, teacher_ME, weights_M):
+        return chunked_divergence(
+            terms_of, hidden_MD, head_VD, teacher_ME, teacher_head_VE, weights_M, 2.0, 5
+        )
+
+    def dense(hidden_MD, head_VD, teacher_head_VE, teacher_ME, weights_M):
+        return dense_divergence(
+            terms_of, hidden_MD, head_VD, teacher_ME, teacher_head_VE, weights_M, 2.0
+        )
+
+    def likeliest(hidden_MD, head_VD, teacher_head_VE, teacher_ME, weights_M):
+        top = top_k(teacher_ME, teacher_head_VE, k=VOCAB - 1, temperature=2.0, chunk=5)
+        numbers = token_logprobs(hidden_MD, head_VD, top.ids, 2.0, 5)
+        return top_k_divergence(terms_of, *numbers, top, weights_M)
+
+    functions = {"chunked": chunked, "top": likeliest, "dense": dense}
+    teacher_head_VE = lay_out({"head": teacher_head_VE})["head"]
+    weights_M = np.maximum(weights_M, 0) / TOKENS
+    rows = (teacher_ME, weights_M)
+    return measured(functions, hidden_MD, head_VD, teacher_head_VE, rows=rows)
+
+
+def measured(functions, hidden_MD, head_VD, *others, rows=None) -> dict:
+    """Values and gradients by hidden states and head of several functions, and what is
+    in their programs."""
     head_VD = lay_out({"head": head_VD})["head"]
-    hidden_MD, *rest = put_rows((hidden_MD, targets_M, (weights_M, bonus_M)))
-    inputs = (hidden_MD, head_VD, *rest)
+    if rows is None:
+        hidden_MD, *others = put_rows((hidden_MD, *others))
+    else:
+        hidden_MD, *rows = put_rows((hidden_MD, *rows))
+    inputs = (hidden_MD, head_VD, *others, *(rows or ()))
     found = {}
-    for name, function in (("chunked", chunked), ("dense", dense)):
+    for name, function in functions.items():
         run = jax.jit(jax.value_and_grad(function, argnums=(0, 1), has_aux=True))
         found[name] = run(*inputs)
         text = run.lower(*inputs).compile().as_text()
@@ -217,7 +271,10 @@ def main(out: str, meshes: str, coordinator="", count="1", number="0"):
             mesh = make_mesh(data=data, fsdp=fsdp, tp=tp, devices=devices)
             context = jax.set_mesh(mesh)
         with context:
-            results = {"loss": loss(), "update": update(), "sample": sample()}
+            results = {
+                "loss": loss(), "divergence": divergence(), "update": update(),
+                "sample": sample(),
+            }  # fmt: skip
         for what, arrays in results.items():
             for name, array in arrays.items():
                 found[f"{sizes}/{what}/{name}"] = array

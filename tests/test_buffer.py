@@ -68,6 +68,9 @@ BUFFER = RolloutBuffer((FIRST, UNJUDGED), ADVANTAGES, levels=10)
         ("completion_tokens", (5 + 4 + 4 + 6) / 4),
         ("truncated_share", 1 / 4),
         ("trained_tokens", 5 + 3 + 4 + 4),
+        ("trajectories", 4),
+        ("student_samples", 4),
+        ("skipped_groups", 0),
     ],
 )
 def test_metrics_are_counted_over_trajectories(name, expected):
@@ -157,3 +160,30 @@ def test_a_step_without_tokens_can_be_written():
     buffer = RolloutBuffer((group(kept(empty, 1.0)),), [[[0.0] * 3]], levels=10)
     (row,) = buffer.rows()
     assert row["student"]["teacher_share"] == [0.0, 0.0, 1.0]
+
+
+def test_what_was_skipped_counts_as_sampled_and_flat_but_not_as_trained():
+    skipped = group(kept(trajectory(2), 1.0, verdict(9, value=9.0)))
+    metrics = dataclasses.replace(BUFFER, skipped=(skipped,)).metrics()
+    assert metrics["accuracy"] == 2 / 5
+    assert metrics["zero_spread_share"] == 2 / 3
+    assert (metrics["skipped_groups"], metrics["student_samples"]) == (1, 5)
+    assert metrics["trajectories"] == 4
+
+
+def test_what_nobody_judged_or_sampled_has_no_metrics():
+    """A group that no teacher was asked about, then a teacher's solution."""
+    unasked = group(kept(trajectory(2, 3), 1.0, verdict=None, final_verdict=None))
+    metrics = RolloutBuffer((unasked,), [[[0.0] * 2]], levels=0).metrics()
+    assert metrics["accuracy"] == 1.0
+    assert not any(name.startswith("score") for name in metrics)
+    assert "acceptance_rate" not in metrics
+    theirs = trajectory(2, teacher=(0,))
+    solution = group(kept(theirs, 1.0, verdict=None, final_verdict=None))
+    buffer = RolloutBuffer((solution,), [[[0.0]]], levels=10)
+    metrics = buffer.metrics()
+    assert "accuracy" not in metrics
+    assert (metrics["student_samples"], metrics["trajectories"]) == (0, 1)
+    assert metrics["teacher_share"] == 1.0
+    (row,) = buffer.rows()
+    assert (row["score"], row["final"]) == (None, None)

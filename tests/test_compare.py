@@ -39,7 +39,7 @@ def test_a_run_is_a_label_and_knobs():
     assert run.overrides == ("num_steps=2", "threshold=5", "lora.rank=4")
     assert compare.parse_run("method=grpo", ()).label == "method=grpo"
     assert compare.parse_run("", ()).label == "base"
-    with pytest.raises(ValueError, match="'seven'"):
+    with pytest.raises(ValueError, match="has 'threshold'"):
         compare.parse_run("OVD: threshold seven", ())
 
 

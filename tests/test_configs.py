@@ -9,6 +9,7 @@ import pytest
 from fakes import group, kept, trajectory
 
 from ovd_jax import flags, train
+from ovd_jax.batches import to_batch
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.update import (
     TrainState,
@@ -18,6 +19,7 @@ from ovd_jax.learning.update import (
     policy_objective,
     zero_gradients,
 )
+from ovd_jax.methods import rules
 from ovd_jax.models import hf
 from ovd_jax.models.embedded import FOLDER
 from ovd_jax.models.known import KNOWN
@@ -43,7 +45,7 @@ def longest_batch(config):
     completions = [longest] * config.samples
     groups = [group(*completions, prompt=range(config.max_prompt_tokens))] * 2
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * config.samples] * 2, levels=10)
-    return train.to_batch(config, buffer)
+    return to_batch(config, buffer)
 
 
 def shapes(tree) -> list:
@@ -60,7 +62,7 @@ def test_every_config_opens_with_the_command_that_runs_it(path: Path):
 @pytest.mark.parametrize("name", TRAINING)
 def test_the_update_of_every_training_config_can_be_traced_without_weights(name):
     config = load(name)
-    train.rules(config)
+    rules(config)
     if config.model == "quickstart":
         architecture = hf.read_config(FOLDER / "student")
     else:
@@ -103,13 +105,13 @@ def test_the_maths_config_is_that_of_the_papers_appendix():
     assert config.teacher.score_temperature == 0.7
 
 
-def test_rlvr_is_the_maths_config_with_threshold_zero():
+def test_rlvr_is_the_maths_config_without_a_teacher():
     differing = {
         knob
         for knob, value in flags.knobs(load("rlvr")).items()
         if value != flags.knobs(load("math"))[knob]
     }
-    assert differing == {"threshold", "run_dir"}
+    assert differing == {"method", "run_dir"}
 
 
 @pytest.mark.parametrize(("name", "count"), [("one_example", 1), ("two_examples", 2)])
@@ -145,4 +147,4 @@ def test_the_trained_baselines_of_table_3_reject_nothing(
     config = load(f"webqa_{name}")
     assert (config.threshold, config.search.backend) == (0, engine)
     assert (config.qa.reward, config.turns.searches) == (reward, searches)
-    assert train.rules(config).granularity == "trajectory"
+    assert rules(config).granularity == "none"

@@ -140,7 +140,28 @@ def test_a_right_teacher_against_wrong_students_does_not_explode():
     assert rows == [[1.0] * 3, [0.0] * 2]
 
 
-@pytest.mark.parametrize("baseline", ["after", "before", "union"])
+def test_leaving_one_out_by_hand():
+    """Of 1, 0, 0, 0 the others' means are 0, 1/3, 1/3, 1/3; G / (G - 1) times what is
+    only centered."""
+    options = dict(baseline="leave_one_out", scale_by_std=False)
+    rows = advantages(*by_reward(1, 0, 0, 0), **options)
+    assert_rows(rows, [[1.0] * 2] + [[-1 / 3] * 2] * 3)
+    assert_rows(advantages(*by_reward(1), **options), [[0.0] * 2])
+
+
+def test_leaving_one_out_of_steps_leaves_all_of_its_own_out():
+    """R = (1, 0), (1, 1), (0): the others' means are 2/3, 1/3, 3/4."""
+    rollouts = (
+        kept(TWO_STEPS, 0.0, verdict(9, 0)),
+        kept(TWO_STEPS, 1.0, verdict(9, 9)),
+        kept(trajectory(2), 0.0, verdict(0)),
+    )
+    options = dict(baseline="leave_one_out", scale_by_std=False, credit="step")
+    rows = advantages(*rollouts, **options)
+    assert_rows(rows, [[1 / 3, -2 / 3], [2 / 3, 2 / 3], [-3 / 4]])
+
+
+@pytest.mark.parametrize("baseline", ["after", "before", "union", "leave_one_out"])
 @pytest.mark.parametrize("scale_by_std", [True, False])
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.3])
 def test_equal_rewards_give_zeros(baseline, scale_by_std, reward):

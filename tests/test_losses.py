@@ -1,4 +1,4 @@
-"""The loss in numbers worked by hand: two rows, three trained tokens and two."""
+"""Losses in numbers worked by hand: mostly two rows, three trained tokens and two."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,15 @@ import pytest
 
 from ovd_jax.learning.losses import (
     Batch,
+    dpo_loss,
+    imitation_loss,
     importance_weights,
+    k1,
+    k2,
     k3,
     policy_loss,
     token_weights,
+    trajectory_means,
 )
 
 MASK_KC = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 0]], bool)
@@ -264,3 +269,141 @@ def test_the_mismatch_is_over_the_students_own_tokens():
     )
     _, sums = loss_of(jnp.zeros((2, 5)), batch, kl_coef=0.0)
     assert_close([sums["own_tokens"], sums["mismatch_sum"]], [3, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "slope"),
+    [
+        (1.0, 2.0, 2.0),
+        (1.5, 2.0, 2.8),  # clipped at 1.4, and still pushed
+        (0.5, -2.0, -1.6),  # at 0.8
+        (1.3, -1.0, -1.3),
+    ],
+)
+def test_cispo_by_hand(ratio, advantage, slope):
+    """The gradient by log p is the clipped ratio times A; the gain that times log
+    ratio."""
+    batch = make_batch(
+        np.ones((1, 1), np.float32),
+        advantages_KC=np.full((1, 1), advantage, np.float32),
+    )
+
+    def loss(log_ratio):
+        return loss_of(
+            jnp.full((1, 1), log_ratio), batch, kl_coef=0.0, surrogate="cispo"
+        )
+
+    (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(np.log(ratio))
+    assert_close(value, -slope * np.log(ratio))
+    assert_close(grad, -slope)
+    assert_close(sums["ratio_sum"], ratio)
+    assert sums["clipped_sum"] == float(not 0.8 <= ratio <= 1.4)
+
+
+SEGMENTS_KC = np.array([[1, 1, 2, 2, 2], [1, -1, -1, -1, -1]], np.int32)
+TRAINED_KC = np.array([[1, 1, 1, 0, 1], [1, 0, 0, 0, 0]], np.float32)
+
+
+def test_means_over_trajectories_by_hand():
+    """The untrained token of the second trajectory is left out of its mean."""
+    batch = make_batch(TRAINED_KC, segments_KC=SEGMENTS_KC)
+    x_KC = jnp.array([[1.0, 3.0, 5.0, 100.0, 6.0], [7.0, 8.0, 8.0, 8.0, 8.0]])
+    expected = [[2, 2, 5.5, 5.5, 5.5], [7, 0, 0, 0, 0]]
+    assert_close(trajectory_means(x_KC, batch), expected)
+
+
+def test_gspo_by_hand():
+    """Ratios of tokens 2 and 1/2 of one trajectory are 1 together; 8 and 1/2 of another
+    are 2 together, clipped to 1.4; 0.9 alone is itself. Weights are a mean over
+    tokens, then over the three."""
+    batch = make_batch(
+        weigh(TRAINED_KC, "grpo", SEGMENTS_KC),
+        segments_KC=SEGMENTS_KC,
+        advantages_KC=np.array([[1, 1, 2, 2, 2], [-1, 0, 0, 0, 0]], np.float32),
+    )
+    ratios = np.array([[2, 0.5, 8, 7, 0.5], [0.9, 1, 1, 1, 1]], np.float32)
+
+    def loss(log_ratio_KC):
+        return loss_of(log_ratio_KC, batch, kl_coef=0.0, surrogate="gspo")
+
+    (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(jnp.log(ratios))
+    assert_close(value, -(1.0 * 1 + 1.4 * 2 - 0.9 * 1) / 3)
+    assert_close(sums["ratio_sum"], 2 * 1 + 2 * 2 + 0.9)
+    assert sums["clipped_sum"] == 2
+    expected = [[-1 / 6, -1 / 6, 0, 0, 0], [0.9 / 3, 0, 0, 0, 0]]
+    assert_close(grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "value", "slope"),
+    [
+        (k1, np.log(0.5), 1.0),
+        (k2, 0.5 * np.log(0.5) ** 2, np.log(0.5)),
+        (k3, 1 + np.log(0.5), -1.0),  # 1 - 1 / 0.5
+    ],
+)
+def test_kl_estimators_by_hand(estimate, value, slope):
+    """The policy gives 1/4 where the reference gives 1/2."""
+    policy, ref = jnp.log(0.25), jnp.log(0.5)
+    assert_close(estimate(policy, ref), value)
+    assert_close(jax.grad(estimate)(policy, ref), slope)
+
+
+def test_k1_measures_the_kl_but_only_k2_pushes_along_its_gradient():
+    """On a policy of three tokens, by its own probabilities."""
+    logits, ref = jnp.array([0.5, 0.1, -0.3]), jnp.log(jnp.array([0.3, 0.3, 0.4]))
+    probs = jax.nn.softmax(logits)
+
+    def exact(logits):
+        logprobs = jax.nn.log_softmax(logits)
+        return jnp.sum(jnp.exp(logprobs) * (logprobs - ref))
+
+    def expected(estimate, logits):
+        return jnp.sum(probs * estimate(jax.nn.log_softmax(logits), ref))
+
+    slopes = {k: jax.grad(expected, argnums=1)(k, logits) for k in (k1, k2)}
+    assert_close(expected(k1, logits), exact(logits))
+    assert_close(slopes[k1], 0.0)
+    assert_close(slopes[k2], jax.grad(exact)(logits))
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+def test_the_kl_estimator_is_the_one_that_is_named(name):
+    batch = make_batch(ref_logprobs_KC=np.full((2, 5), np.log(0.5), np.float32))
+    _, sums = loss_of(
+        jnp.full((2, 5), np.log(0.25)), batch, kl_coef=0.0, kl_estimator=name
+    )
+    values = {"k1": np.log(0.5), "k2": 0.5 * np.log(0.5) ** 2, "k3": 1 + np.log(0.5)}
+    assert_close(sums["kl"], 5 * values[name])
+
+
+def test_imitation_is_the_cross_entropy_by_hand():
+    batch = make_batch(weigh(MASK_KC, "grpo"))
+    logprobs_KC = jnp.full((2, 5), -2.0).at[1].set(-3.0)
+    loss, sums = imitation_loss(logprobs_KC, -logprobs_KC, batch)
+    assert_close(loss, (2 + 3) / 2)
+    assert_close([sums["tokens"], sums["entropy_sum"]], [5, 3 * 2 + 2 * 3])
+
+
+def test_dpo_by_hand():
+    """A pair whose preferred trajectory of two tokens gained 0.5 + 0.5 on the
+    reference, the other's of one token -2: at beta 0.1 the margin is 0.3. The second
+    pack is padding."""
+    segments_KC = np.array([[1, 1, 2, -1], [-1] * 4], np.int32)
+    trained_KC = np.array([[1, 1, 1, 0], [0] * 4], np.float32)
+    batch = make_batch(
+        weigh(trained_KC, "grpo", segments_KC),
+        segments_KC=segments_KC,
+        advantages_KC=np.array([[1, 1, -1, 0], [0] * 4], np.float32),
+        ref_logprobs_KC=np.array([[-1, -1, -1, np.nan], [np.nan] * 4], np.float32),
+    )
+    logprobs_KC = jnp.array([[-0.5, -0.5, -3.0, 9.0], [9.0] * 4])
+
+    def loss(logprobs_KC):
+        return dpo_loss(logprobs_KC, jnp.ones((2, 4)), batch, beta=0.1)
+
+    (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(logprobs_KC)
+    assert_close(value, np.log(1 + np.exp(-0.3)))  # 0.5544
+    slope = 0.1 / (1 + np.exp(0.3))
+    assert_close(grad, [[-slope, -slope, slope, 0], [0] * 4])
+    assert_close([sums["margin"], sums["preferred_share"]], [0.3, 1.0])

@@ -3,6 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
+from ovd_jax import flags, train
 from ovd_jax.stability import Collapsed, Watch
 
 OFF = dict(
@@ -67,3 +68,32 @@ def test_no_bound_no_window_and_no_such_metric_stop_nothing():
     searchless = watch(invalid_rate=0.5)
     for _ in range(9):
         searchless.check({"entropy": 0.0})
+
+
+def test_a_run_that_collapses_is_saved_and_stopped():
+    calls = []
+
+    class Checkpoints:
+        def save(self, state, *, force):
+            calls.append((state, force))
+
+        def close(self):
+            calls.append("closed")
+
+    bounded = watch(entropy=0.1, window=2)
+    low = HEALTHY | {"entropy": 0.0}
+    train.stop_if_collapsed(bounded, low, Checkpoints(), "state")
+    assert not calls
+    with pytest.raises(Collapsed):
+        train.stop_if_collapsed(bounded, low, Checkpoints(), "state")
+    assert calls == [("state", True), "closed"]
+
+
+def test_a_collapse_ends_a_program_with_its_message(capsys):
+    def main(config):
+        raise Collapsed("The run has collapsed: it says nothing new.")
+
+    with pytest.raises(SystemExit) as stopped:
+        flags.run(main, doc="", default="configs/quickstart.py", argv=["train.py"])
+    assert stopped.value.code == 1
+    assert "error: The run has collapsed: it says nothing" in capsys.readouterr().err

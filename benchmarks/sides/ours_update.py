@@ -17,7 +17,7 @@ batch, shape = workload.batch(
     tokens_at_once=work["tokens_at_once"],
 )
 learner = workload.learner(remat=work["remat"], chunk=work["chunk"])
-state = workload.create(CONFIG, learner)
+state = workload.create(CONFIG)
 
 
 def step(_) -> None:
@@ -31,7 +31,7 @@ seconds = timing.seconds(step, work["repeats"])
 timing.report(
     seconds=seconds,
     temporaries_mib=workload.temporaries_mib(
-        learner, state, next(cut(batch, shape.at_once))
+        learner.stepper, state, next(cut(batch, shape.at_once))
     ),
     slots=shape.slots * len(batch.tokens_KC),
 )

@@ -1,17 +1,21 @@
 """Rollouts of given lengths, for timing our updates."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
 
+from ovd_jax.learning.distill import distill_objective, reverse_kl
 from ovd_jax.learning.learner import Learner
-from ovd_jax.learning.update import TrainState
+from ovd_jax.learning.update import Stepper, TrainState, policy_objective
 from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.rollout.pack import pack
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
 from ovd_jax.tasks.base import Problem
 
 PROBLEM = Problem(id="", question="", answer="", source="benchmark")
+TX = optax.apply_if_finite(optax.adamw(1e-6), 2**30)
 
 
 def batch(
@@ -51,21 +55,36 @@ def batch(
 def learner(*, remat: str, chunk: int) -> Learner:
     """GRPO with AdamW, one step a batch, without a reference."""
     return Learner(
-        tx=optax.apply_if_finite(optax.adamw(1e-6), 2**30),
+        tx=TX,
         reference=None, minibatches=1, epochs=1, max_tokens=1024, aggregation="grpo",
         temperature=1.0, chunk=chunk, remat=remat, clip_low=0.2, clip_high=0.2,
         kl_coef=0.0,
     )  # fmt: skip
 
 
-def create(config: TransformerConfig, learner: Learner) -> TrainState:
+def stepper(method: str, *, remat: str, chunk: int, k: int) -> Stepper:
+    """AdamW on OVD's loss with its KL term (`ovd`), or on the reverse KL to a teacher
+    over the vocabulary: `dense`, `chunked` or `top_k`."""
+    common = {"temperature": 1.0, "chunk": chunk, "remat": remat}
+    if method == "ovd":
+        objective = functools.partial(
+            policy_objective, clip_low=0.2, clip_high=0.2, kl_coef=0.001, **common
+        )
+    else:
+        objective = functools.partial(
+            distill_objective, terms_of=reverse_kl, vocabulary=method, k=k, **common
+        )
+    return Stepper(objective, TX)
+
+
+def create(config: TransformerConfig) -> TrainState:
     """Random weights and their optimizer state."""
-    make = jax.jit(lambda key: TrainState.create(Transformer(config, key), learner.tx))
+    make = jax.jit(lambda key: TrainState.create(Transformer(config, key), TX))
     return make(jax.random.key(0))
 
 
-def temporaries_mib(learner: Learner, state: TrainState, part) -> float:
+def temporaries_mib(stepper: Stepper, state: TrainState, part) -> float:
     """What XLA sets aside for the gradient of one part of a batch."""
-    grads = jax.eval_shape(learner.stepper.zeros, state.model)
-    compiled = learner.stepper.add.lower(state.model, grads, part).compile()
+    grads = jax.eval_shape(stepper.zeros, state.model)
+    compiled = stepper.add.lower(state.model, grads, part).compile()
     return compiled.memory_analysis().temp_size_in_bytes / 2**20

@@ -1,7 +1,7 @@
 """A rollout batch to optimizer steps: log-probabilities first, then minibatches."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from ovd_jax.learning.update import (
     batch_logprobs,
     policy_objective,
 )
+from ovd_jax.models.lora import with_trained
 from ovd_jax.models.transformer import Transformer
 
 
@@ -25,17 +26,30 @@ class Learner:
         self,
         *,
         tx: optax.GradientTransformation,
-        reference: Transformer | None,
+        objective: Callable = policy_objective,
+        reference: Transformer | None = None,
+        teacher: Transformer | None = None,
+        beside: tuple | None = None,
+        needs_behavior: bool = True,
         minibatches: int,
         epochs: int,
         max_tokens: int,
         aggregation: str,
         temperature: float,
         chunk: int,
-        remat: str,
-        **loss_options,
+        **options,
     ):
-        self.reference = reference  # None where kl_coef is 0: it is not needed
+        """`objective(model, part, temperature=, chunk=, **options)` gives a part's
+        (loss, sums); with `beside`, the part is (part, *beside).
+
+        Of `reference` and `teacher` the log-probabilities are put into the batch, at
+        `temperature`; `needs_behavior` says whether those of the policy at collection
+        matter.
+        """
+        self.reference = reference
+        self.teacher = teacher
+        self.beside = beside
+        self.needs_behavior = needs_behavior
         self.minibatches = minibatches
         self.epochs = epochs
         self._weights = functools.partial(
@@ -45,9 +59,8 @@ class Learner:
             batch_logprobs, temperature=temperature, chunk=chunk
         )
         objective = functools.partial(
-            policy_objective,
-            temperature=temperature, chunk=chunk, remat=remat, **loss_options,
-        )  # fmt: skip
+            objective, temperature=temperature, chunk=chunk, **options
+        )
         self.tx = tx
         self.stepper = Stepper(objective, tx)
 
@@ -64,28 +77,43 @@ class Learner:
         for the teacher's tokens too, so that the ratio starts at 1. Where one step is
         all, they are that step's own.
         """
-        batch = self.with_logprobs(state.model, batch, packs)
+        batch = self.with_logprobs(state.model, batch, packs, state.reference)
         collected = []
         for part in self.split(batch, seed=seed):
             weights = self._weights(part.weights_KC > 0, part.segments_KC)
             parts = cut(part.replace(weights_KC=weights), packs)
-            state, metrics = self.stepper(state, map(put_rows, parts))
+            state, metrics = self.stepper(state, map(self.with_beside, parts))
             collected.append(metrics)
         return state, means(jax.device_get(collected))
 
-    def with_logprobs(self, model: Transformer, batch: Batch, packs: int) -> Batch:
-        """The batch with the log-probabilities of behavior and reference filled in."""
-        if self.steps_a_batch > 1:
-            logprobs = self._all_logprobs(model, batch, packs)
-            batch = batch.replace(behavior_logprobs_KC=logprobs)
+    def with_logprobs(
+        self, model: Transformer, batch: Batch, packs: int, refreshed=None
+    ) -> Batch:
+        """The batch with the log-probabilities of behavior, reference and teacher; the
+        reference is `refreshed`, as in a `TrainState`, if that is given."""
+        models = {}
+        if self.needs_behavior and self.steps_a_batch > 1:
+            models["behavior_logprobs_KC"] = model
         if self.reference is not None:
-            logprobs = self._all_logprobs(self.reference, batch, packs)
-            batch = batch.replace(ref_logprobs_KC=logprobs)
-        return batch
+            models["ref_logprobs_KC"] = self.reference
+        if refreshed is not None:
+            models["ref_logprobs_KC"] = with_trained(model, refreshed)
+        if self.teacher is not None:
+            models["teacher_logprobs_KC"] = self.teacher
+        found = {
+            name: self._all_logprobs(model, batch, packs)
+            for name, model in models.items()
+        }
+        return batch.replace(**found)
 
     def _all_logprobs(self, model, batch: Batch, packs: int) -> np.ndarray:
         parts = [self._logprobs(model, put_rows(part)) for part in cut(batch, packs)]
         return np.concatenate(fetch(parts))[: len(batch.tokens_KC)]
+
+    def with_beside(self, part: Batch):
+        """What the objective gets of a part of a batch."""
+        part = put_rows(part)
+        return part if self.beside is None else (part, *self.beside)
 
     def split(self, batch: Batch, *, seed: int) -> Iterator[Batch]:
         """Minibatches of as many packs or one less, in a fresh order every epoch."""
@@ -107,21 +135,19 @@ def cut(batch: Batch, packs: int) -> Iterator[Batch]:
         )
 
 
-_IMPORTANCE = ("importance_weight", "importance_capped")  # where there is a cap
-
-
 def means(collected: list[dict]) -> dict[str, float]:
     """The metrics of a rollout batch from the sums of its optimizer steps."""
     rows = []
     for sums in collected:
-        tokens, own = max(sums.pop("tokens"), 1), max(sums.pop("own_tokens"), 1)
-        mismatch = sums.pop("mismatch_sum") / own
-        shares = {
-            name: sums.pop(f"{name}_sum") / tokens
-            for name in ("ratio", "clipped", "entropy", *_IMPORTANCE)
-            if f"{name}_sum" in sums
-        }
-        rows.append(sums | shares | {"sampler_mismatch_mean": mismatch})
+        tokens = max(sums.pop("tokens"), 1)
+        row = {}
+        if "own_tokens" in sums:
+            mismatch = sums.pop("mismatch_sum") / max(sums.pop("own_tokens"), 1)
+            row["sampler_mismatch_mean"] = mismatch
+        for name, value in sums.items():
+            is_sum = name.endswith("_sum")  # over tokens
+            row[name.removesuffix("_sum")] = value / tokens if is_sum else value
+        rows.append(row)
     result = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     result["skipped_steps"] = int(collected[-1]["skipped_steps"])
     norms = [float(row["grad_norm"]) for row in rows]

@@ -16,29 +16,60 @@ from jax.sharding import PartitionSpec as P
 
 from ovd_jax.learning.sharding import ROWS
 
-_VOCAB = P("tp")  # of the head, and of the numbers of its rows
-_HEAD = P("tp", "fsdp")  # of the head's gradient
+VOCAB = P("tp")  # of the head, and of the numbers of its rows
+HEAD = P("tp", "fsdp")  # of the head's gradient
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def token_logprobs(
-    hidden_MD, head_VD, targets_M, *, temperature: float = 1.0, chunk: int = 1024
+    hidden_MD, head_VD, targets, temperature: float = 1.0, chunk: int = 1024
 ) -> tuple[jax.Array, jax.Array]:
-    """(log p(target), entropy in nats of p), both [M] float32, for p =
+    """(log p(target), entropy in nats of p [M]), float32, for p =
     softmax(logits / temperature), the distribution that was sampled from.
 
-    One [chunk, V] block of logits is alive at any time.
+    `targets` are [M], or [M, A] where each position asks for A tokens. One
+    [chunk, V] block of logits is alive at any time; a gradient by `hidden_MD` and
+    `head_VD` computes each a second time, so that a loss may be any function of all
+    log-probabilities.
     """
 
-    def run(axes, hidden_MD, head_VD, ids_V, targets_M):
+    def run(axes, hidden_MD, head_VD, ids_V, targets):
         def block(_, inputs):
             part = _score(*inputs, head_VD, ids_V, temperature, axes)
-            return None, (part.logprobs_C, part.entropies_C)
+            return None, (part.logprobs, part.entropies_C)
 
-        _, outputs = jax.lax.scan(block, None, _chunks((hidden_MD, targets_M), chunk))
-        return jax.tree.map(lambda x: x.reshape(-1)[: len(targets_M)], outputs)
+        _, outputs = jax.lax.scan(block, None, chunks((hidden_MD, targets), chunk))
+        return unchunked(outputs, len(targets))
 
-    run = _on_each_device(run, (ROWS, _VOCAB, _VOCAB, ROWS), ROWS)
-    return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M)
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), ROWS)
+    return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets)
+
+
+def _logprobs_forward(hidden_MD, head_VD, targets, temperature, chunk):
+    outputs = token_logprobs(hidden_MD, head_VD, targets, temperature, chunk)
+    return outputs, (hidden_MD, head_VD, targets)
+
+
+def _logprobs_backward(temperature, chunk, residuals, cotangents):
+    def run(axes, hidden_MD, head_VD, ids_V, inputs):
+        def grad_of(hidden_CD, inputs_C):
+            targets, *by_numbers = inputs_C
+            score = _score(hidden_CD, targets, head_VD, ids_V, temperature, axes)
+            return (), _logits_grad(score, targets, ids_V, *by_numbers)
+
+        _, *grads = sum_with_grads(
+            grad_of, hidden_MD, head_VD, inputs, temperature, chunk, axes
+        )
+        return grads
+
+    hidden_MD, head_VD, targets = residuals
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), [ROWS, HEAD])
+    inputs = (targets, *cotangents)
+    grads = run(hidden_MD, head_VD, jnp.arange(len(head_VD)), inputs)
+    return *grads, None
+
+
+token_logprobs.defvjp(_logprobs_forward, _logprobs_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 5, 6))
@@ -60,52 +91,39 @@ def token_loss(
     """
 
     def run(axes, hidden_MD, head_VD, ids_V, targets_M, inputs):
-        part = _chunks((hidden_MD, targets_M, inputs), chunk)
-
         def block(total, part):
             hidden_CD, targets_C, inputs_C = part
             score = _score(hidden_CD, targets_C, head_VD, ids_V, temperature, axes)
-            new = loss_fn(score.logprobs_C, score.entropies_C, inputs_C)
+            new = loss_fn(score.logprobs, score.entropies_C, inputs_C)
             return jax.tree.map(jnp.add, total, new), None
 
+        part = chunks((hidden_MD, targets_M, inputs), chunk)
         total, _ = jax.lax.scan(block, _zeros(loss_fn, part[2]), part)
         return jax.lax.psum(total, axes.rows)
 
-    run = _on_each_device(run, (ROWS, _VOCAB, _VOCAB, ROWS, ROWS), P())
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS, ROWS), P())
     return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M, inputs)
 
 
 def _forward(loss_fn, hidden_MD, head_VD, targets_M, inputs, temperature, chunk):
-    def run(axes, hidden_MD, head_VD, ids_V, targets_M, inputs):
-        part = _chunks((hidden_MD, targets_M, inputs), chunk)
-
-        def block(carry, part):
-            total, head_grad_VD = carry
-            hidden_CD, targets_C, inputs_C = part
+    def run(axes, hidden_MD, head_VD, ids_V, inputs):
+        def grad_of(hidden_CD, inputs_C):
+            targets_C, inputs_C = inputs_C
             score = _score(hidden_CD, targets_C, head_VD, ids_V, temperature, axes)
-            new, logits_grad_CV = _logits_grad(score, loss_fn, inputs_C)
-            grad_CV = (logits_grad_CV / temperature).astype(hidden_CD.dtype)
-            head_grad_VD += jnp.einsum(
-                "CV,CD->VD", grad_CV, hidden_CD, preferred_element_type=jnp.float32
-            )
-            total = jax.tree.map(jnp.add, total, new)
-            return (total, head_grad_VD), grad_CV @ head_VD
+            new, vjp, sums = jax.vjp(
+                lambda *numbers: loss_fn(*numbers, inputs_C),
+                score.logprobs, score.entropies_C, has_aux=True,
+            )  # fmt: skip
+            grad_CV = _logits_grad(score, targets_C, ids_V, *vjp(jnp.ones_like(new)))
+            return (new, sums), grad_CV
 
-        zeros = (_zeros(loss_fn, part[2]), jnp.zeros(head_VD.shape, jnp.float32))
-        (total, head_grad_VD), hidden_grad = jax.lax.scan(block, zeros, part)
-        hidden_grad_MD = hidden_grad.reshape(-1, hidden_MD.shape[1])[: len(hidden_MD)]
-        return (
-            jax.lax.psum(total, axes.rows),
-            jax.lax.psum(hidden_grad_MD, axes.vocab),
-            _sum_head(head_grad_VD, axes).astype(head_VD.dtype),
+        return sum_with_grads(
+            grad_of, hidden_MD, head_VD, inputs, temperature, chunk, axes
         )
 
-    run = _on_each_device(
-        run, (ROWS, _VOCAB, _VOCAB, ROWS, ROWS), (P(), ROWS, _HEAD)
-    )  # fmt: skip
-    total, *grads = run(
-        hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M, inputs
-    )  # fmt: skip
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
+    inputs = (targets_M, inputs)
+    total, *grads = run(hidden_MD, head_VD, jnp.arange(len(head_VD)), inputs)
     return total, grads
 
 
@@ -117,19 +135,52 @@ def _backward(loss_fn, temperature, chunk, grads, cotangents):
 token_loss.defvjp(_forward, _backward)
 
 
-class _Axes(NamedTuple):
+def sum_with_grads(
+    grad_of: Callable, hidden_MD, head_VD, inputs, temperature, chunk, axes
+):
+    """(sum over chunks, its gradients by `hidden_MD` and `head_VD`) on one device.
+
+    `grad_of(hidden_CD, inputs_C)` gives a chunk's tree of sums, and the gradient of
+    what is differentiated by the chunk's logits / temperature.
+    """
+
+    def block(carry, part):
+        total, head_grad_VD = carry
+        hidden_CD, inputs_C = part
+        new, logits_grad_CV = grad_of(hidden_CD, inputs_C)
+        grad_CV = (logits_grad_CV / temperature).astype(hidden_CD.dtype)
+        head_grad_VD += jnp.einsum(
+            "CV,CD->VD", grad_CV, hidden_CD, preferred_element_type=jnp.float32
+        )
+        total = jax.tree.map(jnp.add, total, new)
+        return (total, head_grad_VD), grad_CV @ head_VD
+
+    part = chunks((hidden_MD, inputs), chunk)
+    first = jax.tree.map(lambda x: x[0], part)
+    shapes, _ = jax.eval_shape(grad_of, *first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = (zeros, jnp.zeros(head_VD.shape, jnp.float32))
+    (total, head_grad_VD), hidden_grad = jax.lax.scan(block, zeros, part)
+    return (
+        jax.lax.psum(total, axes.rows),
+        jax.lax.psum(unchunked(hidden_grad, len(hidden_MD)), axes.vocab),
+        _sum_head(head_grad_VD, axes).astype(head_VD.dtype),
+    )
+
+
+class Axes(NamedTuple):
     """The mesh axes that split rows and vocabulary: none, without a mesh."""
 
     rows: tuple[str, ...] = ()
     vocab: tuple[str, ...] = ()
 
 
-def _on_each_device(function: Callable, in_specs, out_specs) -> Callable:
+def on_each_device(function: Callable, in_specs, out_specs) -> Callable:
     """`function(axes, ...)` of what each device has; of everything, without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
-        return functools.partial(function, _Axes())
+        return functools.partial(function, Axes())
     return jax.shard_map(
-        functools.partial(function, _Axes(("data", "fsdp"), ("tp",))),
+        functools.partial(function, Axes(("data", "fsdp"), ("tp",))),
         in_specs=in_specs, out_specs=out_specs, check_vma=False,
     )  # fmt: skip
 
@@ -138,46 +189,66 @@ class _Score(NamedTuple):
     """A chunk under the head; V is the device's part, the rest is of the whole."""
 
     all_CV: jax.Array  # log-probabilities
-    is_target_CV: jax.Array
-    logprobs_C: jax.Array  # of the targets
+    logprobs: jax.Array  # of the targets, [C] or [C, A]
     entropies_C: jax.Array
 
 
-def _score(hidden_CD, targets_C, head_VD, ids_V, temperature, axes: _Axes) -> _Score:
+def _score(hidden_CD, targets, head_VD, ids_V, temperature, axes: Axes) -> _Score:
     """Float32; the devices of a vocabulary meet twice."""
+    logits_CV = shifted_logits(hidden_CD, head_VD, temperature, axes)
+    exp_CV = jnp.exp(logits_CV)
+    picked = _picked(logits_CV, targets, ids_V)
+    sums = (exp_CV.sum(axis=-1), (exp_CV * logits_CV).sum(axis=-1), picked)
+    sums = jax.lax.psum(jnp.column_stack(sums), axes.vocab)
+    total_C, weighted_C, picked = sums[:, 0], sums[:, 1], sums[:, 2:]
+    log_total_C1 = jnp.log(total_C)[:, None]
+    return _Score(
+        logits_CV - log_total_C1,
+        (picked - log_total_C1).reshape(targets.shape),
+        log_total_C1[:, 0] - weighted_C / total_C,
+    )
+
+
+def shifted_logits(hidden_CD, head_VD, temperature, axes: Axes) -> jax.Array:
+    """Float32 logits / temperature, less the largest of the whole vocabulary."""
     logits_CV = jnp.einsum(
         "CD,VD->CV", hidden_CD, head_VD, preferred_element_type=jnp.float32
     )
     logits_CV /= temperature
-    logits_CV -= jax.lax.pmax(logits_CV.max(axis=-1, keepdims=True), axes.vocab)
-    is_target_CV = ids_V[None] == targets_C[:, None]
-    exp_CV = jnp.exp(logits_CV)
-    summands = (exp_CV, exp_CV * logits_CV, jnp.where(is_target_CV, logits_CV, 0.0))
-    sums = [x.sum(axis=-1) for x in summands]
-    total_C, weighted_C, picked_C = jax.lax.psum(jnp.stack(sums), axes.vocab)
-    log_total_C = jnp.log(total_C)
-    return _Score(
-        logits_CV - log_total_C[:, None],
-        is_target_CV,
-        picked_C - log_total_C,
-        log_total_C - weighted_C / total_C,
-    )
+    return logits_CV - jax.lax.pmax(logits_CV.max(axis=-1, keepdims=True), axes.vocab)
 
 
-def _logits_grad(score: _Score, loss_fn: Callable, inputs_C):
-    """What `loss_fn` gives, and its gradient by the chunk's logits / temperature."""
-    loss, vjp, sums = jax.vjp(
-        lambda *numbers: loss_fn(*numbers, inputs_C),
-        score.logprobs_C, score.entropies_C, has_aux=True,
-    )  # fmt: skip
-    by_logprob_C, by_entropy_C = vjp(jnp.ones_like(loss))
+def _picked(logits_CV, targets, ids_V) -> jax.Array:
+    """The targets' logits, 0 for those in another device's part of the vocabulary."""
+    if targets.ndim == 1:
+        return jnp.where(ids_V[None] == targets[:, None], logits_CV, 0.0).sum(axis=-1)
+    places = targets - ids_V[0]
+    is_here = (places >= 0) & (places < len(ids_V))
+    picked = jnp.take_along_axis(logits_CV, jnp.where(is_here, places, 0), axis=1)
+    return jnp.where(is_here, picked, 0.0)
+
+
+def _put_back(values, targets, ids_V) -> jax.Array:
+    """[C, V]: `values` at their targets, 0 elsewhere; the transpose of `_picked`."""
+    if targets.ndim == 1:
+        return jnp.where(ids_V[None] == targets[:, None], values[:, None], 0.0)
+    places = targets - ids_V[0]
+    places = jnp.where(places < 0, len(ids_V), places)  # not from the end: dropped
+    rows = jnp.arange(len(targets))[:, None]
+    zeros_CV = jnp.zeros((len(targets), len(ids_V)), values.dtype)
+    return zeros_CV.at[rows, places].add(values, mode="drop")
+
+
+def _logits_grad(score: _Score, targets, ids_V, by_logprobs, by_entropy_C):
+    """The gradient by a chunk's logits / temperature, from those by its numbers."""
     probs_CV = jnp.exp(score.all_CV)
-    grad_CV = by_logprob_C[:, None] * (score.is_target_CV - probs_CV)
+    total_C = by_logprobs.reshape(len(targets), -1).sum(axis=1)
     surprise_CV = score.all_CV + score.entropies_C[:, None]
-    return (loss, sums), grad_CV - by_entropy_C[:, None] * probs_CV * surprise_CV
+    spread_CV = total_C[:, None] + by_entropy_C[:, None] * surprise_CV
+    return _put_back(by_logprobs, targets, ids_V) - probs_CV * spread_CV
 
 
-def _sum_head(grad_VD, axes: _Axes) -> jax.Array:
+def _sum_head(grad_VD, axes: Axes) -> jax.Array:
     """The head's gradient over the rows of all devices, in the layout of the head."""
     if not axes.rows:
         return grad_VD
@@ -185,7 +256,7 @@ def _sum_head(grad_VD, axes: _Axes) -> jax.Array:
     return jax.lax.psum_scatter(grad_VD, "fsdp", scatter_dimension=1, tiled=True)
 
 
-def _chunks(tree, chunk: int):
+def chunks(tree, chunk: int):
     """Every [M, ...] array as [chunks, C, ...], zeros at the end."""
 
     def cut(x):
@@ -194,6 +265,11 @@ def _chunks(tree, chunk: int):
         return x.reshape(-1, size, *x.shape[1:])
 
     return jax.tree.map(cut, tree)
+
+
+def unchunked(tree, length: int):
+    """The [M, ...] arrays that `chunks` has cut."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], tree)
 
 
 def _zeros(loss_fn, inputs):

@@ -1,4 +1,4 @@
-"""GRPO's loss, token by token, and how tokens are weighted against each other."""
+"""Losses of log-probabilities, and how tokens are weighted against each other."""
 
 import flax.struct
 import jax
@@ -8,6 +8,13 @@ import numpy as np
 from ovd_jax.models.attention import Layout
 
 PADDING = -1  # the segment of slots that hold no token
+
+
+class TopK(flax.struct.PyTreeNode):
+    """The likeliest A tokens at each of some positions."""
+
+    ids: jax.Array  # int32, [..., A]
+    logprobs: jax.Array  # float32
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -29,6 +36,8 @@ class Batch(flax.struct.PyTreeNode):
     behavior_logprobs_KC: jax.Array | None = None  # float32: of the policy when the
     # batch was collected; None: it is this very policy
     ref_logprobs_KC: jax.Array | None = None  # float32: of the frozen reference
+    teacher_logprobs_KC: jax.Array | None = None  # float32: of a token-level teacher
+    teacher_top: TopK | None = None  # its likeliest tokens in each one's place
     stretch: int = flax.struct.field(pytree_node=False, default=0)
 
     def layout(self) -> Layout:
@@ -98,43 +107,38 @@ def policy_loss(
     kl_coef: float,
     entropy_coef: float = 0.0,
     importance_cap: float | None = None,
+    surrogate: str = "clip",
+    kl_estimator: str = "k3",
 ):
-    """Clipped surrogate (eq. 4) plus k3 KL to the reference: (loss, sums of metrics).
+    """A surrogate (eq. 4: `clip`) plus KL to the reference: (loss, sums of metrics).
 
-    All arrays have one shape, any; the sums are by `batch.weights_KC`, so the losses of
-    parts of a batch add up to the batch's. With `importance_cap` the student's own
-    tokens are weighted by min(p_behavior / p_sampler, cap): what the sampler differs
-    by, in its numerics or because it had older weights.
+    All arrays have one shape, any but for `gspo`, which needs [K, C]; the sums are by
+    `batch.weights_KC`, so the losses of parts of a batch add up to the batch's. With
+    `importance_cap` the student's own tokens are weighted by min(p_behavior /
+    p_sampler, cap): what the sampler differs by, in its numerics or because it had
+    older weights.
     """
-    is_trained = batch.weights_KC > 0
-
-    def trained(x):
-        # An untrained position may hold inf or nan. It is taken out before `exp` too:
-        # past that, a gradient of 0 times an overflow is nan.
-        return jnp.where(is_trained, x, 0.0)
-
-    def total(x):
-        return jnp.sum(trained(x))
-
+    trained, total = masked(batch)
     behavior = batch.behavior_logprobs_KC
     if behavior is None:
         behavior = jax.lax.stop_gradient(logprobs)
-    ratio = jnp.exp(trained(logprobs - behavior))
-    clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
-    advantages = batch.advantages_KC
-    surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
+    log_ratio = trained(logprobs - behavior)
+    gain, ratio, is_clipped = SURROGATES[surrogate](
+        log_ratio, batch, clip_low=clip_low, clip_high=clip_high
+    )
     importance = {}
     if importance_cap is not None:
         weights = importance_weights(behavior, batch, cap=importance_cap)
-        surrogate *= weights
+        gain *= weights
         importance = {
             "importance_weight_sum": total(weights),
             "importance_capped_sum": total(weights == importance_cap),
         }
     kl = jnp.zeros_like(logprobs)
     if batch.ref_logprobs_KC is not None:
-        kl = k3(trained(logprobs), trained(batch.ref_logprobs_KC))
-    losses = kl_coef * kl - surrogate - entropy_coef * trained(entropies)
+        estimate = KL_ESTIMATORS[kl_estimator]
+        kl = estimate(trained(logprobs), trained(batch.ref_logprobs_KC))
+    losses = kl_coef * kl - gain - entropy_coef * trained(entropies)
     own = jnp.where(batch.teacher_KC, 0.0, 1.0)
     mismatch = jnp.abs(trained(behavior - batch.sampler_logprobs_KC))
     return total(losses * batch.weights_KC), {
@@ -142,11 +146,93 @@ def policy_loss(
         "tokens": total(jnp.ones_like(ratio)),
         "own_tokens": total(own),
         "ratio_sum": total(ratio),
-        "clipped_sum": total(ratio != clipped),
+        "clipped_sum": total(is_clipped),
         "entropy_sum": total(entropies),
         "mismatch_sum": total(mismatch * own),
         **importance,
     }
+
+
+def masked(batch: Batch):
+    """(x with 0 where it is not trained, its sum).
+
+    An untrained position may hold inf or nan. It is taken out before `exp` too: past
+    that, a gradient of 0 times an overflow is nan.
+    """
+    is_trained = batch.weights_KC > 0
+
+    def trained(x):
+        return jnp.where(is_trained, x, 0.0)
+
+    return trained, lambda x: jnp.sum(trained(x))
+
+
+def clipped_surrogate(log_ratio, batch: Batch, *, clip_low: float, clip_high: float):
+    """PPO's (arXiv:1707.06347, eq. 7), as GRPO has it; a wider `clip_high` is DAPO's
+    clip-higher. (gain, ratio, whether it is clipped) of each token."""
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+    advantages = batch.advantages_KC
+    gain = jnp.minimum(ratio * advantages, clipped * advantages)
+    return gain, ratio, ratio != clipped
+
+
+def gspo_surrogate(log_ratio_KC, batch: Batch, *, clip_low: float, clip_high: float):
+    """GSPO's (arXiv:2507.18071, eqs. 5 and 7): all tokens of a trajectory have one
+    ratio, the geometric mean of theirs, and are clipped together."""
+    return clipped_surrogate(
+        trajectory_means(log_ratio_KC, batch),
+        batch, clip_low=clip_low, clip_high=clip_high,
+    )  # fmt: skip
+
+
+def cispo_surrogate(log_ratio, batch: Batch, *, clip_low: float, clip_high: float):
+    """CISPO's (arXiv:2506.13585, eq. 4): the log-probability, weighted by the clipped
+    ratio, which no gradient goes through, so that clipped tokens teach too.
+
+    What is multiplied is log p / p_behavior, whose gradient is the same. The paper has
+    no lower bound: `clip_low` 1.
+    """
+    ratio = jnp.exp(log_ratio)
+    clipped = jax.lax.stop_gradient(jnp.clip(ratio, 1 - clip_low, 1 + clip_high))
+    return clipped * batch.advantages_KC * log_ratio, ratio, ratio != clipped
+
+
+SURROGATES = {
+    "clip": clipped_surrogate,
+    "gspo": gspo_surrogate,
+    "cispo": cispo_surrogate,
+}
+
+
+def trajectory_means(x_KC: jax.Array, batch: Batch) -> jax.Array:
+    """For each token the mean of `x_KC` over the trained tokens of its trajectory."""
+    is_trained_KC = (batch.weights_KC > 0).astype(x_KC.dtype)
+    segments_KC = jnp.maximum(batch.segments_KC, 0)  # 0: padding's
+
+    def of_pack(x_C, segments_C):
+        sums = jax.ops.segment_sum(x_C, segments_C, len(segments_C) + 1)
+        return sums[segments_C]
+
+    sums_KC, counts_KC = (
+        jax.vmap(of_pack)(values_KC, segments_KC)
+        for values_KC in (x_KC * is_trained_KC, is_trained_KC)
+    )
+    return sums_KC / jnp.maximum(counts_KC, 1)
+
+
+def k1(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
+    """The plain estimate of KL(policy || reference) from samples of the policy.
+
+    In a loss it only measures: its expected gradient is zero on the policy's samples.
+    """
+    return logprobs - ref_logprobs
+
+
+def k2(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
+    """Half the square of `k1`: biased as an estimate, but its gradient is that of the
+    KL on the policy's own samples."""
+    return 0.5 * (logprobs - ref_logprobs) ** 2
 
 
 def k3(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
@@ -158,7 +244,37 @@ def k3(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
     return jnp.expm1(difference) - difference  # `exp` would round small ones away
 
 
+KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+
+
 def importance_weights(behavior_logprobs, batch: Batch, *, cap: float) -> jax.Array:
     """min(p_behavior / p_sampler, cap); 1 for the teacher's tokens."""
     ratio = jnp.exp(behavior_logprobs - batch.sampler_logprobs_KC)
     return jnp.where(batch.teacher_KC, 1.0, jnp.minimum(ratio, cap))
+
+
+def imitation_loss(logprobs: jax.Array, entropies: jax.Array, batch: Batch):
+    """Cross-entropy of the trained tokens, by their weights: (loss, sums)."""
+    _, total = masked(batch)
+    return -total(logprobs * batch.weights_KC), {
+        "tokens": total(jnp.ones_like(logprobs)),
+        "entropy_sum": total(entropies),
+    }
+
+
+def dpo_loss(logprobs_KC: jax.Array, entropies_KC, batch: Batch, *, beta: float):
+    """DPO (arXiv:2305.18290, eq. 7) where each pack is a pair: (loss, sums).
+
+    Advantages are 1 on the trajectory to prefer and -1 on the other. A pack's weights
+    sum to what the pair counts; without any it is padding.
+    """
+    trained, total = masked(batch)
+    gained_KC = trained(logprobs_KC - batch.ref_logprobs_KC) * batch.advantages_KC
+    margins_K = beta * gained_KC.sum(axis=1)
+    pairs_K = trained(batch.weights_KC).sum(axis=1)
+    return -jnp.sum(jax.nn.log_sigmoid(margins_K) * pairs_K), {
+        "tokens": total(jnp.ones_like(logprobs_KC)),
+        "entropy_sum": total(entropies_KC),
+        "margin": jnp.sum(margins_K * pairs_K),
+        "preferred_share": jnp.sum((margins_K > 0) * pairs_K),
+    }

@@ -12,7 +12,7 @@ from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
 from ovd_jax.learning.sharding import lay_out
 from ovd_jax.models.lora import trained, with_trained
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Transformer, is_matrix
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -21,12 +21,17 @@ class TrainState(flax.struct.PyTreeNode):
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
     model: Transformer  # an NNX module is a pytree
     opt_state: optax.OptState  # of what is trained of the model
+    reference: Transformer | None = None  # what is trained as it was at a refresh
 
     @classmethod
     def create(cls, model: Transformer, tx: optax.GradientTransformation):
         """The state before the first step, in its layout on the mesh."""
         opt_state = tx.init(trained(model))
         return lay_out(cls(jnp.zeros((), jnp.int32), model, opt_state))
+
+    def refreshed(self) -> "TrainState":
+        """The model as it is becomes its own reference."""
+        return self.replace(reference=jax.tree.map(jnp.copy, trained(self.model)))
 
 
 def optimizer(
@@ -66,12 +71,7 @@ def optimizer(
 
 def decay_mask(params):
     """True for matrices: norms and biases are not decayed."""
-
-    def is_matrix(path, _):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return not any(part in name for part in ("norm", "bias"))
-
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: is_matrix(path), params)
 
 
 class Stepper:
@@ -135,7 +135,50 @@ def apply_gradients(state: TrainState, grads: Transformer, *, tx):
         "grad_norm": optax.tree.norm(grads),
         "skipped_steps": opt_state.total_notfinite,
     }
-    return lay_out(TrainState(state.step + 1, model, opt_state)), metrics
+    state = state.replace(step=state.step + 1, model=model, opt_state=opt_state)
+    return lay_out(state), metrics
+
+
+def token_objective(
+    model: Transformer,
+    batch: Batch,
+    *,
+    loss_fn: Callable,
+    temperature: float,
+    chunk: int,
+    remat: str,
+):
+    """`loss_fn` of the tokens of some packs, each by itself: (loss, sums)."""
+    per_token = jax.tree.map(
+        jnp.ravel, batch.replace(prompts_KP=None, prompt_lengths_K=None)
+    )
+    return token_loss(
+        loss_fn,
+        completion_hidden(model, batch, remat=remat),
+        model.head_VD,
+        per_token.tokens_KC,
+        per_token,
+        temperature,
+        chunk,
+    )
+
+
+def pack_objective(
+    model: Transformer,
+    batch: Batch,
+    *,
+    loss_fn: Callable,
+    temperature: float,
+    chunk: int,
+    remat: str,
+):
+    """`loss_fn` of all log-probabilities [K, C], for losses that sum over trajectories:
+    (loss, sums). Costs the logits a second time, in the backward pass."""
+    hidden_MD = completion_hidden(model, batch, remat=remat)
+    numbers = token_logprobs(
+        hidden_MD, model.head_VD, batch.tokens_KC.ravel(), temperature, chunk
+    )
+    return loss_fn(*(x.reshape(batch.tokens_KC.shape) for x in numbers), batch)
 
 
 def policy_objective(
@@ -145,21 +188,16 @@ def policy_objective(
     temperature: float,
     chunk: int,
     remat: str,
+    loss_fn: Callable = policy_loss,
     **loss_options,
 ):
     """GRPO's loss of some packs, by the weights they carry: (loss, sums)."""
-    per_token = jax.tree.map(
-        jnp.ravel, batch.replace(prompts_KP=None, prompt_lengths_K=None)
-    )
-    return token_loss(
-        functools.partial(policy_loss, **loss_options),
-        completion_hidden(model, batch, remat=remat),
-        model.head_VD,
-        per_token.tokens_KC,
-        per_token,
-        temperature,
-        chunk,
-    )
+    is_joint = loss_options.get("surrogate") == "gspo"
+    objective = pack_objective if is_joint else token_objective
+    return objective(
+        model, batch, loss_fn=functools.partial(loss_fn, **loss_options),
+        temperature=temperature, chunk=chunk, remat=remat,
+    )  # fmt: skip
 
 
 def imitation_objective(model: Transformer, part, *, chunk: int, remat: str):

@@ -17,6 +17,7 @@ class RolloutBuffer:
     groups: tuple[Group, ...]
     advantages: Sequence[Sequence[Sequence[float]]]
     levels: int
+    skipped: tuple[Group, ...] = ()  # without spread; they are not trained on
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -25,46 +26,54 @@ class RolloutBuffer:
 
     def metrics(self) -> dict:
         """What is logged every step; shares and means are over trajectories unless the
-        name says tokens."""
+        name says tokens. What the student has not sampled or the teacher not judged
+        has no metrics."""
         rollouts = self.rollouts
-        trained = sum(sum(r.final.counts) for r in rollouts)
-        teachers = sum(sum(r.final.from_teacher) for r in rollouts)
         written = sum(r.final.written_tokens for r in rollouts)
-        failed = sum(r.failed_demonstrations for r in rollouts)
+        flat = sum(map(is_flat, self.advantages)) + len(self.skipped)
+        sampled = [r for r in rollouts if r.sampled]
+        sampled += [r for group in self.skipped for r in group.rollouts]
+        judged = [r for r in sampled if r.verdict]
+        return {
+            "reward_after": mean(r.reward_after for r in rollouts),
+            "replaced_share": mean(r.replaced for r in rollouts),
+            "teacher_share": sum(sum(r.final.from_teacher) for r in rollouts)
+            / max(written, 1),
+            "failed_demonstrations": sum(r.failed_demonstrations for r in rollouts),
+            "dropped": sum(len(group.dropped) for group in self.groups),
+            "zero_spread_share": flat / (len(self.groups) + len(self.skipped)),
+            "skipped_groups": len(self.skipped),
+            "trajectories": len(rollouts),
+            "student_samples": len(sampled),
+            "trained_tokens": sum(sum(r.final.counts) for r in rollouts),
+            **(of_samples(sampled) if sampled else {}),
+            **(self.of_scores(judged) if judged else {}),
+        }
+
+    def of_scores(self, judged: Sequence[Rollout]) -> dict:
+        """What is logged of the teacher's verdicts on some rollouts."""
         right, wrong = (
-            [r.verdict.value for r in rollouts if (r.reward_before == 1.0) == is_right]
+            [r.verdict.value for r in judged if (r.reward_before == 1.0) == is_right]
             for is_right in (True, False)
         )
         return {
-            "reward_before": mean(r.reward_before for r in rollouts),
-            "reward_after": mean(r.reward_after for r in rollouts),
-            "accuracy": mean(r.reward_before == 1.0 for r in rollouts),
-            "acceptance_rate": mean(r.accepted for r in rollouts),
-            "replaced_share": mean(r.replaced for r in rollouts),
-            "teacher_share": teachers / written,
-            "failed_demonstrations": failed,
-            "revised_share": mean(r.revised for r in rollouts),
-            "score_mean": mean(r.verdict.value for r in rollouts),
+            "acceptance_rate": mean(r.accepted for r in judged),
+            "revised_share": mean(r.revised for r in judged),
+            "score_mean": mean(r.verdict.value for r in judged),
             "score_histogram": self.score_histogram(),
             "score_entropy": entropy(self.score_histogram()),
             "score_auc": auc(right, wrong),
             "score_outside_mass": mean(
-                score.outside for r in rollouts for score in scores_of(r.verdict)
+                score.outside for r in judged for score in scores_of(r.verdict)
             ),
-            "dropped": sum(len(group.dropped) for group in self.groups),
-            "zero_spread_share": mean(
-                is_flat(group_advantages) for group_advantages in self.advantages
-            ),
-            "completion_tokens": mean(r.student.written_tokens for r in rollouts),
-            "truncated_share": mean(not r.student.stopped for r in rollouts),
-            "trained_tokens": trained,
         }
 
     def score_histogram(self) -> list[int]:
         """How many trajectories the teacher gave each score, rounded down."""
         counts = [0] * self.levels
         for rollout in self.rollouts:
-            counts[int(rollout.verdict.value)] += 1
+            if rollout.verdict:
+                counts[int(rollout.verdict.value)] += 1
         return counts
 
     def rows(self) -> Iterator[dict]:
@@ -79,7 +88,7 @@ class RolloutBuffer:
                     "sample": index,
                     "accepted": rollout.accepted,
                     "replaced": rollout.replaced,
-                    "score": rollout.verdict.value,
+                    "score": rollout.verdict.value if rollout.verdict else None,
                     "reward_before": rollout.reward_before,
                     "reward_after": rollout.reward_after,
                     "failed_demonstrations": rollout.failed_demonstrations,
@@ -88,7 +97,7 @@ class RolloutBuffer:
                     "advantages": [round(value, 6) for value in steps],
                     "student": written(rollout.student, rollout.verdict),
                     "final": written(rollout.final, rollout.final_verdict)
-                    if rollout.replaced
+                    if rollout.final is not rollout.student
                     else None,
                 }
             for trajectory in group.dropped:
@@ -99,6 +108,16 @@ class RolloutBuffer:
                     "dropped": True,
                     "student": written(trajectory, None),
                 }
+
+
+def of_samples(sampled: Sequence[Rollout]) -> dict:
+    """What is logged of the student's own trajectories."""
+    return {
+        "reward_before": mean(r.reward_before for r in sampled),
+        "accuracy": mean(r.reward_before == 1.0 for r in sampled),
+        "completion_tokens": mean(r.student.written_tokens for r in sampled),
+        "truncated_share": mean(not r.student.stopped for r in sampled),
+    }
 
 
 def written(trajectory: Trajectory, verdict: Verdict | None) -> dict:

@@ -41,10 +41,11 @@ class Rules:
     max_replaced_steps: int
     feedback: str
     credit: str
+    only_correct: bool
 
     def __post_init__(self):
         known = {
-            "granularity": ("trajectory", "step", "hybrid"),
+            "granularity": ("trajectory", "step", "hybrid", "none"),
             "replacement": ("trajectory", "step", "suffix"),
             "feedback": ("none", "keep", "revise"),
             "credit": ("trajectory", "step", "hybrid"),
@@ -59,7 +60,7 @@ class Rules:
                 "feedback 'revise' gives whole solutions: set replacement to "
                 "trajectory or suffix."
             )
-        if self.granularity == "trajectory":
+        if self.granularity in ("none", "trajectory"):
             for name in ("replacement", "credit"):
                 if getattr(self, name) != "trajectory":
                     raise ValueError(
@@ -76,7 +77,7 @@ class Collector:
         self,
         *,
         task: Task,
-        teacher: Teacher,
+        teacher: Teacher | None,
         tokenizer,
         rules: Rules,
         wording: TeacherPrompt | None = None,
@@ -242,8 +243,11 @@ class Collector:
         texts = ["".join(trajectory.written) for trajectory in trajectories]
         return self.task.rewards(list(problems), texts)
 
-    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict]:
-        """The teacher's verdict on each trajectory, all asked for in one call."""
+    def judge(self, problems, trajectories, *, seed: int) -> list[Verdict | None]:
+        """The teacher's verdict on each trajectory, all asked for in one call; None at
+        granularity `none`."""
+        if self.rules.granularity == "none":
+            return [None] * len(trajectories)
         asked = [
             self.questions(problem, trajectory)
             for problem, trajectory in zip(problems, trajectories, strict=True)
@@ -282,7 +286,8 @@ class Collector:
         rng = random.Random(seed)
         draws = [rng.random() for _ in verdicts]
         return [
-            not verdict.answered
+            verdict is None
+            or not verdict.answered
             or is_accepted(
                 verdict.value,
                 correct=reward == 1.0,

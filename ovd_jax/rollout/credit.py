@@ -45,8 +45,9 @@ def group_advantages(
     The mean and standard deviation (ddof 1) are taken over the rewards `after`
     replacement (Algorithm 1), `before` it, or over the `union` of both: with a good
     teacher every reward after replacement is 1, and only the other two still tell the
-    teacher's trajectories from the student's. Equal rewards throughout give zeros; of
-    nothing there are no advantages.
+    teacher's trajectories from the student's. `leave_one_out` has for each the mean of
+    the others (RLOO, arXiv:2402.14740). Equal rewards throughout give zeros; of nothing
+    there are no advantages.
     """
 
     if not group.rollouts:
@@ -61,7 +62,10 @@ def group_advantages(
     after = [rewards(r.final_verdict, r.reward_after, r.final) for r in group.rollouts]
     before = [rewards(r.verdict, r.reward_before, r.student) for r in group.rollouts]
     fresh = [x for x, r in zip(after, group.rollouts, strict=True) if r.replaced]
-    references = {"after": after, "before": before, "union": [*before, *fresh]}
+    references = {
+        "after": after, "before": before, "union": [*before, *fresh],
+        "leave_one_out": after,
+    }  # fmt: skip
     if baseline not in references:
         raise ValueError(
             f"baseline {baseline!r} is not one of {', '.join(references)}."
@@ -71,7 +75,23 @@ def group_advantages(
     mean, scale = center_and_scale(values, eps)
     if not scale_by_std:
         scale = 1.0
-    return [[(value - mean) / scale for value in steps] for steps in after]
+    means = [mean] * len(after)
+    if baseline == "leave_one_out" and len(after) > 1:
+        means = means_of_others([steps[counted] for steps in after])
+    return [
+        [(value - own_mean) / scale for value in steps]
+        for steps, own_mean in zip(after, means, strict=True)
+    ]
+
+
+def means_of_others(rewards: Sequence[Sequence[float]]) -> list[float]:
+    """For each of several trajectories the mean reward of all others' steps."""
+    return [
+        statistics.fmean(
+            value for j, steps in enumerate(rewards) if j != i for value in steps
+        )
+        for i in range(len(rewards))
+    ]
 
 
 def center_and_scale(values: Sequence[float], eps: float) -> tuple[float, float]:

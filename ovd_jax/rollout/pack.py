@@ -1,11 +1,11 @@
 """Groups to one batch of arrays: the border from host to device."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ovd_jax.learning.losses import PADDING, Batch
+from ovd_jax.learning.losses import PADDING, Batch, TopK
 from ovd_jax.rollout.trajectory import Group, Trajectory
 from ovd_jax.sampling.shapes import bucket, round_up
 
@@ -41,36 +41,41 @@ def pack(
     max_tokens: int,
     minibatches: int = 1,
     shards: int = 1,
+    together: bool = False,
 ) -> tuple[Batch, Shape]:
     """Every final trajectory behind a prompt that its group shares, and their shape.
 
     `advantages[p][g][k]` is step k's of rollout g of group p. Completions are put into
     stretches as long as the longest of them, up to a multiple of `length_multiple`; a
     group with more stretches than a pack has is given several. At most `max_tokens`
-    slots are on each of `shards` devices, which split the packs, at a time. All weights
-    are 1, for the learner to share out.
-    Raises ValueError where a prompt and a completion exceed `max_tokens`; nothing is
-    cut.
+    slots are on each of `shards` devices, which split the packs, at a time. With
+    `together`, no group is given several packs. All weights are 1, for the learner to
+    share out; a minibatch that there is nothing for gets an empty pack.
+    Raises ValueError where a prompt and what must share its pack exceed `max_tokens`;
+    nothing is cut.
     """
     lengths = [len(r.final.tokens) for group in groups for r in group.rollouts]
-    prompt = bucket(max(len(group.prompt_tokens) for group in groups))
-    stretch = round_up(max(lengths), length_multiple)
-    if prompt + stretch > max_tokens:
-        raise ValueError(
-            f"A prompt and a completion take {prompt} + {stretch} tokens, over the "
-            f"budget of {max_tokens}; raise config.tokens_at_once."
-        )
+    prompt = bucket(max((len(group.prompt_tokens) for group in groups), default=1))
+    stretch = round_up(max(lengths, default=1), length_multiple)
     filled = [
         (group.prompt_tokens, fill(group, group_advantages, stretch))
         for group, group_advantages in zip(groups, advantages, strict=True)
     ]
-    counts = [len(bins) for _, bins in filled]
-    shape = plan(counts, prompt, stretch, max_tokens, minibatches, shards)
+    counts = [len(bins) for _, bins in filled if bins] or [1]
+    least = max(counts) if together else 1
+    if prompt + least * stretch > max_tokens:
+        raise ValueError(
+            f"A prompt and {least} times the longest completion take {prompt} + "
+            f"{least * stretch} tokens, over the budget of {max_tokens}; raise "
+            "config.tokens_at_once."
+        )
+    shape = plan(counts, prompt, stretch, max_tokens, minibatches, shards, least)
     packs = [
         Pack(prompt_tokens, bins[start : start + shape.stretches])
         for prompt_tokens, bins in filled
         for start in range(0, len(bins), shape.stretches)
     ]
+    packs += [Pack((0,), [])] * (minibatches - len(packs))
     return to_arrays(packs, shape), shape
 
 
@@ -99,14 +104,16 @@ def plan(
     max_tokens: int,
     minibatches: int,
     shards: int = 1,
+    least: int = 1,
 ) -> Shape:
-    """The shape that computes the fewest slots, given the stretches of each group.
+    """The shape that computes the fewest slots, given the stretches of each group; a
+    pack has `least` of them or more.
 
     Counts, on a device, are powers of two or three times one: few shapes are compiled.
     """
-    counts = sorted(factor << n for n in range(16) for factor in (1, 3))
+    counts = sorted({least, *(factor << n for n in range(16) for factor in (1, 3))})
     costs = {}
-    for stretches in counts:
+    for stretches in counts[counts.index(least) :]:
         slots = prompt + stretch * stretches
         if slots > max_tokens or stretches >= 2 * max(bins):
             break
@@ -158,4 +165,35 @@ def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
         advantages_KC=advantages_KC,
         sampler_logprobs_KC=sampler_KC,
         stretch=shape.stretch,
+    )
+
+
+def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
+    """The batch with what a served teacher says of its tokens: their log-probabilities
+    and its `top` likeliest ones.
+
+    `read` is that of `ServedTokens`.
+    """
+    places = [
+        (k, np.flatnonzero(batch.segments_KC[k] == segment))
+        for k in range(len(batch.tokens_KC))
+        for segment in range(1, batch.segments_KC[k].max(initial=0) + 1)
+    ]
+    rows = [
+        (
+            batch.prompts_KP[k, : batch.prompt_lengths_K[k]].tolist(),
+            batch.tokens_KC[k, here].tolist(),
+        )
+        for k, here in places
+    ]
+    own_KC = np.zeros(batch.tokens_KC.shape, np.float32)
+    ids_KCA = np.zeros((*own_KC.shape, top), np.int32)
+    logprobs_KCA = np.zeros(ids_KCA.shape, np.float32)
+    for (k, here), (_, tokens), found in zip(places, rows, read(rows), strict=True):
+        for slot, token, by_id in zip(here, tokens, found, strict=True):
+            own_KC[k, slot] = by_id[token]
+            likeliest = sorted(by_id.items(), key=lambda pair: -pair[1])[:top]
+            ids_KCA[k, slot], logprobs_KCA[k, slot] = zip(*likeliest, strict=True)
+    return batch.replace(
+        teacher_logprobs_KC=own_KC, teacher_top=TopK(ids_KCA, logprobs_KCA)
     )

@@ -75,7 +75,8 @@ def to_the_end(collector, drafts, problems, generate, *, seed: int) -> list[Roll
             collector, [problems[i] for i in pending], candidates
         )
         for i, candidate, reward in zip(pending, candidates, rewards, strict=True):
-            rollouts[i] = demonstrated(rollouts[i], candidate, reward)
+            least = 1.0 if collector.rules.only_correct else 0.0
+            rollouts[i] = demonstrated(rollouts[i], candidate, reward, least)
         pending = [i for i in pending if not rollouts[i].replaced]
     return with_final_verdicts(collector, rollouts, problems, seed=seed)
 
@@ -94,9 +95,12 @@ def revised(collector, drafts, problems, generate, *, seed: int) -> list[Rollout
     ]
 
 
-def demonstrated(rollout: Rollout, candidate: Trajectory | None, reward: float):
-    """The rollout with a correct demonstration in its place, or one more failure."""
-    if candidate is None or reward < 1.0:
+def demonstrated(
+    rollout: Rollout, candidate: Trajectory | None, reward: float, least: float = 1.0
+):
+    """The rollout with a demonstration in its place that is worth the `least` reward,
+    or one more failure."""
+    if candidate is None or reward < least:
         return failed(rollout)
     return dataclasses.replace(
         rollout, final=candidate, final_verdict=None, reward_after=reward

@@ -68,16 +68,21 @@ UNANSWERED = Verdict((), None, 0.0, answered=False)
 class Rollout:
     """One of the G samples of a problem, before and after the teacher."""
 
-    student: Trajectory  # as sampled
-    verdict: Verdict  # on `student`
+    student: Trajectory  # as sampled; `final` itself where the student wrote none
+    verdict: Verdict | None  # on `student`; None if the teacher was not asked
     accepted: bool
     final: Trajectory  # what is trained on; `student` itself unless replaced
-    final_verdict: Verdict | None  # on `final`; None if the teacher was not asked
+    final_verdict: Verdict | None  # on `final`
     reward_before: float
     reward_after: float
     failed_demonstrations: int = 0  # wrong or unfinished ones that were thrown away
     feedback: str = ""  # the teacher's, on a rejected `student`
     revised: bool = False  # `final` is what the student made of the feedback
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there is a trajectory of the student's at all."""
+        return not any(self.student.from_teacher)
 
     @property
     def replaced(self) -> bool:

@@ -31,9 +31,14 @@ def make_engine(config, make_writer: Callable) -> Engine:
         return Nothing()
     if options.backend == "bm25":
         from ovd_jax.search.bm25 import Bm25
+        from ovd_jax.search.corpus import write_corpus
+        from ovd_jax.tasks.world import world_named  # which needs this room's records
 
         folder = Path(options.index_dir or cache_dir() / "bm25")
-        return Bm25(options.corpus, topk=options.topk, cache=folder)
+        corpus = options.corpus
+        if world := world_named(corpus):
+            corpus = write_corpus(world.documents(), folder)
+        return Bm25(corpus, topk=options.topk, cache=folder)
     if options.backend == "http":
         from ovd_jax.search.http import Http
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,16 @@ def digest(path: Path, *more: str) -> str:
         hashed = hashlib.file_digest(file, "blake2b")
     hashed.update(repr(more).encode())
     return hashed.hexdigest()[:32]
+
+
+def write_corpus(documents: Iterable[Document], folder: Path) -> Path:
+    """A JSONL file in `folder` of these passages, named for what it holds."""
+    rows = [{"id": d.id, "title": d.title, "text": d.text} for d in documents]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    path = folder / f"{hashlib.blake2b(text, digest_size=16).hexdigest()}.jsonl"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(text)
+        os.replace(file.name, path)
+    return path

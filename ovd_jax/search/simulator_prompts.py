@@ -24,7 +24,11 @@ _LINE = re.compile(  # "Doc 1(Title: Peru) Lima is ...", "Document 2: ...", "3. 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorPrompt:
-    """One way to ask; ValueError for missing or unknown fields."""
+    """One way to ask; ValueError for missing or unknown fields.
+
+    `text` needs the query and the kind of documents; a model that was trained on one
+    count, length and background of nothing needs no more.
+    """
 
     text: str
     useful: str
@@ -33,19 +37,20 @@ class SimulatorPrompt:
     chat: bool = True  # wrapped in the model's chat template
 
     def __post_init__(self):
-        needed = {
-            "text": {"query", "count", "words", "kind", "background"},
-            "useful": set(),
-            "noisy": set(),
-            "told": {"question", "answer"},
+        told = {"question", "answer"} if self.told else set()
+        fields = {  # (needed, known)
+            "text": ({"query", "kind"}, {"count", "words", "background"}),
+            "useful": (set(), set()),
+            "noisy": (set(), set()),
+            "told": (told, set()),
         }
-        for name, expected in needed.items():
+        for name, (needed, more) in fields.items():
             parsed = string.Formatter().parse(getattr(self, name))
             found = {field for _, field, _, _ in parsed} - {None}
-            if found != expected:
+            if not needed <= found <= needed | more:
                 raise ValueError(
                     f"The simulator template {name} has the fields {sorted(found)}, "
-                    f"but needs {sorted(expected)}."
+                    f"but needs {sorted(needed)}, and may have {sorted(more)}."
                 )
 
 
@@ -74,6 +79,10 @@ PROMPTS = {
         "noisy",
         "Question: {question}\nAnswer: {answer}\n",
         chat=False,
+    ),
+    # The embedded agent knows its world by heart, so it is told no answer, ever.
+    "world": SimulatorPrompt(
+        "Search: {query}\n{kind}\n", "useful", "noisy", "", chat=False
     ),
 }
 

@@ -74,4 +74,6 @@ PROMPTS = {
         f"Write the answer between <answer> and </answer>, in {_SHORT}, as in <answer> "
         "Lake Baikal </answer>.\nQuestion: {question}\n"
     ),
+    # What the embedded models of the made-up world are asked.
+    "world": QAPrompt("Question: {question}\n", _AGENT),
 }

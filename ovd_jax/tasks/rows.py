@@ -13,6 +13,7 @@ from typing import Any
 
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.hub import hub_rows, is_hub_name
+from ovd_jax.tasks.world import world_named, world_problems
 
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
@@ -22,11 +23,13 @@ SPLITS = ("train", "eval")
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     """The problems of one split, "train" or "eval", in file order.
 
-    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or
-    what `hub_rows` reads.
+    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
+    made-up world ("world", or "world:1" for another seed), or what `hub_rows` reads.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
+    if world := world_named(data):
+        return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)
@@ -36,7 +39,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
     raise ValueError(
         f"There is no file {data!r}, and it is not a hub name such as "
-        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}."
+        f"'openai/gsm8k:main'. Pass a JSONL path, or one of {samples}, world."
     )
 
 

@@ -75,6 +75,13 @@ PROMPTS = {
         labels=_DIGITS,
         chat=False,
     ),
+    "world": TeacherPrompt(
+        score_step="Question: {question}\n{previous}{step}" + JUDGE_STEP,
+        score_trajectory="Question: {question}\n{solution}" + JUDGE_TRAJECTORY,
+        demonstrate="Question: {question}\n",
+        labels=_DIGITS,
+        chat=False,
+    ),
     "digits": TeacherPrompt(
         score_step="You grade one step of a solution to a problem.\n\n"
         + _PROBLEM

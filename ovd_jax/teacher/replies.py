@@ -40,6 +40,8 @@ class Reply:
     model: str  # as the server calls itself; may be empty
     tokens_in: int
     tokens_out: int
+    # Of each token of the prompt, if asked for: {id: (log-probability, text)}.
+    prompt_tokens: list[Mapping[int, tuple[float, str]]] | None = None
 
 
 def parse(body) -> Reply:
@@ -54,6 +56,7 @@ def parse(body) -> Reply:
             model=body.get("model") or "",
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=_prompt_tokens(choice.get("prompt_logprobs")),
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise Unavailable(
@@ -71,6 +74,29 @@ def _text(choice: Mapping) -> str:
     return text or ""
 
 
+def _prompt_tokens(places) -> list[dict[int, tuple[float, str]]] | None:
+    """vLLM's `prompt_logprobs`; the first token has none."""
+    if places is None:
+        return None
+    return [
+        {
+            int(token): (_logprob(entry["logprob"]), str(entry.get("decoded_token")))
+            for token, entry in (place or {}).items()
+        }
+        for place in places
+    ]
+
+
+def _logprob(value) -> float:
+    """`value`, if it can be the log of a probability."""
+    if math.isnan(value) or value > 1e-3:
+        raise ValueError(
+            f"{value} is no log-probability; vLLM gives such with "
+            "--logprobs-mode raw_logits or processed_logits"
+        )
+    return value
+
+
 def _first_tokens(logprobs: Mapping | None) -> dict[str, float] | None:
     """Probabilities of the first token, summed over tokens that read alike."""
     if not logprobs:
@@ -86,11 +112,6 @@ def _first_tokens(logprobs: Mapping | None) -> dict[str, float] | None:
         return None
     probs = {}
     for token, logprob in pairs:
-        if math.isnan(logprob) or logprob > 1e-3:
-            raise ValueError(
-                f"{logprob} is no log-probability; vLLM gives such with "
-                "--logprobs-mode raw_logits or processed_logits"
-            )
-        if logprob > _MASKED:
+        if _logprob(logprob) > _MASKED:
             probs[str(token)] = probs.get(str(token), 0.0) + math.exp(logprob)
     return probs

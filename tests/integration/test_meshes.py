@@ -121,12 +121,20 @@ def test_two_processes_learn_and_sample_what_one_does(mesh, by_mesh, by_mesh_of_
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_a_chunked_loss_equals_the_dense_one_on_a_mesh(mesh, by_mesh):
+    """By itself, from log-probabilities alone, and as a divergence from a teacher."""
     found = by_mesh[str(list(mesh))]
-    pairs = [name for name in found if name.startswith("loss/dense/")]
-    assert len(pairs) == 4  # loss, squares, and gradients by hidden states and head
-    for name in pairs:
-        chunked = found[name.replace("dense", "chunked")]
-        np.testing.assert_allclose(chunked, found[name], atol=1e-5, rtol=1e-5)
+    for what, forms, count in (
+        ("loss", ("chunked", "later"), 4),  # two sums, and gradients by states and head
+        ("divergence", ("chunked", "top"), 6),
+    ):
+        names = [name for name in found if name.startswith(f"{what}/dense/")]
+        assert len(names) == count
+        for name in names:
+            for form in forms:
+                np.testing.assert_allclose(
+                    found[name.replace("dense", form)], found[name], atol=1e-5,
+                    rtol=1e-5, err_msg=f"{form} {name}",
+                )  # fmt: skip
 
 
 @pytest.mark.parametrize("mesh", [m for m in MESHES if m != (1, 1, 1)], ids=str)
@@ -137,6 +145,8 @@ def test_no_device_sees_its_tokens_times_its_vocabulary(mesh, by_mesh):
     logits = 240 // (data * fsdp) * (64 // tp)
     assert found["loss/chunked largest"] < logits <= found["loss/dense largest"]
     assert found["loss/chunked exchanged in loops"] <= 3 * 5
+    assert found["divergence/chunked largest"] < logits
+    assert found["divergence/chunked exchanged in loops"] <= 3 * 5
 
 
 KNOBS = (

@@ -1,0 +1,254 @@
+"""Token-level distillation and OVD: the paper's memory arithmetic, and what is so.
+
+    python benchmarks/memory.py                      # part of the grid, and real runs
+    python benchmarks/memory.py --config.full=True   # the whole grid: hours
+    python benchmarks/memory.py --config.platforms="()" --config.real=False
+
+First Table 1 and Figures 1 and 2 for any model. Then updates compiled from shapes alone
+for virtual CPU devices and for TPUs that need not exist: OVD's, and on-policy
+distillation with the whole vocabulary at once (`dense`), in chunks, or with the
+teacher's likeliest tokens (`top_k`). Each device has the N completions, all at once, of
+one prompt. A point that was compiled before is read from the results. Last, real
+updates at SmolLM2's size. Writes benchmarks/results/memory.json and memory_*.png.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import abstract
+import comparison
+import jax
+import jax.numpy as jnp
+import memory_plots
+import token_level
+from sides import workload
+
+from ovd_jax import flags
+from ovd_jax.build import find_model
+from ovd_jax.models.hf_config import read_config
+from ovd_jax.models.known import KNOWN
+from ovd_jax.progress import results_table
+
+RESULTS = Path(__file__).parent / "results"
+FULL = {
+    "students": ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B"),
+    "lengths": (1024, 2048, 4096, 8192, 16_384, 32_768),
+    "samples": (1, 2, 4, 8, 16, 32),
+}
+POINT = ("platform", "student", "length", "samples", "method")
+METHODS = ("ovd", "dense", "chunked", "top_k")
+TEACHER = "HuggingFaceTB/SmolLM2-360M-Instruct"  # of the real updates
+REAL = {  # one group, all at once
+    "prompt": 64, "lengths": [[192] * 8], "remat": "full", "chunk": 128, "k": 64,
+    "teacher": TEACHER,
+}  # fmt: skip
+
+
+def main(config):
+    """Prints and writes all of it."""
+    started = time.time()
+    result = {"paper": arithmetic(config)}
+    found = read()
+    result["points"], result["skipped"] = compile_points(config, found, result)
+    result["real"] = real(config) if config.real else found.get("real", [])
+    report(config, result)
+    write(result)
+    memory_plots.plot(result, RESULTS)
+    flags.summary(
+        skipped=result["skipped"], real=result["real"], points=len(result["points"]),
+        seconds=round(time.time() - started, 1),
+    )  # fmt: skip
+
+
+def architecture(name: str):
+    """That of a known name, of a folder or of a hub name."""
+    return KNOWN.get(name) or read_config(find_model(name, "student"))
+
+
+def arithmetic(config) -> dict:
+    """The paper's numbers for `config.model`."""
+    shape, length = architecture(config.model), config.length
+    scale = {"steps": config.steps, "levels": config.levels}
+    all_of_batch = token_level.eq_1(shape, length, 4, config.batch)
+    return {
+        "model": config.model,
+        "table_1": token_level.table_1(shape, length),
+        "figure_1": token_level.figure(shape, [(n, 1) for n in FULL["lengths"]]),
+        "figure_2": token_level.figure(shape, [(length, n) for n in FULL["samples"]]),
+        "eq_1_batch": {"B": config.batch, "N": 4} | token_level.sized(all_of_batch),
+        "reductions": token_level.reductions(shape, length, **scale),
+        "transfers": token_level.transfers(
+            shape, length, k=config.k, bytes_per_token=config.bytes_per_token, **scale
+        ),
+    }
+
+
+def points(config) -> list[tuple[str, str, int, int]]:
+    """(platform, student, L, N) of every update to compile; the small ones first."""
+    grid = FULL if config.full else config
+    pairs = {(length, 1) for length in grid["lengths"]}
+    pairs |= {(config.length_of_samples, n) for n in grid["samples"]}
+    return [
+        (platform, student, *pair)
+        for pair in sorted(pairs)
+        for student in grid["students"]
+        for platform in config.platforms
+    ]
+
+
+def compile_points(config, found: dict, result: dict):
+    """(rows, {platform: why it was left out}); rows are written as they come, and other
+    points in `found` are kept."""
+    rows = {tuple(row[name] for name in POINT): row for row in found.get("points", [])}
+    skipped = {}
+    counts = [int(p.split(":")[1]) for p in config.platforms if p.startswith("cpu:")]
+    abstract.virtual_devices(max(counts, default=1))
+    for platform, student, length, samples in points(config):
+        if platform in skipped:
+            continue
+        for method in METHODS:
+            point = (platform, student, length, samples, method)
+            try:
+                rows[point] = measure(config, *point, rows.get(point, {}))
+            except abstract.Unavailable as reason:
+                skipped[platform] = str(reason)
+                print(f"{platform} is left out: {reason}", file=sys.stderr)
+                break
+            write(found | result | {"points": list(rows.values())})
+    return list(rows.values()), skipped
+
+
+def measure(config, platform, student, length, samples, method, known: dict) -> dict:
+    """What one update holds on one device: as `known`, if that is of this program."""
+    shape, kind, count = architecture(student), platform, 0
+    if platform.startswith("cpu:"):
+        kind, count = "cpu", int(platform.split(":")[1])
+    # The CPU has no bfloat16 of its own: XLA would keep float32 copies of everything.
+    dtype = jnp.float32 if kind == "cpu" else jnp.bfloat16
+    mesh = abstract.use(kind, count)
+    stepper = workload.stepper(
+        method, remat=config.remat, chunk=config.chunk, k=config.k
+    )
+    with jax.set_mesh(mesh):
+        state = abstract.state(shape, workload.TX, dtype)
+        part = abstract.batch(
+            packs=mesh.size, prompt=config.prompt, completions=samples,
+            length=length - config.prompt,
+        )  # fmt: skip
+        beside = state.model  # OVD's reference, in float32 as it is kept
+        if method == "ovd":
+            part = part.replace(ref_logprobs_KC=part.advantages_KC)
+        else:
+            beside = abstract.model(architecture(config.teacher), dtype)
+            beside = in_dtype(beside, dtype)
+            part = (part, beside)
+        program = abstract.update(stepper, state, part)["add"]
+        lowered = program.trace().lower()
+        key = digest(lowered.as_text(), platform)
+        if known.get("key") != key:
+            known = compiled(lowered, platform, method, length, samples)
+        sizes = {
+            "state": abstract.on_device((state, state.model)),  # and the gradient
+            "beside": abstract.on_device(beside),
+            "eq_1": token_level.eq_1(shape, length, samples),
+        }
+    point = (platform, student, length, samples, method)
+    return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
+
+
+def in_dtype(model, dtype):
+    """Shapes of a model whose weights are kept as it computes, as it is not trained."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), model
+    )
+
+
+def compiled(lowered, *names) -> dict:
+    """What the compiler says of a program: `temporaries`, or of one that does not fit
+    into a TPU's memory all that it `wanted` there."""
+    started = time.time()
+    try:
+        row = {"temporaries": abstract.memory(lowered.compile())["temporaries"]}
+    except jax.errors.JaxRuntimeError as error:
+        if not (overflow := abstract.overflow(error)):
+            raise
+        row = {"wanted": overflow[0], "there": overflow[1]}
+    row |= {"seconds": round(time.time() - started, 1)}
+    print(*names, row, file=sys.stderr, flush=True)
+    return row
+
+
+def digest(text: str, platform: str) -> str:
+    """A name for a program and its compiler."""
+    packages = ("jaxlib",) if platform.startswith("cpu") else ("jaxlib", "libtpu")
+    try:
+        versions = [version(package) for package in packages]
+    except PackageNotFoundError as error:
+        raise abstract.Unavailable(f"{error}; `pip install libtpu`") from error
+    return hashlib.sha256(repr((text, platform, versions)).encode()).hexdigest()[:16]
+
+
+def real(config) -> list[dict]:
+    """Updates that are run: seconds, temporaries and peak RSS, a process for each."""
+    rows = []
+    for method in METHODS:
+        work = REAL | {"name": method, "method": method, "repeats": config.repeats}
+        rows.append({"method": method} | comparison.run_side("ours_memory", work))
+    return rows
+
+
+def read() -> dict:
+    """The results of earlier runs."""
+    path = RESULTS / "memory.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write(result: dict) -> None:
+    """Replaces the results."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "memory.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def report(config, result: dict) -> None:
+    """All tables."""
+    paper = result["paper"]
+    for name in ("table_1", "figure_1", "figure_2", "transfers"):
+        show(f"{paper['model']}: {name.replace('_', ' ')}", paper[name])
+    wanted = set(points(config))
+    rows = [
+        gib(row)
+        for row in result["points"]
+        if tuple(row[name] for name in POINT[:-1]) in wanted
+    ]
+    if rows:
+        show("One device while the gradient is made, GiB", rows)
+    if result["real"]:
+        show("Real updates: SmolLM2-135M, teacher of 360M, float32", result["real"])
+
+
+def gib(row: dict) -> dict:
+    """A point for people: `state` is weights, moments and gradient, `beside` OVD's
+    reference or the teacher; `all` of a program
+    that the TPU cannot hold has no `temporaries` of its own."""
+    if "wanted" in row:  # its arguments too, which the moments are not
+        whole = row["wanted"] + row["state"] // 2
+    else:
+        whole = row["state"] + row["beside"] + row["temporaries"]
+    sizes = {name: row.get(name) for name in ("state", "beside", "temporaries")}
+    sizes |= {"all": whole, "eq_1": row["eq_1"]}
+    return {name: row[name] for name in POINT} | {
+        name: size and round(size / token_level.GIB, 2) for name, size in sizes.items()
+    }
+
+
+def show(title: str, rows: list[dict]) -> None:
+    """A table of dicts with the same keys."""
+    results_table(title, list(rows[0]), [list(row.values()) for row in rows])
+
+
+if __name__ == "__main__":
+    flags.run(main, doc=__doc__, default="benchmarks/configs/memory.py")

@@ -1,0 +1,138 @@
+"""Every method at an equal budget of samples, and at an equal budget of time.
+
+    python benchmarks/methods.py
+    python benchmarks/methods.py "--config.seeds=(0,)"
+
+Trains the embedded student by each method, three seeds each, and compares held-out
+accuracy over the samples (of the student; where it has none, solutions of the teacher)
+and over the seconds spent on collecting and learning: steps times the median step, so
+that compilations do not count. Complete runs are not repeated, so that seeds may be run
+one by one. Writes benchmarks/results/methods.{json,png}.
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from ovd_vs_rlvr import is_complete
+
+from ovd_jax import flags, train
+from ovd_jax.curves import plot_comparison
+from ovd_jax.progress import results_table
+from ovd_jax.run_dir import read_metrics
+
+ALONE = {"problems_per_step": 64, "samples": 1}  # groups are of no use to it
+GROUPS = {"problems_per_step": 16, "samples": 4}  # it needs some that differ
+METHODS = {  # what each changes in the config
+    "ovd": {"method": "ovd"},
+    "grpo": {"method": "grpo", "optimizer.learning_rate": 3e-5, **GROUPS},
+    "seq_kd": {"method": "seq_kd", **ALONE},
+    "rejection_ft": {
+        "method": "rejection_ft", "threshold": 0, "optimizer.learning_rate": 3e-5,
+        **GROUPS,
+    },
+    "token_kd": {"method": "token_kd", **ALONE},
+    "on_policy_kd, reverse KL": {
+        "method": "on_policy_kd", "distill.divergence": "reverse_kl", **ALONE,
+    },
+    "on_policy_kd, policy gradient": {
+        "method": "on_policy_kd", "distill.divergence": "policy_gradient", **ALONE,
+        "optimizer.learning_rate": 1e-4,
+    },
+    "dpo_pairs": {"method": "dpo_pairs", "optimizer.learning_rate": 3e-5},
+}  # fmt: skip
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(config):
+    """Runs what is missing, then writes table, plot and JSON."""
+    started = time.time()
+    runs = {
+        name: [curve(config, index, changes, seed) for seed in config.seeds]
+        for index, (name, changes) in enumerate(METHODS.items())
+    }
+    seconds = min(run["seconds"][-1] for seeds in runs.values() for run in seeds)
+    rows = [row(name, seeds, seconds) for name, seeds in runs.items()]
+    samples = config.problems_per_step * config.samples * config.num_steps
+    RESULTS.mkdir(exist_ok=True)
+    plot_comparison(
+        {axis: series(runs, axis) for axis in ("samples", "seconds")},
+        RESULTS / "methods.png",
+        title="Methods on the quickstart task",
+        ylabel="held-out accuracy",
+    )
+    results_table(
+        f"Held-out accuracy, {len(config.seeds)} seeds, from {rows[0]['before']:.1%}",
+        ("method", f"{samples:,} samples", f"{seconds:.0f} s", "a step"),
+        [
+            (
+                r["method"],
+                described(r["by_samples"]),
+                described(r["by_seconds"]),
+                f"{r['seconds_a_step']:.2f} s",
+            )
+            for r in rows
+        ],
+    )
+    result = {"samples": samples, "seconds": seconds, "seeds": config.seeds}
+    text = json.dumps(result | {"rows": rows, "curves": runs}, indent=1) + "\n"
+    (RESULTS / "methods.json").write_text(text)
+    flags.summary(**result, rows=rows, seconds_in_all=round(time.time() - started, 1))
+
+
+def curve(config, index: int, changes: dict, seed: int) -> dict:
+    """Accuracies of one run of method number `index`, trained now unless it already is,
+    with the samples and seconds until each, and the seconds of the median step."""
+    run_config = config.copy_and_resolve_references()
+    with run_config.unlocked():
+        del run_config["seeds"]
+    run_config.run_dir = f"{config.run_dir}/methods/{index}-seed{seed}"
+    run_config.update_from_flattened_dict(changes)
+    run_config.seed = seed
+    if not is_complete(run_config):
+        train.main(run_config)
+    rows = read_metrics(run_config.run_dir)
+    step = statistics.median(
+        row["seconds_collect"] + row["seconds_update"] for row in rows[:-1]
+    )
+    measured = [row for row in rows if "eval_accuracy" in row]
+    samples = run_config.problems_per_step * run_config.samples
+    return {
+        "step": step,
+        "samples": [samples * row["step"] for row in measured],
+        "seconds": [step * row["step"] for row in measured],
+        "accuracy": [row["eval_accuracy"] for row in measured],
+    }
+
+
+def series(runs, axis: str) -> dict:
+    """What is plotted: pairs of (samples or seconds, accuracy) of each run."""
+    return {
+        name: [list(zip(run[axis], run["accuracy"], strict=True)) for run in seeds]
+        for name, seeds in runs.items()
+    }
+
+
+def row(name: str, seeds: list[dict], seconds: float) -> dict:
+    """The table row of one method; accuracies are by seed."""
+    return {
+        "method": name,
+        "before": statistics.fmean(run["accuracy"][0] for run in seeds),
+        "by_samples": [run["accuracy"][-1] for run in seeds],
+        "by_seconds": [
+            float(np.interp(seconds, run["seconds"], run["accuracy"])) for run in seeds
+        ],
+        "seconds_a_step": statistics.fmean(run["step"] for run in seeds),
+    }
+
+
+def described(values: list[float]) -> str:
+    """The mean, and the standard deviation if there are several."""
+    spread = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1%}{spread}"
+
+
+if __name__ == "__main__":
+    flags.run(main, doc=__doc__, default="benchmarks/configs/methods.py")

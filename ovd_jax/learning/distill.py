@@ -1,0 +1,280 @@
+"""Token-level distillation: divergences between the vocabularies of two models.
+
+The full vocabulary is compared `dense`, with both models' [M, V] arrays as the textbook
+has it, or `chunked`, where one [C, V] block of either is alive at a time; `top_k`
+compares the teacher's k likeliest tokens and the rest as one. Axes: M positions, C of
+them in a chunk, D and E the widths of student and teacher, V vocabulary, A the k
+alternatives.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ovd_jax.learning.logprobs import (
+    HEAD,
+    VOCAB,
+    Axes,
+    chunks,
+    on_each_device,
+    shifted_logits,
+    sum_with_grads,
+    token_logprobs,
+    unchunked,
+)
+from ovd_jax.learning.losses import Batch, TopK, policy_loss
+from ovd_jax.learning.sharding import ROWS, P
+from ovd_jax.learning.update import completion_hidden
+from ovd_jax.models.transformer import Transformer
+
+_LEAST_REST = 1e-7  # probability of all other tokens: what float32 tells from nothing
+
+
+def forward_kl(student, teacher) -> jax.Array:
+    """The terms of KL(teacher || student), from log-probabilities of each token."""
+    return jnp.exp(teacher) * (teacher - student)
+
+
+def reverse_kl(student, teacher) -> jax.Array:
+    """The terms of KL(student || teacher)."""
+    return jnp.exp(student) * (student - teacher)
+
+
+def jsd(student, teacher, *, beta: float) -> jax.Array:
+    """The terms of the generalized Jensen-Shannon divergence (GKD, arXiv:2306.13649).
+
+    `beta` KL(teacher || mix) + (1 - `beta`) KL(student || mix), where mix is `beta`
+    teacher + (1 - `beta`) student.
+    """
+    mix = jnp.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    return beta * forward_kl(mix, teacher) + (1 - beta) * forward_kl(mix, student)
+
+
+def make_divergence(name: str, *, beta: float) -> Callable:
+    """The terms (student, teacher) -> [..., V] of the divergence called `name`."""
+    if name == "jsd":
+        if not 0 < beta < 1:
+            raise ValueError(
+                f"distill.beta {beta} is not between 0 and 1; the ends are the "
+                "divergences forward_kl and reverse_kl."
+            )
+        return functools.partial(jsd, beta=beta)
+    known = {"forward_kl": forward_kl, "reverse_kl": reverse_kl}
+    if name not in known:
+        raise ValueError(
+            f"distill.divergence {name!r} is not one of {', '.join(known)}, jsd."
+        )
+    return known[name]
+
+
+def dense_divergence(
+    terms_of: Callable,
+    hidden_MD: jax.Array,
+    head_VD: jax.Array,
+    teacher_hidden_ME: jax.Array,
+    teacher_head_VE: jax.Array,
+    weights_M: jax.Array,
+    temperature: float,
+):
+    """The weighted sum over positions of a divergence: (loss, sums of metrics).
+
+    Both models' log-probabilities [M, V] are kept for the backward pass.
+    """
+
+    def log_softmax(hidden_MX, head_VX):
+        logits_MV = jnp.einsum(
+            "MX,VX->MV", hidden_MX, head_VX, preferred_element_type=jnp.float32
+        )
+        return jax.nn.log_softmax(logits_MV / temperature)
+
+    student_MV = log_softmax(hidden_MD, head_VD)
+    teacher_MV = log_softmax(teacher_hidden_ME, teacher_head_VE)
+    divergence_M = terms_of(student_MV, jax.lax.stop_gradient(teacher_MV)).sum(axis=-1)
+    entropy_M = -jnp.sum(jnp.exp(student_MV) * student_MV, axis=-1)
+    return weighted(divergence_M, entropy_M, weights_M)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 6, 7))
+def chunked_divergence(
+    terms_of: Callable,
+    hidden_MD: jax.Array,
+    head_VD: jax.Array,
+    teacher_hidden_ME: jax.Array,
+    teacher_head_VE: jax.Array,
+    weights_M: jax.Array,
+    temperature: float,
+    chunk: int,
+):
+    """`dense_divergence` without an array over positions and vocabulary.
+
+    The gradient, by `hidden_MD` and `head_VD` alone, is made on the way forward.
+    """
+    return _forward(
+        terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
+        temperature, chunk,
+    )[0]  # fmt: skip
+
+
+def _forward(
+    terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
+    temperature, chunk,
+):  # fmt: skip
+    def run(axes, hidden_MD, head_VD, teacher_head_VE, inputs):
+        def grad_of(hidden_CD, inputs_C):
+            teacher_hidden_CE, weights_C = inputs_C
+            student_CV = _log_softmax(hidden_CD, head_VD, temperature, axes)
+            teacher_CV = _log_softmax(
+                teacher_hidden_CE, teacher_head_VE, temperature, axes
+            )
+            return _weighted_with_grad(
+                lambda x: terms_of(x, teacher_CV), student_CV, weights_C, axes
+            )
+
+        return sum_with_grads(
+            grad_of, hidden_MD, head_VD, inputs, temperature, chunk, axes
+        )
+
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
+    inputs = (teacher_hidden_ME, weights_M)
+    total, *grads = run(hidden_MD, head_VD, teacher_head_VE, inputs)
+    return total, grads
+
+
+def _backward(terms_of, temperature, chunk, grads, cotangents):
+    scale, _ = cotangents
+    grads = [(grad * scale).astype(grad.dtype) for grad in grads]
+    return *grads, None, None, None
+
+
+chunked_divergence.defvjp(_forward, _backward)
+
+
+def _log_softmax(hidden_CX, head_VX, temperature, axes: Axes) -> jax.Array:
+    """Float32 log-probabilities of a device's part of the vocabulary."""
+    logits_CV = shifted_logits(hidden_CX, head_VX, temperature, axes)
+    total_C1 = jnp.exp(logits_CV).sum(axis=-1, keepdims=True)
+    return logits_CV - jnp.log(jax.lax.psum(total_C1, axes.vocab))
+
+
+def _weighted_with_grad(terms_of, student_CV, weights_C, axes: Axes):
+    """`weighted` of a chunk, and its gradient by the chunk's logits / temperature."""
+    terms_CV, vjp = jax.vjp(terms_of, student_CV)
+    (slopes_CV,) = vjp(jnp.ones_like(terms_CV))  # each term depends on its token alone
+    probs_CV = jnp.exp(student_CV)
+    sums = (terms_CV, -probs_CV * student_CV, slopes_CV)
+    sums_C3 = jnp.stack([x.sum(axis=-1) for x in sums], axis=-1)
+    sums_C3 = jax.lax.psum(sums_C3, axes.vocab)
+    grad_CV = slopes_CV - probs_CV * sums_C3[:, 2:]
+    weights_C1 = weights_C[:, None]
+    grad_CV = jnp.where(weights_C1 > 0, weights_C1 * grad_CV, 0.0)
+    return weighted(sums_C3[:, 0], sums_C3[:, 1], weights_C), grad_CV
+
+
+def weighted(divergence_M, entropy_M, weights_M):
+    """The sum by weights, and what is logged; positions of weight 0 may hold nan."""
+    is_trained_M = weights_M > 0
+    divergence_M = jnp.where(is_trained_M, divergence_M, 0.0)
+    return jnp.sum(divergence_M * weights_M), {
+        "tokens": is_trained_M.sum().astype(jnp.float32),
+        "divergence_sum": divergence_M.sum(),
+        "entropy_sum": jnp.sum(entropy_M, where=is_trained_M),
+    }
+
+
+def top_k(hidden_ME, head_VE, *, k: int, temperature: float, chunk: int) -> TopK:
+    """The `k` likeliest tokens of each position, [M, A], in chunks."""
+
+    def run(axes, hidden_ME, head_VE, ids_V):
+        def block(_, hidden_CE):
+            all_CV = _log_softmax(hidden_CE, head_VE, temperature, axes)
+            logprobs_CA, places_CA = jax.lax.top_k(all_CV, min(k, len(ids_V)))
+            found = (logprobs_CA, ids_V[places_CA])
+            if axes.vocab:  # each device has candidates
+                found = jax.lax.all_gather(found, axes.vocab, axis=1, tiled=True)
+                logprobs_CA, places_CA = jax.lax.top_k(found[0], k)
+                ids_CA = jnp.take_along_axis(found[1], places_CA, axis=1)
+                found = (logprobs_CA, ids_CA)
+            return None, TopK(ids=found[1], logprobs=found[0])
+
+        _, found = jax.lax.scan(block, None, chunks(hidden_ME, chunk))
+        return unchunked(found, len(hidden_ME))
+
+    run = on_each_device(run, (ROWS, VOCAB, VOCAB), ROWS)
+    return run(hidden_ME, head_VE, jnp.arange(len(head_VE)))
+
+
+def top_k_divergence(terms_of: Callable, logprobs_MA, entropy_M, top: TopK, weights_M):
+    """A divergence over the teacher's `top` tokens, and all others as one more: never
+    more than that over the whole vocabulary. (loss, sums)."""
+    student = with_rest(logprobs_MA)
+    teacher = with_rest(top.logprobs)
+    return weighted(terms_of(student, teacher).sum(axis=-1), entropy_M, weights_M)
+
+
+def with_rest(logprobs_MA) -> jax.Array:
+    """[M, A + 1]: the log-probability of all other tokens together comes last."""
+    rest_M1 = 1.0 - jnp.exp(logprobs_MA).sum(axis=-1, keepdims=True)
+    rest_M1 = jnp.log(jnp.maximum(rest_M1, _LEAST_REST))
+    return jnp.concatenate([logprobs_MA, rest_M1], axis=-1)
+
+
+def distill_objective(
+    model: Transformer,
+    part: tuple[Batch, Transformer | None],
+    *,
+    terms_of: Callable,
+    vocabulary: str,
+    k: int,
+    temperature: float,
+    chunk: int,
+    remat: str,
+):
+    """A divergence from the teacher at every trained token: (loss, sums).
+
+    `part` is some packs and the teacher, which reads the very tokens that the student
+    does; None where `teacher_top` of the packs holds what a served one said. Where one
+    of two models of a tokenizer has more rows than the other, as padding, they are left
+    out.
+    """
+    batch, teacher = part
+    weights_M = batch.weights_KC.ravel()
+    hidden_MD = completion_hidden(model, batch, remat=remat)
+    head_VD = model.head_VD
+    if teacher is not None:
+        size = min(len(head_VD), len(teacher.head_VD))
+        head_VD, teacher_head_VE = head_VD[:size], teacher.head_VD[:size]
+        teacher_hidden_ME = jax.lax.stop_gradient(completion_hidden(teacher, batch))
+    if vocabulary == "top_k":
+        top = jax.tree.map(
+            lambda x: x.reshape(-1, x.shape[-1]), batch.teacher_top
+        ) or top_k(
+            teacher_hidden_ME, teacher_head_VE,
+            k=k, temperature=temperature, chunk=chunk,
+        )  # fmt: skip
+        numbers = token_logprobs(hidden_MD, head_VD, top.ids, temperature, chunk)
+        return top_k_divergence(terms_of, *numbers, top, weights_M)
+    compare = {
+        "dense": dense_divergence,
+        "chunked": functools.partial(chunked_divergence, chunk=chunk),
+    }[vocabulary]
+    return compare(
+        terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
+        temperature=temperature,
+    )  # fmt: skip
+
+
+def reverse_kl_policy_loss(logprobs, entropies, batch: Batch, **options):
+    """The reverse KL by policy gradient: `policy_loss` where each token's advantage is
+    log p_teacher - log p_student of it, the student as it was at collection."""
+    behavior = batch.behavior_logprobs_KC
+    if behavior is None:
+        behavior = jax.lax.stop_gradient(logprobs)
+    advantages = jnp.where(
+        batch.weights_KC > 0, batch.teacher_logprobs_KC - behavior, 0.0
+    )
+    batch = batch.replace(advantages_KC=advantages)
+    loss, sums = policy_loss(logprobs, entropies, batch, **options)
+    return loss, sums | {"divergence_sum": -advantages.sum()}

@@ -1,0 +1,103 @@
+"""A served teacher's probabilities of tokens that are already there."""
+
+import functools
+import zlib
+from collections.abc import Mapping, Sequence
+
+from ovd_jax.teacher.replies import Reply, Unavailable
+from ovd_jax.teacher.transport import Transport
+
+_PROBE = "Solve 12 * (3 + 4) = x.\nFirst, 3 + 4 = 7; then 12 * 7 = 84, so x = 84.\n"
+_ALIKE = 0.9  # of the probe's tokens: the others may be written in another way
+
+
+class ServedTokens:
+    """Log-probabilities of prompts, as vLLM's /completions gives them.
+
+    Teacher and student must share a vocabulary: it is their token ids that are sent.
+    Raises ValueError where they do not, or the server shows no such thing.
+    """
+
+    def __init__(self, transport: Transport, *, tokenizer, top: int):
+        self._transport = transport
+        self._top = top  # likeliest tokens a place
+        transport.run([transport.connect])
+        self._check_vocabulary(tokenizer)
+
+    def read(
+        self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[list[Mapping[int, float]]]:
+        """For each (prompt, completion) and each token of the completion, the
+        log-probabilities by token id: of that token and of the likeliest ones."""
+        jobs = [
+            functools.partial(self._read, order, prompt, completion)
+            for order, (prompt, completion) in enumerate(rows)
+        ]
+        with self._transport.accounting.waiting():
+            return self._transport.run(jobs)
+
+    def metrics(self) -> dict[str, float | None]:
+        """What was asked and waited for since the last call, named apart from what a
+        teacher's text cost."""
+        taken = self._transport.accounting.take()
+        return {
+            name.replace("teacher", "token_teacher"): x for name, x in taken.items()
+        }
+
+    async def _read(self, order, prompt, completion) -> list[Mapping[int, float]]:
+        tokens = [*map(int, prompt), *map(int, completion)]
+        body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
+
+        def check(reply: Reply) -> None:
+            check_prompt(reply, tokens, self._top)
+
+        reply = await self._transport.post(
+            "/completions", body, order=order, check=check,
+            home=zlib.crc32(repr(tuple(prompt)).encode()),
+        )  # fmt: skip
+        return [
+            {token: logprob for token, (logprob, _) in place.items()}
+            for place in reply.prompt_tokens[len(prompt) :]
+        ]
+
+    def _check_vocabulary(self, tokenizer) -> None:
+        tokens = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+        body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": 1}
+        ask = functools.partial(
+            self._transport.post, "/completions", body,
+            order=0, home=0, check=lambda reply: None,
+        )  # fmt: skip
+        (reply,) = self._transport.run([ask])
+        url = self._transport.endpoints[0].url
+        places = reply.prompt_tokens
+        if places is None:
+            raise ValueError(
+                f"The teacher at {url} shows no prompt_logprobs, which token-level "
+                "distillation needs; vLLM does."
+            )
+        alike = [
+            tokenizer.decode([token]).strip() == place[token][1].strip()
+            for token, place in zip(tokens[1:], places[1:], strict=False)
+            if token in place
+        ]
+        if sum(alike) < _ALIKE * (len(tokens) - 1):
+            raise ValueError(
+                f"The teacher at {url} has another vocabulary than the student: "
+                f"{sum(alike)} of {len(tokens) - 1} tokens of a text mean the same to "
+                "both. Token-level distillation needs one tokenizer; the methods ovd, "
+                "seq_kd and dpo_pairs do not."
+            )
+
+
+def check_prompt(reply: Reply, tokens: Sequence[int], top: int) -> None:
+    """Raises Unavailable unless there are `top` tokens, and the one that was sent, in
+    each place but the first."""
+    places = reply.prompt_tokens or ()
+    if len(places) != len(tokens):
+        raise Unavailable(f"it shows {len(places)} places of {len(tokens)} tokens")
+    for index, (token, place) in enumerate(zip(tokens[1:], places[1:], strict=True), 1):
+        if token not in place or len(place) < top:
+            raise Unavailable(
+                f"it shows {len(place)} tokens and not {top} with {token} in place "
+                f"{index}"
+            )

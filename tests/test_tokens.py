@@ -1,0 +1,121 @@
+"""A served teacher's probabilities of tokens, from a server that shows its prompt's."""
+
+import contextlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from fakes import TOKENIZER, encode
+
+from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.replies import Unavailable, parse
+from ovd_jax.teacher.tokens import ServedTokens, check_prompt
+from ovd_jax.teacher.transport import Transport
+
+
+def place(token: int, top: int, shift: int = 0) -> dict:
+    """Tokens 1, 2, ... by falling probability, and the one that was sent, last."""
+    shown = dict.fromkeys([*range(1, top + 1), token])
+    return {
+        str(id_): {
+            "logprob": -1.0 - rank,
+            "rank": rank + 1,
+            "decoded_token": TOKENIZER.decode([(id_ + shift) % len(TOKENIZER)]),
+        }
+        for rank, id_ in enumerate(shown)
+    }
+
+
+@contextlib.contextmanager
+def server(*, shift=0, shows=True, failures=0):
+    """`failures` requests are answered with a place too few."""
+    left = [failures]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def answer(self, body):
+            text = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_GET(self):
+            self.answer({"data": [{"id": "teacher", "root": "weights"}]})
+
+        def do_POST(self):
+            size = int(self.headers["Content-Length"])
+            body = json.loads(self.rfile.read(size))
+            top = body["prompt_logprobs"]
+            places = [None, *(place(t, top, shift) for t in body["prompt"][1:])]
+            if top > 1 and left[0]:
+                left[0] -= 1
+                places.pop()
+            choice = {"text": "", "finish_reason": "length"}
+            if shows:
+                choice["prompt_logprobs"] = places
+            self.answer({"model": "teacher", "choices": [choice]})
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}/v1"
+        finally:
+            http.shutdown()
+
+
+@contextlib.contextmanager
+def teacher(url: str):
+    transport = Transport(
+        [url], name="", key=None, timeout_s=5.0, retries=2, wait=False, most=4,
+        accounting=Accounting(),
+    )  # fmt: skip
+    try:
+        yield ServedTokens(transport, tokenizer=TOKENIZER, top=3)
+    finally:
+        transport.close()
+
+
+def test_each_token_of_a_completion_has_its_likeliest_ones():
+    prompt, completion = encode("3+4=\n"), encode("#### 7")
+    with server(failures=1) as url, teacher(url) as served:
+        first, second = served.read([(prompt, completion), (prompt, (2,))])
+        metrics = served.metrics()
+    assert len(first) == len(completion)
+    for token, found in zip(completion, first, strict=True):
+        shown = dict.fromkeys([1, 2, 3, token])
+        assert found == {id_: -1.0 - rank for rank, id_ in enumerate(shown)}
+    assert second == [{1: -1.0, 2: -2.0, 3: -3.0}]
+    assert metrics["token_teacher_retries"] == 1
+    assert metrics["seconds_token_teacher"] > 0
+
+
+def test_another_vocabulary_is_refused():
+    with server(shift=1) as url, pytest.raises(ValueError, match="another vocabulary"):
+        with teacher(url):
+            pass
+
+
+def test_a_server_that_shows_nothing_of_prompts_is_refused():
+    with server(shows=False) as url, pytest.raises(ValueError, match="vLLM does"):
+        with teacher(url):
+            pass
+
+
+def test_places_that_lack_the_token_are_of_no_use():
+    body = {"choices": [{"text": "", "prompt_logprobs": [None, place(9, 2)]}]}
+    reply = parse(body)
+    check_prompt(reply, [5, 9], 2)
+    with pytest.raises(Unavailable, match="3 tokens and not 2 with 7 in place 1"):
+        check_prompt(reply, [5, 7], 2)
+    with pytest.raises(Unavailable, match="shows 2 places of 3 tokens"):
+        check_prompt(reply, [5, 9, 9], 2)
+    bad = {"9": {"logprob": 0.5, "decoded_token": "x"}}
+    with pytest.raises(Unavailable, match=r"0\.5 is no log-probability"):
+        parse({"choices": [{"text": "", "prompt_logprobs": [None, bad]}]})
