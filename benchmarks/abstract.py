@@ -34,7 +34,8 @@ from ovd_jax.learning.sharding import ROWS, make_mesh, shardings, without_fsdp
 from ovd_jax.learning.update import Stepper, TrainState
 from ovd_jax.models.lora import Lora, adapt, trained
 from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
-from ovd_jax.sampling.decode import Decoder, decode, prefill, row_rngs, unstack
+from ovd_jax.sampling.decode import decode, prefill, row_rngs
+from ovd_jax.sampling.decoder import Decoder, unstack
 
 BYTES = {  # ours: of `memory_analysis()`; all of one device
     "arguments": "argument_size_in_bytes",
