@@ -18,8 +18,10 @@ setup(
     package_data={"ovd_jax": ["embedded/*/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "bm25s>=0.3",
         "flax>=0.12",
         "gguf>=0.17",
+        "httpx>=0.27",
         "jax>=0.10",
         "jinja2>=3.1",
         "math-verify[antlr4_13_2]>=0.8",
@@ -37,7 +39,16 @@ setup(
         "transformers>=4.50",
     ],
     extras_require={
+        "search": ["fastapi>=0.115", "uvicorn>=0.30"],
         "hub": ["datasets>=3.0", "huggingface_hub>=0.30"],
-        "test": ["datasets>=3.0", "psutil>=6", "pytest>=8", "ruff>=0.9", "torch>=2.4"],
+        "test": [
+            "datasets>=3.0",
+            "fastapi>=0.115",
+            "psutil>=6",
+            "pytest>=8",
+            "ruff>=0.9",
+            "torch>=2.4",
+            "uvicorn>=0.30",
+        ],
     },
 )

@@ -29,7 +29,10 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--run-dir", default="runs/quickstart_seeds")
     arguments = parser.parse_args()
-    runs = [run(seed, f"{arguments.run_dir}/{seed}") for seed in arguments.seeds]
+    runs = [
+        {"seed": seed} | run("quickstart", seed, f"{arguments.run_dir}/{seed}")
+        for seed in arguments.seeds
+    ]
     result = {
         "runs": runs,
         "smallest_gain": min(r["accuracy_after"] - r["accuracy_before"] for r in runs),
@@ -42,12 +45,13 @@ def main():
     print(json.dumps(result))
 
 
-def run(seed: int, run_dir: str) -> dict:
-    """One quickstart from nothing: its own summary, and the wall time around it."""
+def run(config: str, seed: int, run_dir: str, *more: str) -> dict:
+    """One run from nothing, with `more` flags: its own summary, and the wall time
+    around it."""
     shutil.rmtree(run_dir, ignore_errors=True)
     command = [
-        sys.executable, str(ROOT / "launch/train.py"), "--config=configs/quickstart.py",
-        f"--config.seed={seed}", f"--config.run_dir={run_dir}",
+        sys.executable, str(ROOT / "launch/train.py"), f"--config=configs/{config}.py",
+        f"--config.seed={seed}", f"--config.run_dir={run_dir}", *more,
     ]  # fmt: skip
     started = time.time()
     done = subprocess.run(
@@ -57,7 +61,7 @@ def run(seed: int, run_dir: str) -> dict:
     print(done.stdout, flush=True)
     summary = json.loads(done.stdout.splitlines()[-1])
     del summary["run_dir"]
-    return {"seed": seed, "wall_seconds": seconds} | summary
+    return {"wall_seconds": seconds} | summary
 
 
 if __name__ == "__main__":

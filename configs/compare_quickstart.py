@@ -19,6 +19,7 @@ def get_config():
         "OVD, threshold 7: threshold=7",
     )
     config.seeds = (0, 1)
+    config.zero_shot = True  # a first line: the model before training
     config.eval_base = "configs/quickstart.py"  # how each is evaluated
     config.eval_overrides = ()
     config.test_thresholds = (0,)  # testing thresholds; 0: the student alone

@@ -27,19 +27,26 @@ def get_config():
     )
 
     # Task
-    config.task = "arithmetic"  # arithmetic | math
+    config.task = "arithmetic"  # arithmetic | math | qa
     config.arithmetic = ConfigDict(
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
-    config.data = "openai/gsm8k:main"  # math: a JSONL path or a hub name[:config]
-    config.held_out_data = ""  # math: the same; empty: rows of `data` kept aside
-    config.prompt_template = "chat"  # math: chat | plain | qwen_boxed
+    config.data = "openai/gsm8k:main"  # math, qa: a JSONL path or hub name[:config]
+    config.held_out_data = ""  # the same; empty: rows of `data` kept aside
+    config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
+    config.qa = ConfigDict(
+        dict(
+            prompt="search",  # tasks/qa_prompts.py: direct | cot | rag | search | ...
+            reward="f1",  # f1 | em
+        )
+    )
     # How a solution is cut into steps: tasks/steps.py (arithmetic: always lines)
     config.step_rule = "lines"  # lines | blank_lines | sentences | step_n | tags
 
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.attention = "auto"  # auto: on TPUs a kernel of theirs | blocked
     config.lora = ConfigDict(  # rank 0: all weights are trained
         dict(
             rank=0,
@@ -55,6 +62,19 @@ def get_config():
     config.max_prompt_tokens = 64
     config.max_new_tokens = 64
     config.stop_strings = ()
+    config.turns = ConfigDict(  # qa: conversations with a search engine
+        dict(
+            searches=0,  # and corrections, at most, of a question; 0: no engine
+            total_tokens=2048,  # of all turns and what is read; a turn: max_new_tokens
+            observation_tokens=512,  # of what is read after a turn
+            correction=(  # what is read after a turn that did nothing valid
+                "That turn had neither a query between <search> and </search> nor an "
+                "answer between <answer> and </answer>. Try again."
+            ),
+            mask_void=False,  # trajectories with such turns are not trained on
+            refine=False,  # the student condenses what is found; in evaluation only
+        )
+    )
     config.min_prompts = 1  # fewer are padded to as many: fewer shapes to compile
 
     # Teacher
@@ -80,6 +100,33 @@ def get_config():
             on_failure="wait",  # wait | accept | drop | fail
             max_concurrency=128,  # requests out at one URL at a time, at most
             cache="",  # folder of demonstrations to use again; empty: none
+        )
+    )
+    # Who writes what takes a rejected one's place, where that is not the teacher itself
+    config.continuer = ConfigDict(dict(url="", model="", served_name=""))
+
+    # Search engine, for questions
+    config.search = ConfigDict(
+        dict(
+            backend="none",  # none | bm25 | http | simulated
+            topk=3,  # documents a query
+            max_chars=4000,  # of the documents in a prompt (qa.prompt=rag)
+            corpus="",  # bm25: JSONL of id, title, text; or world: the made-up one
+            index_dir="",  # bm25: of indices; empty: in the user's cache
+            url="",  # http: .../retrieve; simulated: .../v1, empty: in this process
+            cache="",  # folder of what was found, to use again; empty: none
+            timeout_s=60.0,  # of one request
+            retries=4,  # of one request, before `on_failure`
+            on_failure="wait",  # wait | empty | fail
+            # simulated: a model that makes documents up
+            model="quickstart",  # in this process: a folder, a hub name
+            served_name="",  # at the URL; empty: the first one it serves
+            api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
+            max_concurrency=128,  # requests out at one URL at a time, at most
+            prompt="chat",  # chat | plain | world: search/simulator_prompts.py
+            temperature=0.8,
+            max_new_tokens=600,
+            noise=(0.0, 0.5),  # share of useless documents, at the first and last step
         )
     )
 
@@ -150,6 +197,18 @@ def get_config():
     config.chunk = 1024  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.length_multiple = 16  # completions share stretches of such a length
+
+    # A run that is beyond one of these for `window` steps in a row is stopped
+    config.collapse = ConfigDict(
+        dict(
+            window=0,  # steps; 0: no run is
+            entropy=0.0,  # nats a token, at least; 0 here and below: no such bound
+            zero_spread=0.0,  # share of groups that teach nothing, at most
+            invalid_rate=0.0,  # share of turns that do nothing valid, at most
+            short=0.0,  # tokens of a completion, at least
+            truncated=0.0,  # share of completions that were cut, at most
+        )
+    )
 
     # Evaluation, logging and checkpoints
     config.evaluate = "student"  # student | teacher (as a judge): launch/evaluate.py

@@ -22,7 +22,7 @@ def get_config():
     config.run_dir = "runs/eval_math"
     config.task = "math"
     config.data = ""
-    config.prompt_template = "qwen_boxed"  # chat, for models that were made to chat
+    config.prompt_template = "chat"  # with a system line; plain: for other tokenizers
     config.max_new_tokens = 3072
     config.eval_sets = (*TABLE_4[:-1], "aime24@8", "gsm8k", "math500")
     config.averaged_sets = TABLE_4

@@ -19,16 +19,23 @@ def get_config():
             targets=("q", "k", "v", "o", "gate", "up", "down"),
         )
     )
-    config.data = ""  # JSONL path; empty: generated arithmetic examples
-    config.task = "arithmetic"  # where generated examples come from
+    config.data = ""  # JSONL path; empty: generated examples
+    config.task = "arithmetic"  # whose generated examples: arithmetic | world
     config.arithmetic = ConfigDict(
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
     config.judged_share = 0.0  # of generated examples: slips, and scores of the steps
+    config.world = ConfigDict(
+        dict(
+            simulated_share=0.0,  # of generated examples: documents for a query
+            hasty_share=0.0,  # of the rest: the first fact found is the answer
+        )
+    )
     config.num_steps = 1000
     config.batch_size = 32  # examples
     config.max_tokens = 128  # an example; a longer one is an error
     config.sort_window = 16  # batches drawn together and sorted by length
+    config.packed = False  # rows of `max_tokens` hold several examples each
     config.optimizer = ConfigDict(
         dict(
             learning_rate=1e-3,
@@ -43,6 +50,7 @@ def get_config():
     config.chunk = 4096  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.attention = "auto"  # auto: on TPUs a kernel of theirs | blocked
     config.log_every = 50  # steps
     config.checkpoint_every = 500  # steps; 0: never
     config.export_dtype = "bfloat16"

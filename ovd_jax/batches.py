@@ -21,6 +21,7 @@ def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dic
     Groups without spread are left out for others of further problems, as long as
     `config.refills` has it; a minibatch's worth is kept whatever they are.
     """
+    collector.begin(step)
     watch, teacher = Stopwatch(), collector.teacher
     levels = teacher.levels if teacher else 0
     found, flat = [], []  # (group, its advantages)
@@ -46,7 +47,8 @@ def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dic
             "teacher.on_failure to wait; the same command goes on from the checkpoint."
         )
     buffer = RolloutBuffer(groups, advantages, levels, tuple(skipped))
-    return buffer, watch.take() | (teacher.metrics() if teacher else {})
+    costs = collector.metrics(groups) | (teacher.metrics() if teacher else {})
+    return buffer, watch.take() | costs
 
 
 def collect_groups(

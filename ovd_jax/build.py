@@ -1,29 +1,40 @@
 """From a config to the parts that the drivers put together."""
 
+import dataclasses
 import functools
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer
 
+from ovd_jax import search
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
+from ovd_jax.models.attention import FORMS
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
+from ovd_jax.rollout.refine import Refiner
+from ovd_jax.rollout.turns import END_TAGS, Dialogue, TurnRules
 from ovd_jax.sampling.choice import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.search.simulated import LocalWriter, ServedWriter, Writer
+from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
 
@@ -31,11 +42,14 @@ from ovd_jax.teacher.transport import Transport
 def find_model(name: str, role: str) -> Path:
     """The Hugging Face folder of `name`.
 
-    That is `quickstart` (the embedded `role`, student or teacher), `smollm2` (what
+    That is `quickstart` (the embedded `role`, student or teacher), `world` (the same of
+    the made-up world: student or teacher), `smollm2` (what
     launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
     """
     if name == "quickstart":
         return embedded.FOLDER / role
+    if name == "world":
+        return embedded.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
             raise ValueError(
@@ -52,25 +66,40 @@ def find_model(name: str, role: str) -> Path:
     return hf.resolve(name)
 
 
-def load_model(folder: Path, config) -> Transformer:
+def load_model(folder: Path, config, *, master: bool = False) -> Transformer:
     """The model in `folder`, computing in `config.compute_dtype`, on the mesh; it is
-    never whole on one device."""
+    never whole on one device.
+
+    Its matrices are kept in that dtype too, which changes no result, unless it is to be
+    trained: a `master` copy is float32.
+    """
+    if config.attention not in FORMS:
+        raise ValueError(
+            f"attention {config.attention!r} is not one of {', '.join(FORMS)}."
+        )
     dtype = jnp.dtype(config.compute_dtype)
+    model = _read_model(folder, dtype, jnp.float32 if master else dtype)
+    model.attention = config.attention
+    return model
+
+
+def _read_model(folder: Path, dtype, matrices) -> Transformer:
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return hf.load(folder, dtype)
+        return hf.load(folder, dtype, matrices=matrices)
     architecture = hf.read_config(folder)
     check_heads(architecture.num_kv_heads, mesh)
     abstract = jax.eval_shape(
         lambda: Transformer(architecture, jax.random.key(0), dtype)
     )
-    return hf.load(folder, dtype, shardings(abstract, mesh))
+    return hf.load(folder, dtype, shardings(abstract, mesh), matrices=matrices)
 
 
 def load_student(folder: Path, config) -> Transformer:
     """The model to train, with the adapters that `config.lora` asks for."""
     lora = Lora(**config.lora)  # refuses what cannot be before weights are read
-    return adapt(load_model(folder, config), lora, jax.random.key(config.seed))
+    model = load_model(folder, config, master=not lora.rank)
+    return adapt(model, lora, jax.random.key(config.seed))
 
 
 def load_tokenizer(folder: Path):
@@ -109,9 +138,92 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
+def make_dialogue(
+    config, tokenizer, pool, *, training: bool, generate: Callable | None = None
+) -> Dialogue | None:
+    """Conversations with the engine in `pool`; None where there is none.
+
+    In `training` a simulated engine is shown the gold answers. `generate` is the
+    student's own, which `turns.refine` needs.
+    """
+    if pool is None:
+        return None
+    if config.turns.refine and generate is None:
+        raise ValueError("turns.refine is for evaluation; set it to False.")
+    names = [field.name for field in dataclasses.fields(TurnRules)]
+    chat = config.prompt_template == "chat"
+    return Dialogue(
+        pool,
+        rules=TurnRules(**{name: config.turns[name] for name in names}),
+        tokenizer=tokenizer,
+        with_golds=training and config.search.backend == "simulated",
+        refine=Refiner(generate, tokenizer, chat=chat) if config.turns.refine else None,
+    )
+
+
+def make_search(config, *, training: bool) -> search.Search:
+    """The engine of `config.search`; see the function of the same name there."""
+    make_writer = functools.partial(simulator, config)
+    return search.make_search(config, training=training, make_writer=make_writer)
+
+
+def simulator(config) -> Writer:
+    """The model that makes up documents, behind `config.search.url` or in this
+    process."""
+    options = config.search
+    chat = find_prompt(options.prompt).chat
+    if options.url:
+        return ServedWriter(
+            make_transport(options.url, options, name=options.served_name),
+            chat=chat,
+            temperature=options.temperature,
+            max_tokens=options.max_new_tokens,
+        )
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder)
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+    )
+    return LocalWriter(
+        functools.partial(sampler, load_model(folder, config)),
+        tokenizer,
+        chat=chat,
+        identity={
+            "model": fingerprint(folder),
+            "dtype": config.compute_dtype,
+            "temperature": options.temperature,
+            "max_tokens": options.max_new_tokens,
+        },
+    )
+
+
+def make_pool(config, *, training: bool):
+    """The engine of `config.search`, in threads of the first process, or in step with
+    all of them where it is a model in this process; None if nothing may search."""
+    if not config.turns.searches:
+        return None
+    backend = make_search(config, training=training)
+    if config.search.backend == "simulated" and not config.search.url:
+        return SearchBatch(backend)
+    return FromMain(SearchThreads(backend), "start", "take")
+
+
 def make_teacher(config, model: Transformer | None = None):
-    """The teacher behind `config.teacher.url`, or in this process if there is none;
-    `model`, then, is its model if that is loaded already."""
+    """The teacher of `config`, with the continuer that `config.continuer` may name;
+    `model` is the teacher's if it is in this process and loaded already."""
+    scorer = one_teacher(config, model)
+    if not (config.continuer.url or config.continuer.model):
+        return scorer
+    other = config.copy_and_resolve_references()
+    other.teacher.update(config.continuer)
+    return Roles(scorer, one_teacher(other))
+
+
+def one_teacher(config, model: Transformer | None = None):
+    """The model behind `config.teacher.url`, or in this process if there is none."""
     if config.teacher.url:  # of several processes the first one asks
         return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
     return local_teacher(config, model or teacher_model(config))
@@ -129,6 +241,7 @@ def served_teacher(config) -> OpenAITeacher:
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
         on_failure=options.on_failure,
+        stop=END_TAGS if config.turns.searches else (),
         cache=DiskCache(options.cache) if options.cache else None,
     )
 
@@ -150,7 +263,7 @@ def served_student(
 
 
 def make_transport(urls: str, options, *, name: str) -> Transport:
-    """Requests to the servers at `urls`; `options` are the knobs `teacher.*`."""
+    """Requests to the servers at `urls`; `options` are knobs such as `teacher.*`."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
         # Not shown: it may be the key itself, which must not get into any log.
         raise ValueError(
@@ -205,6 +318,7 @@ def local_teacher(config, model: Transformer) -> LocalTeacher:
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         min_prompts=options.min_prompts,
+        stop_strings=END_TAGS if config.turns.searches else (),
     )
     return LocalTeacher(
         generate=functools.partial(sampler, model),

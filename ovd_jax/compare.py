@@ -22,7 +22,8 @@ import numpy as np
 
 from ovd_jax import flags
 from ovd_jax.bars import plot_bars
-from ovd_jax.curves import STEP, plot_comparison, smooth
+from ovd_jax.curves import plot_comparison
+from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
@@ -33,6 +34,7 @@ class Run:
 
     label: str
     overrides: tuple[str, ...]  # knob=value
+    trained: bool = True  # False: the model that the others start from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,9 @@ def main(config):
     started = time.time()
     runs = [parse_run(text, config.overrides) for text in config.runs]
     cells = [cell(config, run, seed) for run in runs for seed in config.seeds]
+    if config.zero_shot:
+        runs = [Run("before training", tuple(config.overrides), trained=False), *runs]
+        cells = [cell(config, runs[0], config.seeds[0]), *cells]
     failed = []
     for index, each in enumerate(cells, 1):
         print(
@@ -70,7 +75,7 @@ def main(config):
     plot(config, rows, runs, done)
     result = {
         "rows": rows,
-        "failed": [f"{c.folder}/train.log" for c in failed],
+        "failed": [str(c.folder) for c in failed],
         "seconds": round(time.time() - started, 1),
     }
     path = Path(config.run_dir) / "comparison.json"
@@ -97,7 +102,7 @@ def parse_run(text: str, shared: Sequence[str]) -> Run:
 
 def cell(config, run: Run, seed: int) -> Cell:
     """The cell, in a folder that another config, or other knobs, do not share."""
-    content = repr((config.base, run.overrides)).encode()
+    content = repr((config.base, run.overrides, run.trained)).encode()
     digest = hashlib.blake2b(content, digest_size=4).hexdigest()
     name = re.sub(r"\W+", "-", run.label).strip("-").lower()[:40]
     folder = Path(config.run_dir) / f"{name}-{digest}" / f"seed{seed}"
@@ -123,12 +128,17 @@ def locked(folder: Path) -> Iterator[int]:
 
 def work(config, each: Cell, lock: int) -> bool:
     """Trains and evaluates one cell; whether all of it is there now."""
-    changes = [*each.run.overrides, f"seed={each.seed}", f"run_dir={each.folder}"]
-    if not step(config, each, "train", "train", config.base, changes, lock):
-        return False
+    model = each.folder
+    if each.run.trained:
+        changes = [*each.run.overrides, f"seed={each.seed}", f"run_dir={each.folder}"]
+        if not step(config, each, "train", "train", config.base, changes, lock):
+            return False
+    else:
+        chosen = [c for c in each.run.overrides if c.startswith("model=")]
+        model = chosen[-1][6:] if chosen else flags.load_file(config.base).model
     for threshold in config.test_thresholds:
         name = evaluation(threshold)
-        changes = [*config.eval_overrides, f"model={each.folder}"]
+        changes = [*config.eval_overrides, f"model={model}"]
         changes += [f"run_dir={each.folder / name}", f"test_threshold={threshold}"]
         if not step(config, each, name, "evaluate", config.eval_base, changes, lock):
             return False
@@ -148,18 +158,19 @@ def step(config, each: Cell, name, program, base, changes, lock: int) -> bool:
     if done.is_file() and json.loads(done.read_text())["command"] == command:
         return True
     log = each.folder / f"{name}.log"
-    with open(log, "ab") as file:
-        process = subprocess.run(
-            [sys.executable, *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
-            pass_fds=[lock], timeout=config.timeout_s,
-        )  # fmt: skip
-        file.write(process.stdout)
-    if process.returncode:
+    try:
+        with open(log, "ab") as file:
+            said = subprocess.run(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
+                pass_fds=[lock], timeout=config.timeout_s, check=True,
+            ).stdout  # fmt: skip
+            file.write(said)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         end = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-        print(f"{name} failed: {' | '.join(end)}", file=sys.stderr)
+        print(f"{log}: {' | '.join(end)} ({error})", file=sys.stderr)
         return False
-    summary = json.loads(process.stdout.splitlines()[-1])
+    summary = json.loads(said.splitlines()[-1])
     copy = done.with_suffix(".tmp")
     copy.write_text(json.dumps({"command": command, "summary": summary}) + "\n")
     copy.rename(done)
@@ -232,7 +243,9 @@ def plot(config, rows: Sequence[dict], runs: Sequence[Run], done: Sequence[Cell]
         "eval_accuracy": "Held-out accuracy",
     }.items():
         series = {
-            run.label: [curve(c, metric) for c in done if c.run == run] for run in runs
+            run.label: [curve(c, metric) for c in done if c.run == run]
+            for run in runs
+            if run.trained
         }
         series = {name: list(filter(None, of)) for name, of in series.items()}
         plot_comparison(

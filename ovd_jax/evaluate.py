@@ -1,21 +1,29 @@
 """Evaluation: the driver. Read it from `main` down; the parts are in evaluation/."""
 
+import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ovd_jax import audit, build, monitor
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
-from ovd_jax.evaluation.rejection import Rejecting
+from ovd_jax.evaluation.rejection import (
+    BlindCollector,
+    BlindSearchCollector,
+    Rejecting,
+    generator,
+)
 from ovd_jax.evaluation.report import report
 from ovd_jax.evaluation.sets import EvalSet, eval_sets
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.paths import cache_dir
 from ovd_jax.processes import FromMain, on_main, on_mesh
 from ovd_jax.progress import Progress
+from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.tasks import Task, make_task
 from ovd_jax.teacher.cache import DiskCache
+from ovd_jax.teacher.prompts import load_prompt
 
 
 @on_mesh
@@ -33,12 +41,17 @@ def main(config):
     student = Student(config)
     task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
     cache = open_cache(config)
+    make_pool = functools.cache(
+        functools.partial(build.make_pool, config, training=False)
+    )
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):
         results[eval_set.name] = evaluate(
             eval_set.problems,
             task=task,
-            solver=make_solver(config, task, student, temperature(config, eval_set)),
+            solver=make_solver(
+                config, task, student, temperature(config, eval_set), make_pool
+            ),
             tokenizer=student.tokenizer,
             samples=eval_set.samples,
             seed=config.seed,
@@ -55,7 +68,8 @@ def evaluation_task(config, tokenizer) -> Task:
     with config.unlocked():
         if config.eval_sets:
             config.data = config.held_out_data = ""
-    return make_task(config, tokenizer)
+    make_search = functools.partial(build.make_search, config, training=False)
+    return make_task(config, tokenizer, make_search)
 
 
 def temperature(config, eval_set: EvalSet) -> float:
@@ -140,12 +154,22 @@ class Student:
         return {"engine": "served", "model": name, "weights": weights}
 
 
-def make_solver(config, task: Task, student: Student, temperature: float) -> Solver:
-    """The student alone, or with a teacher beside it that rejects steps."""
+def make_solver(
+    config, task: Task, student: Student, temperature: float, make_pool: Callable
+) -> Solver:
+    """The student, alone or with a search engine, and with a teacher beside it that
+    rejects steps or without."""
     stream, identity = student.engine(task, temperature)
     shared = {"tokenizer": student.tokenizer, "rows": config.eval_rows}
+    collector = BlindCollector
+    if config.turns.searches:
+        dialogue = make_dialogue(config, student, stream, make_pool())
+        collector = functools.partial(BlindSearchCollector, dialogue=dialogue)
+        identity |= conversation_identity(config, make_pool())
     if not config.test_threshold:
         greedy = not temperature
+        if config.turns.searches:
+            stream = functools.partial(dialogue.generate, stream)
         return Direct(stream, identity=identity, greedy=greedy, **shared)
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -159,8 +183,27 @@ def make_solver(config, task: Task, student: Student, temperature: float) -> Sol
         max_replaced_steps=config.test_replaced_steps,
         max_new_tokens=config.max_new_tokens,
         identity=identity | rejection_identity(config, make_teacher),
+        make_collector=collector,
         **shared,
     )
+
+
+def make_dialogue(config, student: Student, stream, pool) -> Dialogue:
+    """Conversations of the student with an engine that sees nothing but queries."""
+    if config.engine:
+        raise ValueError(
+            "A student at config.engine cannot search; leave it empty, or set "
+            "turns.searches to 0."
+        )
+    generate = generator(stream)
+    return build.make_dialogue(
+        config, student.tokenizer, pool, training=False, generate=generate
+    )
+
+
+def conversation_identity(config, pool) -> Mapping:
+    """What else decides an attempt that searches."""
+    return {"turns": config.turns.to_dict(), "search": pool.identity}
 
 
 def rejection_identity(config, make_teacher) -> Mapping:
@@ -170,10 +213,12 @@ def rejection_identity(config, make_teacher) -> Mapping:
         teacher = make_teacher().name
     else:
         teacher = fingerprint(build.find_model(options.model, "teacher"))
-    names = ("prompt", "score_rule", "score_temperature", "temperature")
+    names = ("score_rule", "score_temperature", "temperature")
     return {
         "teacher": teacher,
+        "teacher_prompt": dataclasses.asdict(load_prompt(options.prompt)),
         "teacher_settings": {name: options[name] for name in names},
+        "step_rule": config.step_rule,
         "teacher_max_new_tokens": options.max_new_tokens,
         "threshold": config.test_threshold,
         "max_replaced_steps": config.test_replaced_steps,

@@ -1,8 +1,8 @@
 """Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
 
 What a user can get wrong ends in one line on stderr: exit code 2 for the command line
-or the config file, 1 for a ValueError of the program or a teacher that does not answer.
-`OVD_TRACEBACK=1` shows the rest.
+or the config file, 1 for a ValueError of the program, a teacher or search engine that
+does not answer, or a run that collapsed. `OVD_TRACEBACK=1` shows the rest.
 """
 
 import difflib
@@ -20,6 +20,8 @@ import absl.flags
 from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.run_dir import to_json
+from ovd_jax.search.base import SearchError
+from ovd_jax.stability import Collapsed
 from ovd_jax.teacher.base import TeacherError
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
@@ -59,7 +61,7 @@ def run(
         sys.exit(2)
     try:
         main(config, arguments) if takes_arguments else main(config)
-    except (ValueError, TeacherError) as error:
+    except (ValueError, SearchError, TeacherError, Collapsed) as error:
         if debug:
             raise
         print(f"error: {error} (OVD_TRACEBACK=1 shows where)", file=sys.stderr)
@@ -246,8 +248,11 @@ def save(config: ConfigDict, folder: str | Path) -> None:
     os.replace(copy, path)
 
 
-def load(folder: str | Path) -> ConfigDict:
-    """The locked config that `save` wrote; JSON's lists are the tuples they were."""
+def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
+    """The locked config that `save` wrote; JSON's lists are the tuples they were.
+
+    Knobs that did not exist when it was written are those of the file `default`.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} does not exist; is {folder} the directory of a run?")
@@ -257,7 +262,18 @@ def load(folder: str | Path) -> ConfigDict:
             return ConfigDict({name: restore(item) for name, item in value.items()})
         return tuple(map(restore, value)) if isinstance(value, list) else value
 
-    return restore(json.loads(path.read_text(encoding="utf-8"))).lock()
+    defaults = load_file(default).to_dict() if default else {}
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return restore(merged(defaults, saved)).lock()
+
+
+def merged(defaults: dict, given: dict) -> dict:
+    """`given`, with the knobs that it lacks from `defaults`, in all groups."""
+    result = defaults | given
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict):
+            result[name] = merged(defaults[name], value)
+    return result
 
 
 def summary(**values) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax import flags
-from ovd_jax.build import load_student, load_tokenizer
+from ovd_jax.build import find_model, load_student, load_tokenizer
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -19,13 +19,15 @@ from ovd_jax.learning.update import (
 )
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import Layout
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import merge
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.monitor import enable_compilation_cache
+from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.progress import Progress
-from ovd_jax.run_dir import RunDir
+from ovd_jax.run_dir import RunDir, check_origin
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
+from ovd_jax.tasks.world_examples import world_examples
 
 
 def main(config):
@@ -37,6 +39,9 @@ def main(config):
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
     state = TrainState.create(model, tx)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
+    if source is not None:
+        origin = {"model": config.model, "fingerprint": fingerprint(source)}
+        check_origin(config.run_dir, origin, resumed=checkpoints.exist)
     state = checkpoints.restore_latest(state)
     start = int(state.step)
     flags.save(config, config.run_dir)
@@ -44,6 +49,7 @@ def main(config):
         imitation_objective, chunk=config.chunk, remat=config.remat
     )
     step_fn = Stepper(objective, tx)
+    monitor = Monitor()
     metrics, tokens = {}, 0
     with (
         RunDir(config.run_dir, start) as run,
@@ -56,7 +62,7 @@ def main(config):
             if step % config.log_every == 0 or step + 1 == config.num_steps:
                 rate = tokens / (time.time() - started)
                 metrics = jax.device_get(metrics) | {"tokens_per_s": rate}
-                run.log(step, metrics)
+                run.log(step, metrics | monitor.take())
                 bar.update(step, metrics)
             checkpoints.save(state)
     checkpoints.close()
@@ -77,17 +83,21 @@ def starting_model(config):
                 f"config.model={config.model} starts from nothing, which adapters "
                 "cannot make up for; set config.lora.rank=0, or name a trained model."
             )
-        tokenizer = embedded.arithmetic_tokenizer()
+        tokenizer = embedded.TOKENIZERS[config.task]()
         shape = embedded.SIZES[config.model](len(tokenizer))
         return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
-    folder = hf.resolve(config.model)
+    folder = find_model(config.model, "student")
     return load_student(folder, config), load_tokenizer(folder), folder
 
 
 def example_source(config):
-    """`(step, count) -> examples`, from the arithmetic generator or a JSONL file."""
+    """`(step, count) -> examples`, from a JSONL file or the task's generator."""
     if config.data:
         return file_examples(config.data, seed=config.seed)
+    if config.task == "world":
+        return world_examples(
+            seed=config.seed, judged_share=config.judged_share, **config.world
+        )
     return arithmetic_examples(make_task(config), judged_share=config.judged_share)
 
 
@@ -96,8 +106,15 @@ def make_batch(config, tokenizer, examples, step):
     the weights sum to 1.
 
     `sort_window` batches are drawn together, sorted by length and dealt out in a random
-    order: padding is small, and the batch is still a function of seed and step.
+    order: padding is small, and the batch is still a function of seed and step. The
+    examples of `packed` batches are taken as they come and share rows.
     """
+    if config.packed:
+        drawn = examples(step, config.batch_size)
+        encoded = [encode(tokenizer, example) for example in drawn]
+        return pad_rows(
+            packed(encoded, config.max_tokens), config.max_tokens, full=True
+        )
     window, offset = divmod(step, config.sort_window)
     drawn = examples(window, config.batch_size * config.sort_window)
     encoded = sorted((encode(tokenizer, example) for example in drawn), key=len)
@@ -133,19 +150,45 @@ def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
     return rows
 
 
-def pad_rows(rows, max_tokens: int):
-    """Rows right-padded to a multiple of 16; one over `max_tokens` is refused."""
+def packed(encoded, max_tokens: int):
+    """Rows of several examples each, which do not see one another: the longest first,
+    each in the first row with room. An example with branches has a row of its own."""
+    rows, segments = [], []
+    for example in sorted(encoded, key=len, reverse=True):
+        branched = any(segment > 1 for _, _, _, segment, _ in example)
+        room = (
+            i for i, row in enumerate(rows) if len(row) + len(example) <= max_tokens
+        )
+        place = None if branched else next((i for i in room if segments[i]), None)
+        if place is None:
+            rows.append(list(example))
+            segments.append(0 if branched else 1)
+        else:
+            segments[place] += 1
+            rows[place] += [
+                # Nothing foretells the first token: another example is before it.
+                (token, weight if position else 0.0, position, segments[place], 0)
+                for token, weight, position, _, _ in example
+            ]
+    return rows
+
+
+def pad_rows(rows, max_tokens: int, *, full: bool = False):
+    """Rows right-padded to a multiple of 16, or if `full` to `max_tokens`; one over
+    `max_tokens` is refused."""
     longest = max(map(len, rows))
     if longest > max_tokens:
         raise ValueError(
             f"An example has {longest} tokens, over config.max_tokens={max_tokens}; "
             "raise it or shorten the data."
         )
-    shape = (len(rows), -(-longest // 16) * 16)
+    shape = (len(rows), max_tokens if full else -(-longest // 16) * 16)
     tokens, positions, segments, prefix = (np.zeros(shape, np.int32) for _ in range(4))
     weights = np.zeros(shape, np.float32)
     for index, row in enumerate(rows):
         columns = (tokens, weights, positions, segments, prefix)
         for array, column in zip(columns, zip(*row, strict=True), strict=True):
             array[index, : len(row)] = column
-    return tokens, weights / weights.sum(), Layout(positions, segments, prefix)
+    stretch = None if prefix.any() else shape[1]  # without branches, plain causality
+    layout = Layout(positions, segments, prefix, stretch=stretch)
+    return tokens, weights / weights.sum(), layout

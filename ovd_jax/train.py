@@ -14,19 +14,23 @@ from ovd_jax.ahead import check as check_ahead
 from ovd_jax.batches import collect, to_batch
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
-from ovd_jax.evaluation.measures import accuracy
+from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.methods import is_served, method_of, rules
 from ovd_jax.models import hf
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
-from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
+from ovd_jax.processes import FromMain, check_same, on_main, on_mesh, tell
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.collect import Collector
-from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.rollout.search_collect import SearchCollector, solve
+from ovd_jax.rollout.turns import Dialogue
+from ovd_jax.run_dir import RunDir, check_origin, read_metrics
 from ovd_jax.seeds import derive
+from ovd_jax.stability import Collapsed, Watch
 from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest
 from ovd_jax.teacher.prompts import load_prompt
@@ -46,8 +50,11 @@ def main(config):
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
     sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
-    collector = Collector(
-        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config),
+    pool = build.make_pool(config, training=True)
+    dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
+    collector = make_collector(
+        config, dialogue(training=True),
+        task=task, teacher=teacher, tokenizer=tokenizer,
         wording=load_prompt(config.teacher.prompt),
     )  # fmt: skip
     ahead = Ahead(
@@ -59,6 +66,8 @@ def main(config):
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))
+    origin = {"model": config.model, "fingerprint": fingerprint(folder)}
+    tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     if config.reference_every:
         state = state.refreshed()
     state = checkpoints.restore_latest(state)
@@ -71,18 +80,20 @@ def main(config):
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
     on_main(flags.save, config, config.run_dir)
 
-    def held_out_accuracy(model):
-        return measure(config, folder, tokenizer, task, model)
+    def held_out(model):
+        return measure(config, folder, tokenizer, task, model, dialogue(training=False))
 
-    monitor = Monitor()
+    monitor, watch = Monitor(), Watch.of(config.collapse)
     with run, on_main(Progress, config.num_steps, start) as bar:
         for step in range(start, config.num_steps):
             row = {}
             if step == 0 or (config.eval_every and step % config.eval_every == 0):
                 with monitor.time("evaluate"):
-                    row["eval_accuracy"] = held_out_accuracy(state.model)
+                    row |= held_out(state.model)
             if step == 0 and teacher:
-                row["teacher_accuracy"] = teacher_accuracy(config, teacher, task)
+                row["teacher_accuracy"] = teacher_accuracy(
+                    config, teacher, task, dialogue(training=False)
+                )
             with monitor.time("collect"):
                 (buffer, costs), taken = ahead.take(state.model, step)
                 if step + 1 < config.num_steps:
@@ -104,8 +115,8 @@ def main(config):
             if checkpoints.due(state, unit=learner.steps_a_batch):
                 ahead.save()
             checkpoints.save(state, unit=learner.steps_a_batch)
-        final = held_out_accuracy(state.model)
-        run.log(config.num_steps, {"eval_accuracy": final})
+            stop_if_collapsed(watch, row, checkpoints, state)
+        run.log(config.num_steps, held_out(state.model))
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
@@ -122,6 +133,23 @@ def make_teachers(config, tokenizer):
     model = None if is_served(tokens) else tokens
     teacher = build.make_teacher(config, model) if method.asks(config) else None
     return teacher, tokens
+
+
+def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
+    """The collector of `config`; with a `dialogue`, of conversations."""
+    if dialogue is None:
+        return Collector(rules=rules(config), **parts)
+    return SearchCollector(dialogue=dialogue, rules=rules(config), **parts)
+
+
+def stop_if_collapsed(watch: Watch, row, checkpoints, state) -> None:
+    """Raises Collapsed, where the run has, once its state is saved."""
+    try:
+        watch.check(row)
+    except Collapsed:
+        checkpoints.save(state, force=True)
+        checkpoints.close()
+        raise
 
 
 def make_optimizer(config):
@@ -155,20 +183,30 @@ def make_learner(config, tx, fields: dict) -> Learner:
         minibatches=config.minibatches,
         epochs=config.epochs,
         aggregation=config.aggregation,
-        max_tokens=config.max_new_tokens,
+        max_tokens=longest(config),
         chunk=config.chunk,
         remat=config.remat,
         **fields,
     )
 
 
-def measure(config, folder, tokenizer, task, model) -> float:
-    """Held-out accuracy of the student."""
+def longest(config) -> int:
+    """The most tokens of a trajectory."""
+    turns = config.turns
+    return turns.total_tokens if turns.searches else config.max_new_tokens
+
+
+def measure(config, folder, tokenizer, task, model, dialogue=None) -> dict[str, float]:
+    """The student's held-out accuracy, and the task's own metrics of its answers, all
+    named "eval_..."."""
     sampler = build.student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
     )
+    generate = functools.partial(sampler.stream, model)
+    if dialogue is not None:
+        generate = functools.partial(dialogue.generate, generate)
     solver = Direct(
-        functools.partial(sampler.stream, model),
+        generate,
         tokenizer=tokenizer,
         rows=config.eval_rows,
         identity={},
@@ -182,14 +220,19 @@ def measure(config, folder, tokenizer, task, model) -> float:
         samples=config.eval_samples,
         seed=config.seed,
     )
-    return accuracy(results)
+    row = {"accuracy": accuracy(results)} | grade_metrics(results)
+    return {f"eval_{name}": value for name, value in row.items()}
 
 
-def teacher_accuracy(config, teacher, task) -> float:
+def teacher_accuracy(config, teacher, task, dialogue=None) -> float:
     """Held-out accuracy of the teacher's demonstrations, as the student gets them."""
     problems = task.held_out(config.eval_problems)
-    requests = [DemonstrationRequest(problem.asked, "") for problem in problems]
-    texts = teacher.demonstrate(requests, seed=derive(config.seed, "teacher accuracy"))
+    seed = derive(config.seed, "teacher accuracy")
+    if dialogue is not None:
+        texts = solve(teacher, dialogue, problems, seed=seed)
+    else:
+        requests = [DemonstrationRequest(problem.asked, "") for problem in problems]
+        texts = teacher.demonstrate(requests, seed=seed)
     return float(np.mean(task.rewards(list(problems), [text or "" for text in texts])))
 
 

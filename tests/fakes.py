@@ -65,6 +65,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
+    observed: tuple[bool, ...] = ()
 
 
 class FakeStudent:

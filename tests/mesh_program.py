@@ -12,6 +12,7 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from functools import partial
 
 import jax
@@ -126,6 +127,7 @@ def sample() -> dict:
         min_rows=2, top_p=0.95,
     )  # fmt: skip
     completions = sampler(model, PROMPTS, seed=5, samples=3)
+    completions += sampler(model, PROMPTS, seed=6, samples=3, environment=Reading())
     labels = ((1,), (1, 0), (2,))
     texts = [(*prompt, token) for prompt in PROMPTS for token in range(5)]
     found = {"labels": label_probabilities(model, texts, labels, rows=4)}
@@ -134,6 +136,20 @@ def sample() -> dict:
             found[f"tokens/{p}/{g}"] = np.array(completion.tokens)
             found[f"logprobs/{p}/{g}"] = np.array(completion.logprobs)
     return found
+
+
+class Reading:
+    """After each of its first two turns a row reads as many tokens as it has turns."""
+
+    def __init__(self):
+        self.turns = Counter()
+
+    def ended(self, turns):
+        self.turns.update(row for row, _, _ in turns)
+        return [self.turns[row] < 3 for row, _, _ in turns]
+
+    def observations(self, rows):
+        return [(5, 6)[: self.turns[row]] for row in rows]
 
 
 def loss() -> dict:

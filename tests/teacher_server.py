@@ -302,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
         teacher = self.teacher
         known = {
             "model", "messages", "prompt", "max_tokens", "temperature", "seed",
-            "logprobs", "top_logprobs",
+            "logprobs", "top_logprobs", "top_p", "stop",
         }  # fmt: skip
         if teacher.key and self.headers["Authorization"] != f"Bearer {teacher.key}":
             return 401, f"wrong key: {self.headers['Authorization']}"

@@ -142,3 +142,12 @@ def test_the_report_is_written_and_printed(tmp_path, capsys):
     assert written["recommended_threshold"] == summary["recommended_threshold"] == 3
     assert len((tmp_path / "steps.jsonl").read_text().splitlines()) == 9
     assert (tmp_path / "audit.png").stat().st_size > 1000
+
+
+def test_a_judge_that_guesses_is_said_to_be_none(tmp_path, caplog):
+    config = flags.load_file("configs/teacher_audit.py")
+    with config.unlocked():
+        config.run_dir = str(tmp_path)
+    rows = [judged(-1, 5, 5), judged(1, 5, 5)]
+    audit.report(config, rows, audit.measures(rows, 10), 1.0)
+    assert "no threshold makes it a judge" in caplog.text

@@ -27,6 +27,7 @@ def tiny(folder, **changes) -> ConfigDict:
         config.overrides = TINY
         config.runs = ("RLVR: threshold=0", "threshold=5")
         config.seeds = (0,)
+        config.zero_shot = False
         config.eval_overrides = ("eval_problems=8", "eval_cache=none")
         config.update(changes)
     return config
@@ -38,7 +39,7 @@ def test_a_run_is_a_label_and_knobs():
     assert run.overrides == ("num_steps=2", "threshold=5", "lora.rank=4")
     assert compare.parse_run("method=grpo", ()).label == "method=grpo"
     assert compare.parse_run("", ()).label == "base"
-    with pytest.raises(ValueError, match="'seven'"):
+    with pytest.raises(ValueError, match="has 'threshold'"):
         compare.parse_run("OVD: threshold seven", ())
 
 
@@ -94,17 +95,18 @@ def test_bars_are_drawn_where_a_set_is_missing(tmp_path):
 
 @pytest.mark.slow
 def test_two_cells_are_trained_once_and_evaluated(tmp_path, capsys):
-    config = tiny(tmp_path, test_thresholds=(0, 5))
+    config = tiny(tmp_path, test_thresholds=(0, 5), zero_shot=True)
     compare.main(config)
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [(r["run"], r["test_threshold"]) for r in first["rows"]] == [
-        ("RLVR", 0), ("RLVR", 5), ("threshold=5", 0), ("threshold=5", 5)
+        ("before training", 0), ("before training", 5), ("RLVR", 0), ("RLVR", 5),
+        ("threshold=5", 0), ("threshold=5", 5),
     ]  # fmt: skip
     assert first["failed"] == []
     for name in ("sets.png", "reward_before.png", "eval_accuracy.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.log")}
-    assert len(times) == 6
+    assert len(times) == 8
     compare.main(config)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.log")} == times
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -120,7 +122,7 @@ def test_a_cell_that_fails_is_named_and_the_others_are_done(tmp_path, capsys):
     result = json.loads(captured.out.splitlines()[-1])
     assert [r["run"] for r in result["rows"]] == ["good"]
     assert "threshold=x" in captured.err
-    assert Path(result["failed"][0]).is_file()
+    assert (Path(result["failed"][0]) / "train.log").is_file()
 
 
 @pytest.mark.slow

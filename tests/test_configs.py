@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from fakes import group, kept, trajectory
 
-from ovd_jax import flags
+from ovd_jax import flags, train
 from ovd_jax.batches import to_batch
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.update import (
@@ -27,7 +27,10 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.buffer import RolloutBuffer
 
 CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
-OTHER = {"sft", "quickstart_student", "quickstart_teacher", "export"}
+OTHER = {
+    "sft", "quickstart_student", "quickstart_teacher", "export", "serve_search",
+    "simulator_data", "simulator_sft",
+}  # fmt: skip
 TRAINING = [p.stem for p in CONFIGS if p.stem not in OTHER | {"__init__"}]
 NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -38,9 +41,8 @@ def load(name: str):
 
 def longest_batch(config):
     """Two groups of the longest trajectories that `config` allows."""
-    completions = [
-        kept(trajectory(config.max_new_tokens), 0.0) for _ in range(config.samples)
-    ]
+    longest = kept(trajectory(train.longest(config)), 0.0)
+    completions = [longest] * config.samples
     groups = [group(*completions, prompt=range(config.max_prompt_tokens))] * 2
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * config.samples] * 2, levels=10)
     return to_batch(config, buffer)
@@ -118,3 +120,31 @@ def test_the_example_configs_train_on_the_papers_problems(name, count):
 
     problems = load_problems(load(f"math_{name}").data, "train")
     assert [p.answer for p in problems] == ["124", r"\frac{2\sqrt{462}}{5}"][:count]
+
+
+def test_the_search_config_is_that_of_the_papers_appendix():
+    config = load("webqa")
+    assert (config.num_steps, config.problems_per_step, config.samples) == (203, 64, 5)
+    assert (config.model, config.threshold) == ("Qwen/Qwen2.5-3B", 7)
+    assert (config.optimizer.learning_rate, config.kl_coef) == (1e-6, 0.001)
+    assert config.optimizer.warmup_steps == round(0.95 * config.num_steps)
+    assert config.problems_per_step // config.minibatches == 32
+    assert (config.max_new_tokens, config.turns.searches) == (500, 5)
+    assert config.qa.reward == "f1"
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "reward", "searches"),
+    [
+        ("zerosearch", "simulated", "f1", 5),
+        ("search_r1", "http", "em", 2),
+        ("r1", "none", "em", 0),
+    ],
+)
+def test_the_trained_baselines_of_table_3_reject_nothing(
+    name, engine, reward, searches
+):
+    config = load(f"webqa_{name}")
+    assert (config.threshold, config.search.backend) == (0, engine)
+    assert (config.qa.reward, config.turns.searches) == (reward, searches)
+    assert rules(config).granularity == "none"

@@ -123,14 +123,19 @@ def test_groups_and_advantages_must_match():
 
 
 def random_groups():
-    """Completions of all lengths, most of them shorter than the longest."""
+    """Completions of all lengths, most of them shorter than the longest; in the middle
+    of some, something was read, and one is not trained on."""
     rng = np.random.default_rng(0)
 
     def draw(count):
         return tuple(rng.integers(1, 26, count).tolist())
 
     def rollout(size):
-        return kept(dataclasses.replace(trajectory(size), tokens=draw(size)), 0.0)
+        observed = tuple(1 < t < size - 2 for t in range(size))
+        made = dataclasses.replace(
+            trajectory(size), tokens=draw(size), observed=observed, trained=size != 7
+        )
+        return kept(made, 0.0)
 
     sizes = [(3, [5, 2, 9, 1]), (7, [3, 3, 3]), (1, [12, 7, 1, 2, 4])]
     groups = [group(*map(rollout, s), prompt=draw(p)) for p, s in sizes]
@@ -145,7 +150,11 @@ def separate_rows(model, groups, advantages):
             start, tokens = len(group_.prompt_tokens), rollout.final.tokens
             row_1T = jnp.array([group_.prompt_tokens + tokens])
             all_TV = jax.nn.log_softmax(model(row_1T)[0, start - 1 : -1])
-            picked_T = all_TV[jnp.arange(len(tokens)), jnp.array(tokens)]
+            counts_T = np.flatnonzero(rollout.final.counts)
+            if not counts_T.size:
+                continue
+            all_TV = all_TV[counts_T]
+            picked_T = all_TV[jnp.arange(len(counts_T)), jnp.array(tokens)[counts_T]]
             entropy = -(jnp.exp(all_TV) * all_TV).sum(-1).mean()
             ratio_T = jnp.exp(picked_T - jax.lax.stop_gradient(picked_T))
             losses.append(-advantage * ratio_T.mean() - 0.1 * entropy)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling import sampler
+from ovd_jax.sampling import run
 from ovd_jax.sampling.draw import choose
-from ovd_jax.sampling.sampler import Sampler, compact
+from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.sampling.shapes import compact
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
 NEW_TOKENS = 20  # more than the sampler decodes between two looks for stop strings
@@ -225,16 +226,16 @@ def test_rows_that_leave_and_room_that_grows_change_no_sample(
     that begins with 4 tokens."""
     options = dict(samples=4, max_new_tokens=40, stop_ids=(1, 12))
     expected = sample(model, **options, min_rows=64)
-    monkeypatch.setattr(sampler, "_LOOK_EVERY", 3)
-    monkeypatch.setattr(sampler, "_MIN_SLOTS", 4)
+    monkeypatch.setattr(run, "_LOOK_EVERY", 3)
+    monkeypatch.setattr(run, "_MIN_SLOTS", 4)
     grids = []
-    original = sampler.regroup
+    original = run.regroup
 
     def regroup(state, cells_PG, *, slots):
         grids.append((*cells_PG.shape, slots))
         return original(state, cells_PG, slots=slots)
 
-    monkeypatch.setattr(sampler, "regroup", regroup)
+    monkeypatch.setattr(run, "regroup", regroup)
     assert_same_samples(sample(model, **options, min_rows=min_rows), expected)
     lengths = {len(tokens) for tokens in tokens_of(expected)}
     assert len(lengths) > 4
@@ -272,15 +273,15 @@ def test_the_grid_of_what_is_left(is_open, stay, alive):
 
 
 def test_completions_are_handed_over_while_others_are_sampled(model, monkeypatch):
-    monkeypatch.setattr(sampler, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(run, "_LOOK_EVERY", 2)
     calls = []
-    original = sampler.decode
+    original = run.decode
 
     def decode(*arrays, **options):
         calls.append(int(arrays[3]))
         return original(*arrays, **options)
 
-    monkeypatch.setattr(sampler, "decode", decode)
+    monkeypatch.setattr(run, "decode", decode)
     limits = (9, 2, 5)
     make = functools.partial(
         Sampler, tokenizer=None, stop_ids=(), max_new_tokens=NEW_TOKENS

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ovd_jax.evaluation.attempts import Evaluated
+from ovd_jax.rollout.search_metrics import by_source
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -15,6 +16,19 @@ LEVEL = 0.95
 def accuracy(results: Sequence[Evaluated]) -> float:
     """Mean reward over all attempts (avg@k)."""
     return statistics.fmean(statistics.fmean(r.rewards) for r in results)
+
+
+def grade_metrics(results: Sequence[Evaluated]) -> dict[str, float]:
+    """Means over all attempts of what the task measures in each; where the problems are
+    of several sources, also those of each, as in "em/nq"."""
+    found = [
+        (result.problem.source, grade.metrics)
+        for result in results
+        for grade in result.grades
+    ]
+    names = list(found[0][1]) if found else []
+    means = {n: statistics.fmean(values[n] for _, values in found) for n in names}
+    return means | by_source(found, names)
 
 
 def pass_at(k: int, rewards: Sequence[float]) -> float:

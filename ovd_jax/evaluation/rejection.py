@@ -12,10 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ovd_jax.evaluation.attempts import Ask, Attempt, Stream
 from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.search_collect import SearchCollector
 from ovd_jax.rollout.trajectory import Group
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Task
-from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest, Teacher
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Place,
+    Score,
+    ScoreRequest,
+    Teacher,
+)
 
 
 class Rejecting:
@@ -38,8 +45,10 @@ class Rejecting:
         max_new_tokens: int,
         rows: int,
         identity: Mapping,
+        make_collector: Callable[..., Collector] | None = None,
     ):
         self.identity = identity
+        self._make_collector = make_collector or BlindCollector
         self._stream = stream
         self._task = task
         self._make_teacher = make_teacher
@@ -56,7 +65,9 @@ class Rejecting:
             replacement="step",
             demonstration_tries=1,
             max_replaced_steps=max_replaced_steps,
+            feedback="none",
             credit="trajectory",
+            only_correct=True,
         )
 
     def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
@@ -64,7 +75,7 @@ class Rejecting:
         for places in batches_of_distinct_prompts(asks, self._rows):
             part = [asks[place] for place in places]
             remembering = Remembering(self._make_teacher())
-            collector = BlindCollector(
+            collector = self._make_collector(
                 task=self._task,
                 teacher=remembering,
                 tokenizer=self._tokenizer,
@@ -87,12 +98,20 @@ class Rejecting:
         return {name: (spent.get(name) or 0) / attempts for name in names}
 
 
-class BlindCollector(Collector):
-    """A collector that rewards nothing: at test time no answer is known."""
+class Blind:
+    """What makes a collector reward nothing: at test time no answer is known."""
 
     def rewards(self, problems, trajectories) -> list[float]:
         """Zeros."""
         return [0.0] * len(trajectories)
+
+
+class BlindCollector(Blind, Collector):
+    """Of solutions."""
+
+
+class BlindSearchCollector(Blind, SearchCollector):
+    """Of conversations."""
 
 
 class Remembering:
@@ -106,10 +125,18 @@ class Remembering:
         self._scored = Counter()
         self._demonstrated = Counter()
 
-    def score(self, requests: Sequence[ScoreRequest], *, seed: int):
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place],
+    ) -> list[Score | None]:
         """As the teacher, who sees only what is new."""
-        new = [r for r in dict.fromkeys(requests) if r not in self._scores]
-        found = self._teacher.score(new, seed=seed) if new else []
+        at = dict(zip(requests, places, strict=True))
+        new = [request for request in at if request not in self._scores]
+        new_places = [at[request] for request in new]
+        found = self._teacher.score(new, seed=seed, places=new_places) if new else []
         self._scores |= dict(zip(new, found, strict=True))
         self._scored.update(request.question for request in new)
         return [self._scores[request] for request in requests]
@@ -145,19 +172,20 @@ def attempt(group: Group, facts: Mapping[str, float]) -> Attempt:
 
 def without_gold(problem):
     """The problem as it is known at test time."""
-    return dataclasses.replace(problem, answer="", solution="")
+    return dataclasses.replace(problem, answer="", answers=(), solution="")
 
 
 def generator(stream: Stream) -> Callable:
     """`generate` of a collector, from `stream`: a draw is a function of the call's seed
-    and of the prompt, not of what is sampled beside it."""
+    and of the prompt, not of what is sampled beside it or of the `draws` asked for."""
 
-    def generate(prompts, *, seed: int, samples: int = 1, limits=None):
+    def generate(prompts, *, seed: int, samples=1, limits=None, draws=None, **more):
         draws = [
             [derive(seed, digest(prompt), sample) for sample in range(samples)]
             for prompt in prompts
         ]
-        rows = stream(prompts, seed=0, samples=samples, limits=limits, draws=draws)
+        asked = {"samples": samples, "limits": limits, "draws": draws, **more}
+        rows = stream(prompts, seed=0, **asked)
         found = [completion for _, completion in sorted(rows, key=lambda pair: pair[0])]
         return [found[i : i + samples] for i in range(0, len(found), samples)]
 

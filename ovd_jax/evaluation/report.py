@@ -143,7 +143,7 @@ def print_table(config, whole: Mapping) -> None:
     cost = shown_cost if rejecting else lambda of: []
     columns = ["set", "problems", "k", "avg@k", "95 % interval", "pass@k"]
     columns += ["no answer", "cut", "tokens", *metrics]
-    columns += ["teacher's tokens", "teacher's share", "requests"] * rejecting
+    columns += ["teacher's", "share", "requests", "read", "written"] * rejecting
     rows = [
         [name, of["problems"], of["samples"], *shown_measures(of)]
         + [f"{of['no_answer_share']:.1%}", f"{of['cut_share']:.1%}", of["tokens"]]
@@ -182,8 +182,10 @@ def shown_interval(of: Mapping) -> str:
 
 
 def shown_cost(of: Mapping) -> list:
-    """What the teacher wrote, and how often it was asked."""
+    """Tokens of the teacher's in the solutions and their share, how often it was asked,
+    and what it read and wrote for it, as far as its server tells."""
     facts = of["facts"]
     taught = facts["tokens_from_teacher"]
     asked = facts["teacher_scores"] + facts["teacher_demonstrations"]
-    return [taught, f"{taught / max(of['tokens'], 1):.1%}", asked]
+    tokens = [round(facts[f"teacher_tokens_{way}"]) or None for way in ("in", "out")]
+    return [taught, f"{taught / max(of['tokens'], 1):.1%}", asked, *tokens]

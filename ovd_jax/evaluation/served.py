@@ -142,7 +142,8 @@ class ServedStudent:
         raise TeacherError(f"The server completes no text: {refused}")
 
     def _completion(self, reply: Reply) -> Completion:
-        tokens = self._tokenizer(reply.text, add_special_tokens=False)["input_ids"]
+        text = reply.text.encode("utf-8", "replace").decode()  # lone surrogates
+        tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if reply.finished:
             tokens = [*tokens, self._tokenizer.eos_token_id]
         return Completion(tuple(tokens), (0.0,) * len(tokens), reply.finished)

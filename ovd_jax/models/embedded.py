@@ -1,11 +1,14 @@
-"""The tokenizer and the sizes of the tiny models that ship with the package."""
+"""The tokenizers and the sizes of the tiny models that ship with the package."""
 
+import re
+import string
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ovd_jax.models.transformer import TransformerConfig
+from ovd_jax.tasks.world_words import vocabulary
 from ovd_jax.teacher.prompts import JUDGE_STEP, JUDGE_TRAJECTORY
 
 FOLDER = Path(__file__).parent.parent / "embedded"
@@ -15,10 +18,30 @@ _PIECES = (*map(str, range(100)), *"+-*()=\n", "#### ")
 
 def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
     """One token a number up to 99, a sign, a bracket, or the answer mark."""
-    vocabulary = {piece: index for index, piece in enumerate((*_SPECIAL, *_PIECES))}
+    return _word_tokenizer(_PIECES, r"#### |[1-9]\d|[\s\S]")
+
+
+def world_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word of the made-up world or a tag, with or without a space before
+    it; other text is spelled."""
+    words = vocabulary()
+    ends = "|".join(
+        rf"{re.escape(w)}(?!\w)" if w.isalpha() else re.escape(w) for w in words
+    )
+    pieces = [f"{space}{word}" for space in ("", " ") for word in words]
+    letters = [*string.printable.strip(), " ", "\n"]
+    pieces += [letter for letter in letters if letter not in pieces]
+    return _word_tokenizer(pieces, rf" ?(?:{ends})|[\s\S]")
+
+
+TOKENIZERS = {"arithmetic": arithmetic_tokenizer, "world": world_tokenizer}
+
+
+def _word_tokenizer(pieces, pattern: str) -> PreTrainedTokenizerFast:
+    """Every match of `pattern` is a token: one of `pieces`, or unknown."""
+    vocabulary = {piece: index for index, piece in enumerate((*_SPECIAL, *pieces))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    piece = Regex(r"#### |[1-9]\d|[\s\S]")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(piece, "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -47,4 +70,12 @@ def teacher_config(vocab_size: int) -> TransformerConfig:
     )  # fmt: skip
 
 
-SIZES = {"student": student_config, "teacher": teacher_config}
+def agent_config(vocab_size: int) -> TransformerConfig:
+    """About 2M parameters."""
+    return TransformerConfig(
+        vocab_size=vocab_size, width=160, num_layers=6, num_heads=5, num_kv_heads=5,
+        head_dim=32, mlp_width=480, max_positions=512,
+    )  # fmt: skip
+
+
+SIZES = {"student": student_config, "teacher": teacher_config, "agent": agent_config}

@@ -29,7 +29,7 @@ class RolloutBuffer:
         name says tokens. What the student has not sampled or the teacher not judged
         has no metrics."""
         rollouts = self.rollouts
-        tokens = sum(len(r.final.tokens) for r in rollouts)
+        written = sum(r.final.written_tokens for r in rollouts)
         flat = sum(map(is_flat, self.advantages)) + len(self.skipped)
         sampled = [r for r in rollouts if r.sampled]
         sampled += [r for group in self.skipped for r in group.rollouts]
@@ -38,14 +38,14 @@ class RolloutBuffer:
             "reward_after": mean(r.reward_after for r in rollouts),
             "replaced_share": mean(r.replaced for r in rollouts),
             "teacher_share": sum(sum(r.final.from_teacher) for r in rollouts)
-            / max(tokens, 1),
+            / max(written, 1),
             "failed_demonstrations": sum(r.failed_demonstrations for r in rollouts),
             "dropped": sum(len(group.dropped) for group in self.groups),
             "zero_spread_share": flat / (len(self.groups) + len(self.skipped)),
             "skipped_groups": len(self.skipped),
             "trajectories": len(rollouts),
             "student_samples": len(sampled),
-            "trained_tokens": tokens,
+            "trained_tokens": sum(sum(r.final.counts) for r in rollouts),
             **(of_samples(sampled) if sampled else {}),
             **(self.of_scores(judged) if judged else {}),
         }
@@ -115,7 +115,7 @@ def of_samples(sampled: Sequence[Rollout]) -> dict:
     return {
         "reward_before": mean(r.reward_before for r in sampled),
         "accuracy": mean(r.reward_before == 1.0 for r in sampled),
-        "completion_tokens": mean(len(r.student.tokens) for r in sampled),
+        "completion_tokens": mean(r.student.written_tokens for r in sampled),
         "truncated_share": mean(not r.student.stopped for r in sampled),
     }
 

@@ -93,6 +93,9 @@ class Collector:
                 "such as digits."
             )
 
+    def begin(self, step: int) -> None:
+        """Which step of training follows; see `SearchCollector`."""
+
     def collect(
         self,
         problems: Sequence[Problem],
@@ -131,6 +134,10 @@ class Collector:
             for p, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
+    def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
+        """What is logged of collected groups beside what all of them have."""
+        return {}
+
     def sampled_then_judged(self, asked, prompts, generate, seed: int):
         """(trajectories, rewards, verdicts), one after the other."""
         groups = generate(
@@ -164,13 +171,45 @@ class Collector:
                 answers.cancel()
         return trajectories, rewards, verdicts
 
-    def sampled(self, completion) -> Trajectory:
-        """The student's own trajectory."""
-        tokens = completion.tokens
-        own = [False] * len(tokens)
-        return self.trajectory(
-            tokens, completion.logprobs, own, stopped=completion.stopped
+    def sampled(self, completion, opening: Trajectory | None = None) -> Trajectory:
+        """The student's own trajectory, or what it made of an `opening`."""
+        nobody = (False,) * len(completion.tokens)
+        read = completion.observed or nobody
+        parts = (completion.tokens, completion.logprobs, nobody, read)
+        if opening is not None:
+            parts = (a + b for a, b in zip(pieces(opening), parts, strict=True))
+        return self.trajectory(*parts, stopped=completion.stopped)
+
+    def continued(
+        self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int
+    ) -> list[Trajectory]:
+        """What the student makes of each opening; one that has ended is complete."""
+        trajectories = [dataclasses.replace(o, stopped=True) for o in openings]
+        end = self.tokenizer.eos_token_id
+        going = [i for i, o in enumerate(openings) if o.tokens[-1] != end]
+        if not going:
+            return trajectories
+        budget = self.rules.max_new_tokens
+        tails = generate(
+            [(*prompts[i], *openings[i].tokens) for i in going],
+            seed=seed,
+            samples=1,
+            limits=[budget - len(openings[i].tokens) for i in going],
         )
+        for i, (tail,) in zip(going, tails, strict=True):
+            trajectories[i] = self.sampled(tail, openings[i])
+        return trajectories
+
+    def first_step(self, text: str | None, kept: int) -> list[int]:
+        """Tokens of the first step of the teacher's text, to stand behind `kept`, and
+        an end token if it is the last one too; none where it does not fit."""
+        if not text:
+            return []
+        end = self.task.step_ends(text)[0]
+        tokens = self.encode(text[:end])
+        if end == len(text) and not text.endswith("\n"):
+            tokens = [*tokens, self.tokenizer.eos_token_id]
+        return tokens if kept + len(tokens) < self.rules.max_new_tokens else []
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added."""
@@ -182,8 +221,10 @@ class Collector:
             trajectory.tokens[:tokens], skip_special_tokens=True
         )
 
-    def trajectory(self, tokens, logprobs, from_teacher, *, stopped) -> Trajectory:
-        """`make_trajectory` with this task and tokenizer."""
+    def trajectory(
+        self, tokens, logprobs, from_teacher, observed=(), *, stopped
+    ) -> Trajectory:
+        """`make_trajectory` with this task and tokenizer; here nothing is observed."""
 
         def decode(ids):
             return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -199,7 +240,8 @@ class Collector:
 
     def rewards(self, problems, trajectories) -> list[float]:
         """The task's rewards."""
-        return self.task.rewards(list(problems), [t.text for t in trajectories])
+        texts = ["".join(trajectory.written) for trajectory in trajectories]
+        return self.task.rewards(list(problems), texts)
 
     def judge(self, problems, trajectories, *, seed: int) -> list[Verdict | None]:
         """The teacher's verdict on each trajectory, all asked for in one call; None at
@@ -259,6 +301,13 @@ class Collector:
         ]
 
 
+def pieces(trajectory: Trajectory) -> tuple[tuple, ...]:
+    """(tokens, logprobs, from_teacher, was_read), as `Collector.trajectory` takes
+    them."""
+    t = trajectory
+    return t.tokens, t.logprobs, t.from_teacher, t.was_read
+
+
 def make_group(problem: Problem, prompt: Sequence[int], rollouts: Sequence[Rollout]):
     """The group of those rollouts that count."""
     kept = tuple(rollout for rollout in rollouts if not rollout.dropped)
@@ -274,9 +323,10 @@ def score_requests(
     requests = []
     if granularity != "trajectory":
         previous = ""
-        for step in trajectory.step_texts:
+        pairs = zip(trajectory.written, trajectory.step_texts, strict=True)
+        for written, step in pairs:
             requests.append(
-                ScoreRequest(problem.asked, previous, step, False, reference)
+                ScoreRequest(problem.asked, previous, written, False, reference)
             )
             previous += step
     if granularity != "step":

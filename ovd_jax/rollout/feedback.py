@@ -21,7 +21,7 @@ def with_feedback(
     texts = collector.teacher.feedback(
         [
             ScoreRequest(
-                question=problems[i].question,
+                question=problems[i].asked,
                 previous="",
                 text=drafts[i].student.text,
                 whole=True,

@@ -148,7 +148,7 @@ def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
                 tokens_KC[k, here] = trajectory.tokens
                 segments_KC[k, here] = segment
                 offsets_KC[k, here] = np.arange(len(trajectory.tokens))
-                weights_KC[k, here] = 1.0
+                weights_KC[k, here] = trajectory.counts
                 teacher_KC[k, here] = trajectory.from_teacher
                 sampler_KC[k, here] = trajectory.logprobs
                 sizes = np.diff((0, *trajectory.step_ends))

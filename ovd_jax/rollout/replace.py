@@ -134,11 +134,13 @@ def spliced(collector, student: Trajectory, kept: int, text: str | None):
 
 
 def joined(student: Trajectory, kept: int, added: Sequence[int]):
-    """(tokens, logprobs, from_teacher) of `kept` student tokens, then the teacher's."""
+    """(tokens, logprobs, from_teacher, was_read) of `kept` student tokens, then the
+    teacher's."""
     return (
         (*student.tokens[:kept], *added),
         (*student.logprobs[:kept], *[0.0] * len(added)),
         (*student.from_teacher[:kept], *[True] * len(added)),
+        (*student.was_read[:kept], *[False] * len(added)),
     )
 
 
@@ -235,43 +237,16 @@ def with_teacher_step(
         ],
         seed=derive(seed, "teacher"),
     )
-    opened = {
-        i: joined(drafts[i].student, n, step)
+    openings = {
+        i: collector.trajectory(*joined(drafts[i].student, n, step), stopped=False)
         for i, (n, text) in enumerate(zip(kept, texts, strict=True))
-        if (step := first_step(collector, text, n))
+        if (step := collector.first_step(text, n))
     }
-    end = collector.tokenizer.eos_token_id
-    trajectories = [
-        collector.trajectory(*opened.pop(i), stopped=True)
-        if i in opened and opened[i][0][-1] == end
-        else None
-        for i in range(len(drafts))
-    ]
-    budget = collector.rules.max_new_tokens
-    tails = generate(
-        [(*prompts[i], *tokens) for i, (tokens, _, _) in opened.items()],
-        seed=derive(seed, "student"),
-        samples=1,
-        limits=[budget - len(tokens) for tokens, _, _ in opened.values()],
+    asked, opened = [[x[i] for i in openings] for x in (problems, prompts)]
+    continued = collector.continued(
+        list(openings.values()), asked, opened, generate, seed=derive(seed, "student")
     )
-    for (i, parts), (tail,) in zip(opened.items(), tails, strict=True):
-        tokens, logprobs, from_teacher = parts
-        trajectories[i] = collector.trajectory(
-            (*tokens, *tail.tokens),
-            (*logprobs, *tail.logprobs),
-            (*from_teacher, *[False] * len(tail.tokens)),
-            stopped=tail.stopped,
-        )
+    trajectories = [None] * len(drafts)
+    for i, trajectory in zip(openings, continued, strict=True):
+        trajectories[i] = trajectory
     return trajectories
-
-
-def first_step(collector, text: str | None, kept: int) -> list[int]:
-    """Tokens of the first step of the teacher's text, and an end token if it is the
-    last one too; none where it does not fit."""
-    if not text:
-        return []
-    end = collector.task.step_ends(text)[0]
-    tokens = collector.encode(text[:end])
-    if end == len(text) and not text.endswith("\n"):
-        tokens = [*tokens, collector.tokenizer.eos_token_id]
-    return tokens if kept + len(tokens) < collector.rules.max_new_tokens else []

@@ -1,6 +1,7 @@
 """The records of a rollout, all of them frozen."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 from ovd_jax.tasks.base import Problem, Task
@@ -18,6 +19,29 @@ class Trajectory:
     step_texts: tuple[str, ...]  # their concatenation is `text`
     step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
     stopped: bool  # by an end token or stop string; False: cut at the budget
+    observed: tuple[bool, ...] = ()  # tokens that were read; empty: none was
+    turns: tuple[str, ...] = ()  # the steps without what was read; empty: as the steps
+    trained: bool = True  # False: it counts in its group, but not in the loss
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What each step says, without what was read after it."""
+        return self.turns or self.step_texts
+
+    @property
+    def was_read(self) -> tuple[bool, ...]:
+        """`observed`, spelled out."""
+        return self.observed or (False,) * len(self.tokens)
+
+    @property
+    def written_tokens(self) -> int:
+        """How many tokens somebody wrote."""
+        return len(self.tokens) - sum(self.observed)
+
+    @property
+    def counts(self) -> tuple[bool, ...]:
+        """Which tokens are trained on: all that somebody wrote, if any."""
+        return tuple(self.trained and not read for read in self.was_read)
 
     @property
     def own_steps(self) -> tuple[int, ...]:
@@ -107,6 +131,44 @@ def make_trajectory(
         step_texts=tuple(text[a:b] for a, b in zip(starts, ends, strict=True)),
         step_ends=(*token_ends, len(tokens)),
         stopped=stopped,
+    )
+
+
+def make_conversation(
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    from_teacher: Sequence[bool],
+    observed: Sequence[bool],
+    *,
+    stopped: bool,
+    decode: Callable[[Sequence[int]], str],
+) -> Trajectory:
+    """A trajectory whose steps are its turns, each with what was read after it.
+
+    Who wrote a token says where a turn ends, never what it says: tags in a document
+    could not.
+    """
+    ends = [
+        end
+        for end in range(1, len(tokens) + 1)
+        if end == len(tokens) or (observed[end - 1] and not observed[end])
+    ]
+    turns, steps = [], []
+    for start, end in itertools.pairwise((0, *ends)):
+        here = range(start, end)
+        turns.append(decode([tokens[t] for t in here if not observed[t]]))
+        read = decode([tokens[t] for t in here if observed[t]])
+        steps.append(turns[-1] + read)
+    return Trajectory(
+        tokens=tuple(tokens),
+        logprobs=tuple(logprobs),
+        from_teacher=tuple(from_teacher),
+        text="".join(steps),
+        step_texts=tuple(steps),
+        step_ends=tuple(ends),
+        stopped=stopped,
+        observed=tuple(observed),
+        turns=tuple(turns),
     )
 
 

@@ -33,7 +33,8 @@ class DecodeState(flax.struct.PyTreeNode):
     done_PG: jax.Array  # bool
     limits_PG: jax.Array  # int32: tokens a row may have
     rngs_PG: jax.Array  # random keys
-    count: jax.Array  # int32: tokens sampled so far by the rows that go on
+    offsets_PG: jax.Array  # int32: tokens of a row that lie in its prompt's cache
+    count: jax.Array  # int32: tokens so far of the rows that go on
 
 
 @jax.jit
@@ -81,6 +82,7 @@ def prefill(
         done_PG=limits_PG <= 0,
         limits_PG=limits_PG,
         rngs_PG=rngs_PG,
+        offsets_PG=jnp.zeros(grid, jnp.int32),
         count=jnp.zeros((), jnp.int32),
     )
     logits_BV = jnp.repeat(logits_PV, grid[1], 0)
@@ -145,7 +147,8 @@ def append(state: DecodeState, logits_BV, stop_ids, **sampling) -> DecodeState:
     it.
     """
     grid = state.done_PG.shape
-    rngs_B = jax.vmap(jax.random.fold_in, (0, None))(state.rngs_PG.ravel(), state.count)
+    places_B = (state.offsets_PG + state.count).ravel()
+    rngs_B = jax.vmap(jax.random.fold_in)(state.rngs_PG.ravel(), places_B)
     drawn = choose(logits_BV, rngs_B, **sampling)
     tokens_PG, logprobs_PG = (
         jnp.where(state.done_PG, 0, x.reshape(grid)) for x in drawn
@@ -197,6 +200,7 @@ def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
             done_PG=row(state.done_PG),
             limits_PG=row(state.limits_PG),
             rngs_PG=row(state.rngs_PG),
+            offsets_PG=row(state.offsets_PG),
             count=state.count,
         )
     )

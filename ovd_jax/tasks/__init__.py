@@ -1,15 +1,18 @@
 """The tasks, by name. A new task is one more entry in `make_task`."""
 
+from collections.abc import Callable
+
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Problem, Task, steps
 
 __all__ = ["ArithmeticTask", "Problem", "Task", "make_task", "steps"]
 
 
-def make_task(config, tokenizer=None) -> Task:
+def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Task:
     """The task that `config.task` names, seeded by `config.seed`.
 
-    `tokenizer` renders chat templates; tasks without one ignore it.
+    `tokenizer` renders chat templates; tasks without one ignore it. `make_search()` is
+    the engine of prompts that show documents.
     """
     if config.task == "arithmetic":
         difficulty = Difficulty(**config.arithmetic)
@@ -26,4 +29,21 @@ def make_task(config, tokenizer=None) -> Task:
             step_rule=config.step_rule,
             max_prompt_tokens=config.max_prompt_tokens,
         )
-    raise ValueError(f"task {config.task!r} is not one of arithmetic, math.")
+    if config.task == "qa":
+        from ovd_jax.tasks.qa import PROMPTS, QATask
+
+        reads = config.qa.prompt in PROMPTS and PROMPTS[config.qa.prompt].reads
+
+        return QATask(
+            data=config.data,
+            held_out_data=config.held_out_data,
+            seed=config.seed,
+            prompt=config.qa.prompt,
+            reward=config.qa.reward,
+            chat=config.prompt_template == "chat",
+            tokenizer=tokenizer,
+            max_prompt_tokens=config.max_prompt_tokens,
+            search=make_search() if reads and make_search else None,
+            max_observation_chars=config.search.max_chars,
+        )
+    raise ValueError(f"task {config.task!r} is not one of arithmetic, math, qa.")

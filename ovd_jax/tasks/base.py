@@ -15,6 +15,12 @@ class Problem:
     source: str
     solution: str = ""
     choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()  # where several are right; `answer` is the first
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All right answers."""
+        return self.answers or (self.answer,)
 
     @property
     def asked(self) -> str:

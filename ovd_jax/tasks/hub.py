@@ -1,5 +1,6 @@
 """Rows of data sets on the hub, in the usual columns, as rows of our own schema."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,11 +12,12 @@ NAME = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[\w+]+)\])?"
 )
 URL = re.compile(r"https?://\S+\.jsonl?")
-SPLITS = {"train": ("train",), "eval": ("test", "validation")}
+SPLITS = {"train": ("train",), "eval": ("test", "validation", "dev")}
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
 UNIT = re.compile(r"\s*\([^()]*\)")  # ASDiv's: 9 (apples)
 QUESTIONS = ("question", "problem", "Question", "input")
 ANSWERS = ("choice_answer", "answer", "Answer", "final_answer", "target")
+ALIASES = ("answer", "golden_answers", "possible_answers", "answer_aliases")
 SOLUTIONS = ("solution", "Equation", "formula")
 
 
@@ -56,6 +58,9 @@ def to_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     choices = row.get("choices")
     choices = [str(choice) for choice in choices] if isinstance(choices, list) else []
     solution = str(first(row, SOLUTIONS) or "")
+    answers = aliases(row)
+    if answers:
+        answer = answers[0]
     if isinstance(answer, list):  # OlympiadBench: the first is asked for
         answer = answer[0] if answer else ""
     if isinstance(answer, float) and answer.is_integer():
@@ -74,7 +79,26 @@ def to_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
         answer = last_boxed(solution) or ""
     found = {"question": question_of(row), "answer": answer.strip().strip("$")}
     found |= {"solution": solution.strip()}
+    if len(answers) > 1:
+        found["answers"] = answers
     return found | ({"choices": choices} if choices else {})
+
+
+def aliases(row: Mapping[str, Any]) -> list[str]:
+    """All that the columns of a known question answering set call right: NQ-open,
+    TriviaQA, FlashRAG's copies, PopQA, Musique."""
+    found = []
+    for key in ALIASES:
+        value = row.get(key)
+        if key == "possible_answers" and isinstance(value, str):
+            value = json.loads(value)
+        if isinstance(value, dict):
+            value = [value.get("value"), *value.get("aliases", ())]
+        found += value if isinstance(value, list) else []
+    if found and isinstance(row.get("answer"), str):  # Musique's own comes first
+        found.insert(0, row["answer"])
+    texts = [str(answer).strip() for answer in found if answer is not None]
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def question_of(row: Mapping[str, Any]) -> str:

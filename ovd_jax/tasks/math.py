@@ -1,24 +1,19 @@
 """Mathematics with a final answer: GSM8K, MATH and everything in their form."""
 
 import dataclasses
-import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from ovd_jax.tasks.answers import extract_answer
 from ovd_jax.tasks.base import Grade, Problem
 from ovd_jax.tasks.compare import choice_letter
+from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.tasks.steps import check_rule, step_ends
 from ovd_jax.text import neutralize, special_tokens
 
-HELD_OUT_SHARE = 0.1
-MAX_HELD_OUT = 500
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -80,7 +75,6 @@ class MathTask:
             raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
         check_rule(step_rule)
         self._step_rule = step_rule
-        self._seed = seed
         self._template = TEMPLATES[template]
         self._tokenizer = tokenizer
         self._system = system
@@ -92,67 +86,22 @@ class MathTask:
                 f"Template {template!r} needs a tokenizer with a chat template; this "
                 f"{type(tokenizer).__name__} has none; use template 'plain'."
             )
-        self._data = data
-        self._train, self._held_out = (), ()
-        self._grader = Grader()
-        if not data:
-            return
-        problems = _checked(load_problems(data, "train"), data)
-        if held_out_data:
-            held_out = load_problems(held_out_data, "eval")
-            self._held_out = _checked(held_out, held_out_data)
-            self._train = _without(problems, self._held_out, held_out_data)
-        else:
-            self._train, self._held_out = _split(problems, seed)
+        self._dataset = Dataset(data, held_out_data, seed=seed, load=load_checked)
         if max_prompt_tokens:
-            self._train = self._short_enough(max_prompt_tokens)
-
-    def _short_enough(self, limit: int) -> tuple[Problem, ...]:
-        prompts = [self.prompt(problem) for problem in self._train]
-        encoded = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        kept = tuple(
-            problem
-            for problem, tokens in zip(self._train, encoded, strict=True)
-            if len(tokens) <= limit
-        )
-        dropped = len(self._train) - len(kept)
-        if not kept:
-            raise ValueError(
-                f"All {dropped} prompts are over max_prompt_tokens={limit}; raise it."
-            )
-        if dropped:
-            warnings.warn(
-                f"{dropped} training problems are left out: their prompts are over "
-                f"max_prompt_tokens={limit}.",
-                stacklevel=3,
-            )
-        return kept
+            self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
+        self._grader = Grader()
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
-        size = len(self._train)
-        if not size:
-            raise ValueError("There are no training problems: set config.data.")
-        picked = []
-        for position in range(step * count, (step + 1) * count):
-            epoch, place = divmod(position, size)
-            picked.append(self._train[_order(self._seed, epoch + 1, size)[place]])
-        return tuple(picked)
+        return self._dataset.problems(step, count)
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """`count` problems spread evenly over those held out, or all if fewer are."""
-        if not self._held_out:
-            raise ValueError(
-                f"{self._data!r} has {len(self._train)} problem(s), too few to hold "
-                "some out; set held_out_data."
-            )
-        size = len(self._held_out)
-        count = min(count, size)
-        return tuple(self._held_out[index * size // count] for index in range(count))
+        return self._dataset.held_out(count)
 
     def load(self, source: str) -> tuple[Problem, ...]:
         """All evaluation problems of what `load_problems` takes."""
-        return _checked(load_problems(source, "eval"), source)
+        return load_checked(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""
@@ -204,7 +153,9 @@ def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
     return answer, problem.choices[ord(gold) - ord("A")]
 
 
-def _checked(problems: tuple[Problem, ...], data: str) -> tuple[Problem, ...]:
+def load_checked(data: str, split: str) -> tuple[Problem, ...]:
+    """`load_problems`, where an answer to choices must name one of them."""
+    problems = load_problems(data, split)
     for problem in problems:
         if problem.choices and not choice_letter(problem.answer, problem.choices):
             raise ValueError(
@@ -212,38 +163,3 @@ def _checked(problems: tuple[Problem, ...], data: str) -> tuple[Problem, ...]:
                 f"its choices {problem.choices}; write a choice or its letter."
             )
     return problems
-
-
-def _without(
-    problems: tuple[Problem, ...], held_out: tuple[Problem, ...], held_out_data: str
-) -> tuple[Problem, ...]:
-    questions = {problem.question for problem in held_out}
-    kept = tuple(problem for problem in problems if problem.question not in questions)
-    if not kept:
-        raise ValueError(
-            f"All {len(problems)} training problems are also in {held_out_data!r}; "
-            "pass other data for one of the two."
-        )
-    if len(kept) < len(problems):
-        warnings.warn(
-            f"{len(problems) - len(kept)} training problems are left out, since they "
-            f"are also in {held_out_data!r}.",
-            stacklevel=3,
-        )
-    return kept
-
-
-def _split(problems: tuple[Problem, ...], seed: int):
-    """(train, held out): the last tenth of a shuffle, and no question in both."""
-    size = len(problems)
-    held = min(max(1, int(size * HELD_OUT_SHARE)), MAX_HELD_OUT) if size > 2 else 0
-    shuffled = [problems[index] for index in _order(seed, 0, size)]
-    held_out = tuple(shuffled[size - held :])
-    questions = {problem.question for problem in held_out}
-    train = tuple(p for p in shuffled[: size - held] if p.question not in questions)
-    return (train, held_out) if train else (problems, ())
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(size)

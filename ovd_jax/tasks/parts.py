@@ -50,7 +50,11 @@ def structure(text: str) -> Structure | None:
 def top_level(text: str) -> tuple[list[str], bool] | None:
     """(pieces between separators outside of brackets, whether one is a semicolon)."""
     spaced = bool(re.search(r",\s|;", text))
-    thousands = {m.start() for m in THOUSANDS.finditer(text)} if spaced else set()
+    thousands = {
+        comma.start()
+        for comma in THOUSANDS.finditer(text)
+        if spaced or text[comma.end()] == "0"
+    }
     depth, start, pieces, semicolon = 0, 0, [], False
     for token in TOKEN.finditer(text):
         mark = token[0].lstrip("\\")

@@ -2,6 +2,8 @@
 
 A JSONL row is an object with the texts `id`, `question`, `answer`, `source` and `split`
 ("train" or "eval"), and where it has them the text `solution` and the texts `choices`.
+In place of `answer` it may have `answers`, any one of which is right. GAIA's own
+`metadata.jsonl` is read as it is.
 """
 
 import collections
@@ -11,6 +13,7 @@ from typing import Any
 
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.hub import hub_rows, is_hub_name
+from ovd_jax.tasks.world import world_named, world_problems
 
 SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
 REQUIRED = ("id", "question", "answer", "source", "split")
@@ -20,11 +23,13 @@ SPLITS = ("train", "eval")
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     """The problems of one split, "train" or "eval", in file order.
 
-    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or
-    what `hub_rows` reads.
+    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
+    made-up world ("world", or "world:1" for another seed), or what `hub_rows` reads.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
+    if world := world_named(data):
+        return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)
@@ -34,7 +39,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
     raise ValueError(
         f"There is no file {data!r}, and it is not a hub name such as "
-        f"'openai/gsm8k:main'. Pass a JSONL path, or one of the samples {samples}."
+        f"'openai/gsm8k:main'. Pass a JSONL path, or one of {samples}, world."
     )
 
 
@@ -44,7 +49,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = _parse(line, where)
+        row = _ours(_parse(line, where))
         problem = _problem(row, where)
         if problem.id in lines:
             raise ValueError(
@@ -77,7 +82,19 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+def _ours(row: dict[str, Any]) -> dict[str, Any]:
+    """`row`, with GAIA's names of the fields turned into ours."""
+    if "Final answer" not in row:
+        return row
+    names = {"id": "task_id", "question": "Question", "answer": "Final answer"}
+    fields = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
+    return fields | {"source": "gaia", "split": "eval"}
+
+
 def _problem(row: dict[str, Any], where: str) -> Problem:
+    answers = _texts(row, "answers", where)
+    if answers:
+        row = row | {"answer": answers[0]}
     for key in REQUIRED:
         if key not in row:
             raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
@@ -86,17 +103,22 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
         raise ValueError(
             f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
-    choices = row.get("choices", [])
-    if not isinstance(choices, list):
-        raise ValueError(f"{where}: choices is {choices!r}; write a list of texts.")
     return Problem(
         id=texts["id"],
         question=texts["question"],
         answer=texts["answer"],
         source=texts["source"],
         solution=_text(row, "solution", where) if row.get("solution") else "",
-        choices=tuple(_text({"choices": c}, "choices", where) for c in choices),
+        choices=_texts(row, "choices", where),
+        answers=answers,
     )
+
+
+def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = row.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f"{where}: {key} is {values!r}; write a list of texts.")
+    return tuple(_text({key: value}, key, where) for value in values)
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:

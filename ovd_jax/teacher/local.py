@@ -52,11 +52,14 @@ class LocalTeacher:
         distinct = list(dict.fromkeys(prompts))
         if not distinct:
             return []
+        tokens = [self._encode(prompt) for prompt in distinct]
         with self._accounting.waiting():
-            rows = self._label_probabilities(
-                [self._encode(prompt) for prompt in distinct], self._labels
-            )
-        self._accounting.count(requests=len(distinct))
+            rows = self._label_probabilities(tokens, self._labels)
+        self._accounting.count(
+            requests=len(distinct),
+            tokens_in=sum(map(len, tokens)),
+            tokens_out=len(distinct),
+        )
         masses = dict(zip(distinct, rows.tolist(), strict=True))
         return [
             read_score(
@@ -101,19 +104,26 @@ class LocalTeacher:
         ]
 
     def metrics(self) -> dict[str, float | None]:
-        """Requests answered and seconds waited for them since the last call."""
+        """Requests answered, their tokens, and seconds waited since the last call."""
         taken = self._accounting.take()
-        names = ("teacher_requests", "seconds_teacher", "seconds_teacher_waited")
+        names = ("teacher_requests", "teacher_tokens_in", "teacher_tokens_out")
+        names += ("seconds_teacher", "seconds_teacher_waited")
         return {name: taken[name] for name in names}
 
     def _write(self, texts: Sequence[str], seed: int) -> list:
         """One completion after each text."""
         if not texts:
             return []
+        tokens = [self._encode(text) for text in texts]
         with self._accounting.waiting():
-            groups = self._generate([self._encode(x) for x in texts], seed=seed)
-        self._accounting.count(requests=len(texts))
-        return [completion for (completion,) in groups]
+            groups = self._generate(tokens, seed=seed)
+        completions = [completion for (completion,) in groups]
+        self._accounting.count(
+            requests=len(texts),
+            tokens_in=sum(map(len, tokens)),
+            tokens_out=sum(len(completion.tokens) for completion in completions),
+        )
+        return completions
 
     def _score_prompt(self, request: ScoreRequest) -> str:
         return self._in_chat(score_text(self._prompt, request, self._special))

@@ -45,6 +45,7 @@ class OpenAITeacher:
         temperature: float,
         max_new_tokens: int,
         on_failure: str,
+        stop: tuple[str, ...] = (),  # where a demonstration ends; itself left out
         cache: DiskCache | None = None,
     ):
         if on_failure not in POLICIES:
@@ -61,6 +62,7 @@ class OpenAITeacher:
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._on_failure = on_failure
+        self._stop = stop
         self._cache = cache
         self._served = ServedModel(transport, chat=prompt.chat, labels=prompt.labels)
         transport.run([self._served.probe])
@@ -201,6 +203,7 @@ class OpenAITeacher:
             max_tokens=self._max_new_tokens,
             temperature=self._temperature,
             seed=seed,
+            stop=self._stop,
         )
 
     def _written(self, requests, bodies: Sequence[dict]) -> list[dict | None]:

@@ -127,14 +127,20 @@ class ServedModel:
         return read_label((await self._post(question, body, check)).text, self.labels)
 
     def solution_body(
-        self, text: str, prefix: str, *, max_tokens: int, temperature: float, seed: int
+        self,
+        text: str,
+        prefix: str,
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: Sequence[str] = (),
     ) -> dict:
         """A request for the rest of an answer that begins with `prefix`."""
-        return self._begun(text, prefix) | {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-        }
+        body = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        if stop:
+            body["stop"] = list(stop)
+        return self._begun(text, prefix) | body
 
     async def solution(self, question: Question, body: Mapping) -> Reply:
         """The answer to a `solution_body`."""

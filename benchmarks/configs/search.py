@@ -1,0 +1,16 @@
+"""Knobs of benchmarks/search.py."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.parts = ("loop", "update")  # and retrieval
+    config.engines = ("bm25", "simulated")
+    config.steps = 12  # of training, of each engine; the first third is not counted
+    config.repeats = 2
+    config.corpus = ""  # retrieval: JSONL of id, title, text
+    config.questions = ""  # retrieval: JSONL of question
+    config.passages = 100_000  # retrieval: of the larger corpus
+    config.run_dir = "runs/search_benchmark"
+    return config

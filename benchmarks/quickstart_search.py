@@ -1,0 +1,108 @@
+"""The search quickstart as a user runs it, then each student with either engine.
+
+    python benchmarks/quickstart_search.py
+
+Trains with the simulated engine, two seeds, and with BM25, each run a process of its
+own with an empty run directory, timed from start to end. Then what came out, and the
+student that all began with, is tested on every held-out question with both engines.
+Complete runs are not repeated: their summaries are beside their directories. Writes
+benchmarks/results/quickstart_search.json.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from quickstart import run
+
+from ovd_jax import build, flags
+from ovd_jax.processes import on_mesh
+from ovd_jax.progress import results_table
+from ovd_jax.tasks import make_task
+from ovd_jax.train import measure
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = (("simulated", 0), ("simulated", 1), ("bm25", 0))  # engine, seed
+ENGINES = ("simulated", "bm25")
+_ALL = 10**6  # held-out questions
+
+
+def main(config):
+    """Trains, tests, and writes table and JSON."""
+    runs = []
+    for engine, seed in RUNS:
+        folder = f"{config.run_dir}_{engine}_{seed}"
+        found = {"engine": engine, "seed": seed, "folder": folder}
+        runs.append(found | trained(engine, seed, folder))
+    models = {"before": config.model}
+    models |= {f"{r['engine']}, seed {r['seed']}": r["folder"] for r in runs}
+    tests = [
+        {"trained": name, "tested": engine} | held_out(config, model, engine)
+        for name, model in models.items()
+        for engine in ENGINES
+    ]
+    publish(runs, tests)
+
+
+def trained(engine: str, seed: int, folder: str) -> dict:
+    """The summary of a run; a complete one is not repeated."""
+    kept = Path(f"{folder}.json")
+    if not kept.is_file():
+        backend = f"--config.search.backend={engine}"
+        found = run("quickstart_search", seed, folder, backend)
+        kept.write_text(json.dumps(found))
+    return json.loads(kept.read_text())
+
+
+def held_out(config, model: str, engine: str) -> dict[str, float]:
+    """EM and searches, by hops, of a model with an engine."""
+    config = config.copy_and_resolve_references()
+    config.model, config.search.backend, config.eval_problems = model, engine, _ALL
+    return tested(config)
+
+
+@on_mesh
+def tested(config) -> dict[str, float]:
+    """The measures of `config.model` on held-out questions."""
+    folder = build.find_model(config.model, "student")
+    tokenizer = build.load_tokenizer(folder)
+    pool = build.make_pool(config, training=False)
+    return measure(
+        config,
+        folder,
+        tokenizer,
+        make_task(config, tokenizer),
+        build.load_model(folder, config),
+        build.make_dialogue(config, tokenizer, pool, training=False),
+    )
+
+
+def publish(runs: list[dict], tests: list[dict]) -> None:
+    """Writes the JSON, prints table and summary."""
+    result = {"runs": runs, "tests": tests, "cores": os.cpu_count()}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "quickstart_search.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    names = ("em", "em/world_1hop", "em/world_2hop")
+    counts = ("searches/world_1hop", "searches/world_2hop")
+    results_table(
+        "Held-out questions",
+        ("trained with", "tested with", *names, *counts),
+        [
+            (
+                test["trained"],
+                test["tested"],
+                *(f"{test[f'eval_{name}']:.1%}" for name in names),
+                *(f"{test[f'eval_{name}']:.2f}" for name in counts),
+            )
+            for test in tests
+        ],
+    )
+    flags.summary(
+        longest_seconds=max(r["wall_seconds"] for r in runs),
+        em={f"{t['trained']} / {t['tested']}": t["eval_em"] for t in tests},
+    )
+
+
+if __name__ == "__main__":
+    flags.run(main, doc=__doc__, default="configs/quickstart_search.py")

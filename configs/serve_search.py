@@ -1,0 +1,16 @@
+"""A retrieval server over a corpus on this machine:
+
+python launch/serve_search.py --config.corpus=CORPUS.jsonl
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.corpus = ""  # JSONL of id, title, text
+    config.index_dir = ""  # of indices; empty: in the user's cache
+    config.host = "127.0.0.1"
+    config.port = 8001
+    config.topk = 3  # documents a query, where a request does not say
+    return config

@@ -1,0 +1,16 @@
+"""Make the training rows of a simulated search engine, from a corpus and recorded runs.
+
+    python launch/make_simulator_data.py --config.corpus=CORPUS.jsonl \
+        --config.trajectories='RUNS/*.jsonl' --config.output=simulator.jsonl
+    python launch/sft.py --config=configs/simulator_sft.py --config.data=simulator.jsonl
+
+The last line on stdout is a summary in JSON.
+"""
+
+from ovd_jax import flags
+from ovd_jax.search import make_simulator_data
+
+if __name__ == "__main__":
+    flags.run(
+        make_simulator_data.main, doc=__doc__, default="configs/simulator_data.py"
+    )

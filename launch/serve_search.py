@@ -1,0 +1,26 @@
+"""Serve BM25 over a corpus, with the interface of Search-R1's retrieval server.
+
+    python launch/serve_search.py --config.corpus=CORPUS.jsonl
+    python launch/train.py --config=configs/webqa.py --config.search.backend=http \
+        --config.search.url=http://127.0.0.1:8001/retrieve
+
+Needs `pip install 'ovd_jax[search]'`. Ctrl-C ends it; the last line on stdout is then a
+summary in JSON.
+"""
+
+from ovd_jax import flags
+
+
+def main(config):
+    """Serves; `--help` works without the server's libraries."""
+    try:
+        from ovd_jax.search import serve
+    except ImportError as error:
+        raise ValueError(
+            f"A server needs more ({error}): pip install 'ovd_jax[search]'."
+        ) from None
+    serve.main(config)
+
+
+if __name__ == "__main__":
+    flags.run(main, doc=__doc__, default="configs/serve_search.py")

@@ -1,0 +1,110 @@
+"""Rows that go on after they have read something: the device side of conversations.
+
+Axes as in `sampling/decode.py`; B rows, the first J of which read W tokens each.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ovd_jax.learning.sharding import split_rows
+from ovd_jax.models.attention import attend_behind
+from ovd_jax.models.transformer import embed_tokens, rope_frequencies
+from ovd_jax.sampling.decode import DecodeState, split_state
+from ovd_jax.sampling.decoder import Decoder
+
+
+@functools.partial(jax.jit, static_argnames=("width", "slots"))
+def line_up(
+    state: DecodeState,
+    cells_B,
+    own_B,
+    lasts_B,
+    limits_B,
+    rngs_B1,
+    offsets_B,
+    *,
+    width: int,
+    slots: int,
+) -> DecodeState:
+    """The rows numbered `cells_B`, each in a line of its own, at one count again.
+
+    Of what a row has sampled the first `own_B` tokens stay: their keys and values move
+    behind the prompt's, into a cache of `width`. `lasts_B`, the last token of each row,
+    is then still to be read, as after every sampled token; there is room for `slots`
+    with it.
+    """
+    lines_B = cells_B // state.done_PG.shape[1]
+    lengths_B = state.lengths_P[lines_B]
+
+    def moved(prompt, own, axis):
+        # Whatever is behind the tokens that count is overwritten or never seen.
+        room = width + own.shape[axis]
+        pads = [(0, 0)] * prompt.ndim
+        pads[axis] = (0, max(0, room - prompt.shape[axis]))
+        prompt = jnp.pad(prompt[lines_B], pads)
+        joined = put_behind(prompt, own[cells_B], lengths_B, axis)
+        return split_rows(jax.lax.slice_in_dim(joined, 0, width, axis=axis))
+
+    def room(x, axis):
+        shape = [*x.shape]
+        shape[0], shape[axis] = len(cells_B), slots
+        return jnp.zeros(shape, x.dtype)
+
+    of_layers = functools.partial(zip, strict=True)
+    grid = (len(cells_B), 1, slots)
+    return split_state(
+        DecodeState(
+            prompt_keys=tuple(
+                moved(prompt, own, 3)
+                for prompt, own in of_layers(state.prompt_keys, state.keys)
+            ),
+            prompt_values=tuple(
+                moved(prompt, own, 2)
+                for prompt, own in of_layers(state.prompt_values, state.values)
+            ),
+            lengths_P=lengths_B + own_B,
+            keys=tuple(room(x, 3) for x in state.keys),
+            values=tuple(room(x, 2) for x in state.values),
+            tokens_PGO=jnp.zeros(grid, jnp.int32).at[:, 0, 0].set(lasts_B),
+            logprobs_PGO=jnp.zeros(grid, jnp.float32),
+            done_PG=limits_B[:, None] <= 1,
+            limits_PG=limits_B[:, None],
+            rngs_PG=rngs_B1,
+            offsets_PG=offsets_B[:, None],
+            count=jnp.ones((), jnp.int32),
+        )
+    )
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def read_on(decoder: Decoder, state: DecodeState, reads_JW, counts_J) -> DecodeState:
+    """The state after the first J lines have read `counts_J` of the tokens `reads_JW`
+    into their caches, all at once; nothing is sampled."""
+    rows, width = reads_JW.shape
+    lengths_J = state.lengths_P[:rows]
+    positions_JW = lengths_J[:, None] + jnp.arange(width)[None]
+    frequencies = rope_frequencies(decoder.config)
+    x_JWD = embed_tokens(decoder.embed, reads_JW)
+    keys, values = [], []
+    caches = zip(decoder.layers, state.prompt_keys, state.prompt_values, strict=True)
+    for layer, all_k, all_v in caches:
+        x_JWD = split_rows(x_JWD)
+        q, k, v = layer.project(x_JWD, positions_JW, frequencies)
+        k = put_behind(all_k[:rows], jnp.einsum("JWKE->JKEW", k), lengths_J, 3)
+        v = put_behind(all_v[:rows], jnp.einsum("JWKE->JKWE", v), lengths_J, 2)
+        x_JWD = layer.finish(x_JWD, attend_behind(q, k, v, lengths_J))
+        keys.append(split_rows(all_k.at[:rows].set(k)))
+        values.append(split_rows(all_v.at[:rows].set(v)))
+    return state.replace(
+        prompt_keys=tuple(keys),
+        prompt_values=tuple(values),
+        lengths_P=split_rows(state.lengths_P.at[:rows].add(counts_J)),
+    )
+
+
+def put_behind(cache, new, lengths_B, axis: int) -> jax.Array:
+    """`cache` with `new` put along `axis` behind the first `lengths_B` of each row."""
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1)
+    return jax.vmap(put)(cache, new.astype(cache.dtype), lengths_B)

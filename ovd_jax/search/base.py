@@ -1,0 +1,52 @@
+"""What a search engine is asked and what it answers, however it finds it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class SearchError(RuntimeError):
+    """The engine gave no usable answer; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One passage found; its text is a stranger's: see `search/observation.py`."""
+
+    title: str
+    text: str
+    id: str = ""  # in its corpus; empty for a made-up document
+    score: float = 0.0  # the engine's own; only its order means anything
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What is looked for.
+
+    `question` and `answers` are for a simulator, in training only: nothing that
+    evaluates may fill them in.
+    """
+
+    text: str
+    question: str = ""
+    answers: tuple[str, ...] = ()  # any one of them is right
+
+
+class SearchBackend(Protocol):
+    """A search engine.
+
+    To add one, write a class with these members and build it in `make_search`
+    of `ovd_jax/build.py`.
+    """
+
+    def search(
+        self, queries: Sequence[Query], *, seed: int
+    ) -> list[tuple[Document, ...]]:
+        """What the engine finds for each query, the best first, at most its top k.
+
+        A function of the queries and, where documents are made up, of the seed.
+        Raises SearchError.
+        """
+
+    def metrics(self) -> dict[str, float]:
+        """What was asked since the last call, and the seconds waited for it."""

@@ -1,0 +1,160 @@
+"""BM25 over a corpus on this machine, by `bm25s`.
+
+The index is built once a corpus into a cache folder and is memory-mapped from there: it
+is shared by processes, and what is resident is what was asked for.
+"""
+
+import array
+import contextlib
+import functools
+import os
+import re
+import shutil
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ovd_jax.search.base import Document, Query
+from ovd_jax.search.corpus import Corpus, digest, lines, passage
+
+
+@contextlib.contextmanager
+def _without_jax() -> Iterator[None]:
+    """Makes `import jax` fail: bm25s would take a device with it when it is imported,
+    for a choice of the best that we do ourselves."""
+    hidden = {name: sys.modules.get(name) for name in ("jax", "jax.lax")}
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name, module in hidden.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+with _without_jax():
+    import bm25s
+    from bm25s.stopwords import STOPWORDS_EN
+
+K1, B = 0.9, 0.4  # as Anserini's for passages
+_FORM = "2"  # of the index; another one is built where it changes
+_STOPWORDS = frozenset(STOPWORDS_EN)
+_MAX_QUERY = 64  # words
+
+
+class Bm25:
+    """The best `topk` passages of the JSONL file `corpus` by their words.
+
+    `cache` holds the index, in a folder named for the corpus' content. Raises
+    ValueError for a file that is no corpus.
+    """
+
+    draws = False
+
+    def __init__(self, corpus: str | Path, *, topk: int, cache: Path):
+        path = Path(corpus)
+        if not path.is_file():
+            raise ValueError(
+                f"search.corpus {str(corpus)!r} is no file; pass the path of a JSONL "
+                "file with the texts id, title and text on each line."
+            )
+        found = digest(path, _FORM, str(K1), str(B), bm25s.__version__)
+        folder = cache / found
+        if not folder.is_dir():
+            build(path, folder)
+        self.identity = {"engine": "bm25", "index": found, "topk": topk}
+        self._topk = topk
+        self._index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        self._corpus = Corpus(path, np.load(folder / "offsets.npy", mmap_mode="r"))
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def __getitem__(self, number: int) -> Document:
+        return self._corpus[number]
+
+    def by_id(self) -> dict[str, Document]:
+        """All passages; of two with one id the first."""
+        passages: dict[str, Document] = {}
+        for number in range(len(self)):
+            passages.setdefault(self[number].id, self[number])
+        return passages
+
+    def find(
+        self, queries: Sequence[Query], seeds: Sequence[int]
+    ) -> list[tuple[Document, ...]]:
+        """The best passages; nothing is drawn."""
+        return [self.best(query.text, self._topk) for query in queries]
+
+    def best(self, text: str, topk: int) -> tuple[Document, ...]:
+        """The `topk` passages with at least one of the words of `text`."""
+        words = list(dict.fromkeys(words_of(text)))[:_MAX_QUERY]
+        ids = self._index.get_tokens_ids(words)
+        if not ids:
+            return ()
+        scores = self._index.get_scores_from_ids(ids)
+        found = []
+        for number in highest(scores, topk):
+            document = self._corpus[int(number)]
+            score = float(scores[number])
+            found.append(Document(document.title, document.text, document.id, score))
+        return tuple(found)
+
+
+def highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The places of the `count` highest scores over 0, of equal ones the first."""
+    if count < len(scores):
+        least = np.partition(scores, -count)[-count]
+        places = np.flatnonzero(scores >= max(least, np.finfo(scores.dtype).tiny))
+    else:
+        places = np.flatnonzero(scores > 0)
+    return places[np.argsort(-scores[places], kind="stable")][:count]
+
+
+def words_of(text: str) -> Iterator[str]:
+    """The words that count, in lower case and without accents."""
+    for word in re.findall(r"\w+", text.lower()):
+        if word not in _STOPWORDS:
+            yield _bare(word)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _bare(word: str) -> str:
+    if word.isascii():
+        return word
+    parts = unicodedata.normalize("NFKD", word)
+    return "".join(part for part in parts if not unicodedata.combining(part))
+
+
+def build(path: Path, folder: Path) -> None:
+    """Writes the index of a corpus; all of it or, where this is killed, nothing."""
+    vocabulary: dict[str, int] = {}
+    texts, offsets = [], [0]
+    for number, line in enumerate(lines(path), 1):
+        document = passage(line, f"{path}:{number}")
+        ids = array.array("i")  # a seventh of a list's bytes
+        for word in words_of(f"{document.title} {document.text}"):
+            ids.append(vocabulary.setdefault(word, len(vocabulary)))
+        texts.append(ids)
+        offsets.append(offsets[-1] + len(line))
+    if not vocabulary:
+        raise ValueError(f"{path} has no words; write a passage on each line.")
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index((texts, vocabulary), show_progress=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
+    try:
+        index.save(making, show_progress=False)
+        np.save(making / "offsets.npy", np.asarray(offsets, np.int64))
+        os.replace(making, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)

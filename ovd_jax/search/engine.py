@@ -1,0 +1,169 @@
+"""A search backend: an engine, what it found before, and what happens if it fails."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ovd_jax.search.base import Document, Query, SearchError
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.cache import DiskCache
+
+POLICIES = ("wait", "empty", "fail")
+_log = logging.getLogger(__name__)
+_PAUSE = 5.0  # seconds until an engine that is away is asked again
+_REMIND = 12  # such pauses between two messages
+
+
+class Away(SearchError):
+    """No usable answer this time; the same query may have one later."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None):
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds that the engine asked for
+
+
+class Engine(Protocol):
+    """Where documents come from."""
+
+    identity: Mapping  # JSON: all that they depend on but query and seed
+    draws: bool  # whether they depend on the seed
+
+    def find(
+        self, queries: Sequence[Query], seeds: Sequence[int]
+    ) -> list[tuple[Document, ...]]:
+        """Documents for each query, drawn from the seed beside it. Raises
+        SearchError."""
+
+
+class Nothing:
+    """The engine that never finds anything."""
+
+    identity: Mapping = {"engine": "none"}
+    draws = False
+
+    def find(self, queries, seeds) -> list[tuple[Document, ...]]:
+        """No documents."""
+        return [() for _ in queries]
+
+
+class Search:
+    """An engine with a cache on disk and a policy; the `SearchBackend` of all of ours.
+
+    Args:
+        engine: where documents come from.
+        cache: keeps what was found, by query, seed and the engine's identity.
+        on_failure: `wait` asks one that is away again until it answers, `empty` finds
+            nothing and counts it, `fail` raises the SearchError.
+        with_golds: whether the engine sees question and answers beside the query: in
+            training only. They are taken out here, whoever filled them in.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        cache: DiskCache | None = None,
+        on_failure: str = "fail",
+        with_golds: bool = False,
+    ):
+        if on_failure not in POLICIES:
+            raise ValueError(
+                f"search.on_failure {on_failure!r} is not one of {', '.join(POLICIES)}."
+            )
+        self.engine = engine
+        self._cache = cache
+        self._on_failure = on_failure
+        self._with_golds = with_golds
+        self._lock = threading.Lock()
+        self._counts, self._seconds = Counter(), 0.0
+
+    def search(
+        self, queries: Sequence[Query], *, seed: int
+    ) -> list[tuple[Document, ...]]:
+        """What the engine finds for each query; equal questions are put once."""
+        if not self._with_golds:
+            queries = [Query(query.text) for query in queries]
+        seeds = [derive(seed, index) for index in range(len(queries))]
+        if not self.engine.draws:
+            seeds = [0] * len(queries)
+        asked = list(zip(queries, seeds, strict=True))
+        started = time.perf_counter()
+        found = {pair: self._kept(*pair) for pair in asked}
+        missing = [pair for pair, documents in found.items() if documents is None]
+        self._count(queries=len(asked), cache_hits=len(found) - len(missing))
+        if missing:
+            found |= zip(missing, self._find(missing), strict=True)
+        with self._lock:
+            self._seconds += time.perf_counter() - started
+        answers = [found[pair] for pair in asked]
+        self._count(empty=sum(not documents for documents in answers))
+        return answers
+
+    @property
+    def identity(self) -> Mapping:
+        """The engine's: all that documents depend on but query and seed."""
+        return self.engine.identity
+
+    def begin(self, step: int) -> None:
+        """Tells an engine whose documents change with training which step it is."""
+        if hasattr(self.engine, "begin"):
+            self.engine.begin(step)
+
+    def metrics(self) -> dict[str, float]:
+        """Counts and seconds since the last call; the seconds of threads add up."""
+        with self._lock:
+            counts, seconds = self._counts, self._seconds
+            self._counts, self._seconds = Counter(), 0.0
+        names = ("queries", "cache_hits", "empty", "failures")
+        own = {f"search_{name}": float(counts[name]) for name in names}
+        more = self.engine.metrics() if hasattr(self.engine, "metrics") else {}
+        return own | {"seconds_search": seconds} | more
+
+    def close(self) -> None:
+        """Ends the engine's connections."""
+        if hasattr(self.engine, "close"):
+            self.engine.close()
+
+    def _count(self, **amounts: int) -> None:
+        with self._lock:
+            self._counts.update(amounts)
+
+    def _key(self, query: Query, seed: int) -> dict:
+        fields = {"query": query.text, "question": query.question}
+        fields |= {"answers": list(query.answers), "seed": seed}
+        return {"engine": self.engine.identity, **fields}
+
+    def _kept(self, query: Query, seed: int) -> tuple[Document, ...] | None:
+        kept = self._cache.get(self._key(query, seed)) if self._cache else None
+        return None if kept is None else tuple(Document(**x) for x in kept["documents"])
+
+    def _find(self, pairs) -> list[tuple[Document, ...]]:
+        try:
+            found = self._persist(*zip(*pairs, strict=True))
+        except SearchError as error:
+            self._count(failures=len(pairs))
+            if self._on_failure != "empty":
+                raise
+            _log.warning("A search found nothing: %s", error)
+            return [()] * len(pairs)
+        if self._cache is not None:
+            for pair, documents in zip(pairs, found, strict=True):
+                value = {"documents": [vars(document) for document in documents]}
+                self._cache.put(self._key(*pair), value)
+        return found
+
+    def _persist(self, queries, seeds) -> list[tuple[Document, ...]]:
+        tries = 0
+        while True:
+            try:
+                return self.engine.find(queries, seeds)
+            except Away as error:
+                if self._on_failure != "wait":
+                    raise
+                if tries % _REMIND == 0:
+                    _log.warning("The run waits for its search engine: %s", error)
+            tries += 1
+            time.sleep(_PAUSE)

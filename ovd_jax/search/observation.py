@@ -1,0 +1,59 @@
+"""From documents to what the student reads: the one place that makes them harmless.
+
+Retrieved and simulated text is a stranger's. In it no tag, no special token and no line
+of its own survives, so it can neither end a turn, nor leave the observation, nor pass
+for a document of its own; and its length is bounded.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+
+from ovd_jax.search.base import Document
+from ovd_jax.search.tags import ANSWER, INFORMATION, SEARCH, THINK
+from ovd_jax.text import neutralize
+
+NOTHING_FOUND = "No documents were found."
+_MAX_TITLE = 120  # characters
+_BRACKET = re.compile(  # of a tag, also of one that only a model would take for one
+    rf"[<\uff1c\ufe64\u2039](?=\s*/?\s*(?:{THINK}|{SEARCH}|{INFORMATION}|{ANSWER})\b)",
+    re.IGNORECASE,
+)
+
+
+def observation(
+    documents: Sequence[Document], special_tokens: Collection[str], max_chars: int
+) -> str:
+    """The documents as lines "Doc 1(Title: ...) ..." between information tags.
+
+    Each has an equal share of `max_chars`: one of a million characters cannot crowd out
+    the others. `special_tokens` are those of the student's tokenizer.
+    """
+    return _wrapped(_body(documents, special_tokens, max_chars))
+
+
+def message(text: str) -> str:
+    """Our own words to the student, such as a correction, in the observation's form."""
+    return _wrapped(text)
+
+
+def _body(documents, special_tokens, max_chars) -> str:
+    share = max_chars // max(1, len(documents))
+    lines = [
+        f"Doc {number}(Title: {plain(document.title, _MAX_TITLE)}) "
+        f"{plain(document.text, share)}"
+        for number, document in enumerate(documents, 1)
+    ]
+    # Special tokens last: titles, numbers and texts touch.
+    return neutralize("\n".join(lines), special_tokens) or NOTHING_FOUND
+
+
+def plain(text: str, max_chars: int) -> str:
+    """`text` on one line, of characters that print, without our tags, bounded."""
+    # 4: for blanks and characters that go away
+    shown = "".join(c for c in text[: 4 * max_chars] if c.isprintable() or c.isspace())
+    line = _BRACKET.sub("(", " ".join(shown.split()))
+    return line if len(line) <= max_chars else line[: max(0, max_chars - 3)] + "..."
+
+
+def _wrapped(body: str) -> str:
+    return f"\n<{INFORMATION}>\n{body}\n</{INFORMATION}>\n"

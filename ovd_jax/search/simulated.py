@@ -1,0 +1,192 @@
+"""A language model as a search engine (ZeroSearch, arXiv:2505.04588).
+
+It writes useful or noisy documents; the share of noisy ones grows with training.
+"""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from ovd_jax.search.base import Document, Query, SearchError
+from ovd_jax.search.engine import Away
+from ovd_jax.search.simulator_prompts import SimulatorPrompt, ask, read
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.base import TeacherError
+from ovd_jax.teacher.replies import Unavailable
+from ovd_jax.teacher.served import Question, ServedModel
+from ovd_jax.teacher.transport import Transport
+from ovd_jax.text import special_tokens
+
+
+def noise_share(step: int, total: int, start: float, end: float) -> float:
+    """The probability of noisy documents in training step `step` of `total`: it grows
+    from `start` to `end`, slowly at first (ZeroSearch, eq. 2, base 4)."""
+    progress = min(1.0, step / total) if total else 1.0
+    return start + (4**progress - 1) / 3 * (end - start)
+
+
+class Writer(Protocol):
+    """A model that answers texts."""
+
+    identity: Mapping  # JSON: all that its answers depend on but text and seed
+    special_tokens: tuple[str, ...]
+
+    def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """An answer to each text, maybe cut. Raises SearchError."""
+
+    def metrics(self) -> dict[str, float]:
+        """What that cost since the last call."""
+
+
+class Simulated:
+    """Up to `topk` documents that `writer` makes up for a query.
+
+    Where a query tells the answers, which is in training, they are noisy with the
+    probability `share(step)`, drawn for each query; `begin` says which step it is.
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        prompt: SimulatorPrompt,
+        topk: int,
+        share: Callable[[int], float],
+    ):
+        self._writer = writer
+        self._prompt = prompt
+        self._topk = topk
+        self._share = share
+        self._noise = 0.0
+        self._counts, self._lock = Counter(), threading.Lock()
+
+    @property
+    def identity(self) -> Mapping:
+        """Changes with the share of noise."""
+        asked = {"prompt": vars(self._prompt), "topk": self._topk}
+        return {"engine": "simulated", "noise": self._noise, **asked} | {
+            "writer": self._writer.identity
+        }
+
+    def begin(self, step: int) -> None:
+        """Documents are as noisy as in training step `step` from now on."""
+        self._noise = self._share(step)
+
+    def find(
+        self, queries: Sequence[Query], seeds: Sequence[int]
+    ) -> list[tuple[Document, ...]]:
+        """Made-up documents, of each query from its own seed."""
+        noisy = [
+            bool(query.answers)
+            and random.Random(derive(seed, "noise")).random() < self._noise
+            for query, seed in zip(queries, seeds, strict=True)
+        ]
+        texts = [
+            ask(
+                self._prompt,
+                query,
+                count=self._topk,
+                noisy=is_noisy,
+                special_tokens=self._writer.special_tokens,
+            )
+            for query, is_noisy in zip(queries, noisy, strict=True)
+        ]
+        answers = self._writer.write(texts, seeds)
+        with self._lock:
+            self._counts.update(made=len(noisy), noisy=sum(noisy))
+        return [read(answer, self._topk) for answer in answers]
+
+    def metrics(self) -> dict[str, float]:
+        """The share of noisy queries, and what the model cost."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        share = counts["noisy"] / max(1, counts["made"])
+        return {"search_noise_share": share} | self._writer.metrics()
+
+    def close(self) -> None:
+        """Ends the writer's connections."""
+        self._writer.close()
+
+
+class ServedWriter:
+    """A model behind an OpenAI-compatible API."""
+
+    def __init__(
+        self, transport: Transport, *, chat: bool, temperature: float, max_tokens: int
+    ):
+        self._transport = transport
+        self._served = ServedModel(transport, chat=chat, labels=())
+        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        transport.run([transport.connect])
+        (self.special_tokens,) = transport.run([self._served.control_tokens])
+        self.identity = {"model": self._served.name, "chat": chat, **self._settings}
+
+    def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """One request a text, all at once."""
+        jobs = [
+            lambda order=order, text=text, seed=seed: self._served.solution(
+                Question(text, order=text, home=order),
+                self._served.solution_body(text, "", seed=seed, **self._settings),
+            )
+            for order, (text, seed) in enumerate(zip(texts, seeds, strict=True))
+        ]
+        try:
+            return [reply.text for reply in self._transport.run(jobs)]
+        except Unavailable as error:
+            raise Away(f"The simulated search engine: {error}") from error
+        except TeacherError as error:
+            raise SearchError(
+                f"The simulated search engine: {error}; see search.url."
+            ) from error
+
+    def metrics(self) -> dict[str, float]:
+        """Requests, retries, tokens and latencies, as a teacher's."""
+        taken = self._transport.accounting.take()
+        named = {k.replace("teacher", "search_model"): v for k, v in taken.items()}
+        return {k: v for k, v in named.items() if v is not None}
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._transport.close()
+
+
+class LocalWriter:
+    """A model in this process: `generate(prompts, seed=, draws=)` takes and gives
+    tokens, as a sampler with its model."""
+
+    def __init__(self, generate: Callable, tokenizer, *, chat: bool, identity: Mapping):
+        self.identity = {**identity, "chat": chat}
+        self.special_tokens = special_tokens(tokenizer)
+        self._generate = generate
+        self._tokenizer = tokenizer
+        self._chat = chat
+
+    def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """One batch; an answer that was cut at the budget counts as far as it goes."""
+        prompts = [self._encode(text) for text in texts]
+        draws = [[seed] for seed in seeds]
+        groups = self._generate(prompts, seed=0, draws=draws)
+        return [
+            self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
+            for (completion,) in groups
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _encode(self, text: str) -> list[int]:
+        if self._chat:
+            text = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,59 @@
+"""A watch over a run: one that has collapsed learns nothing more, and is stopped.
+
+GRPO on search is known to break down: the policy loses its entropy, or writes turns
+that do nothing, or ends with groups whose rewards are all equal; the reward falls and
+does not come back.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+
+
+class Collapsed(RuntimeError):
+    """The run broke down; the message says how, and what to do."""
+
+
+class Watch:
+    """Looks at the metrics of each step. A step is bad by one of `bounds`, (metric,
+    "below" or "above", value), where the metric is beyond it; `window` bad steps in a
+    row are a collapse."""
+
+    def __init__(self, bounds: Mapping[str, tuple[str, str, float]], *, window: int):
+        self._bounds = bounds
+        self._window = window
+        self._seen = defaultdict(lambda: deque(maxlen=window))
+
+    @classmethod
+    def of(cls, collapse) -> "Watch":
+        """The watch that `config.collapse` describes; a bound of 0 is none."""
+        bounds = {
+            "entropy": ("entropy", "below", collapse.entropy),
+            "zero_spread": ("zero_spread_share", "above", collapse.zero_spread),
+            "invalid_rate": ("invalid_rate", "above", collapse.invalid_rate),
+            "short": ("completion_tokens", "below", collapse.short),
+            "truncated": ("truncated_share", "above", collapse.truncated),
+        }
+        bounds = {name: bound for name, bound in bounds.items() if bound[2]}
+        return cls(bounds, window=collapse.window)
+
+    def check(self, row: Mapping[str, float]) -> None:
+        """Takes the metrics of the next step. Raises Collapsed."""
+        for name, (metric, side, bound) in self._bounds.items():
+            if not self._window or metric not in row:
+                continue
+            value = row[metric]
+            is_bad = value < bound if side == "below" else value > bound
+            seen = self._seen[name]
+            if not is_bad:
+                seen.clear()
+                continue
+            seen.append(value)
+            if len(seen) == self._window:
+                raise Collapsed(
+                    f"The run has collapsed: {metric} was {side} {bound} for the last "
+                    f"{self._window} steps, now {value:.3g}. Its last state is kept "
+                    "as a checkpoint. Begin again from an earlier one with a lower "
+                    "learning rate, a higher kl_coef or clip_high, or "
+                    f"turns.mask_void; config.collapse.{name} moves this bound and "
+                    "0 takes it away."
+                )

@@ -1,0 +1,166 @@
+"""Open questions with short answers, answered alone or with the help of a search
+engine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ovd_jax.search.base import Query, SearchBackend
+from ovd_jax.search.observation import observation
+from ovd_jax.search.tags import ANSWER, INFORMATION, SEARCH, TAGS, contents, turn_ends
+from ovd_jax.tasks import qa_metrics
+from ovd_jax.tasks.base import Grade, Problem, steps
+from ovd_jax.tasks.dataset import Dataset
+from ovd_jax.tasks.qa_prompts import PROMPTS
+from ovd_jax.tasks.qa_sets import QA_SETS
+from ovd_jax.tasks.rows import load_problems
+from ovd_jax.text import neutralize, special_tokens
+
+REWARDS = ("f1", "em")
+
+
+class QATask:
+    """Questions from `data`, asked in one of `PROMPTS`, paid by how near the answer is.
+
+    A step is a turn: thought, query and what was found, or thought and answer.
+
+    Args:
+        data: what `load_problems` takes, as for `held_out_data`; see `Dataset`.
+        held_out_data: questions for evaluation; empty: some of `data`.
+        seed: of the order of the problems, and of which ones are held out.
+        prompt: one of `PROMPTS`.
+        reward: `f1` (the paper's eq. 2) or `em`.
+        chat: whether the prompt is a user's message in the tokenizer's chat template.
+        tokenizer: a transformers tokenizer; its special tokens are broken up where a
+            question contains them.
+        max_prompt_tokens: training problems with a longer prompt are left out, with a
+            warning; 0 keeps all. Needs the tokenizer.
+        search: what a prompt with documents asks for them; such a prompt needs it.
+        max_observation_chars: of those documents.
+    """
+
+    sources = QA_SETS
+
+    def __init__(
+        self,
+        *,
+        data: str,
+        held_out_data: str = "",
+        seed: int,
+        prompt: str = "search",
+        reward: str = "f1",
+        chat: bool = True,
+        tokenizer: Any = None,
+        max_prompt_tokens: int = 0,
+        search: SearchBackend | None = None,
+        max_observation_chars: int = 4000,
+    ):
+        for name, value, known in (
+            ("qa.prompt", prompt, PROMPTS), ("qa.reward", reward, REWARDS)
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; use one of {', '.join(known)}.")
+        self._prompt = PROMPTS[prompt]
+        if self._prompt.reads and search is None:
+            raise ValueError(
+                f"qa.prompt {prompt!r} shows documents; set search.backend, to bm25 or "
+                "http, say."
+            )
+        if chat and not getattr(tokenizer, "chat_template", None):
+            raise ValueError(
+                "A chat needs a tokenizer with a chat template; this "
+                f"{type(tokenizer).__name__} has none; set prompt_template to 'plain'."
+            )
+        self.stop_strings = self._prompt.stop_strings
+        self._reward = reward
+        self._chat = chat
+        self._tokenizer = tokenizer
+        self._special_tokens = () if tokenizer is None else special_tokens(tokenizer)
+        self._search = search
+        self._max_chars = max_observation_chars
+        self._dataset = Dataset(data, held_out_data, seed=seed, load=load_problems)
+        if max_prompt_tokens:
+            self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
+
+    def problems(self, step: int, count: int) -> tuple[Problem, ...]:
+        """The next `count` problems of an endless row of epochs, each shuffled anew."""
+        return self._dataset.problems(step, count)
+
+    def held_out(self, count: int) -> tuple[Problem, ...]:
+        """`count` problems spread evenly over those held out, or all if fewer are."""
+        return self._dataset.held_out(count)
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of what `load_problems` takes."""
+        return load_problems(source, "eval")
+
+    def prompt(self, problem: Problem) -> str:
+        """The question in its prompt, with documents where the prompt reads some."""
+        slots = {"question": neutralize(problem.question, self._hostile())}
+        if self._prompt.reads:
+            slots["documents"] = self._documents(problem)
+        text = self._prompt.text.format(**slots)
+        if not self._chat:
+            return text
+        return self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    def step_ends(self, text: str) -> tuple[int, ...]:
+        """Where each turn ends: see `turn_ends`."""
+        return turn_ends(text)
+
+    def extract(self, text: str) -> str | None:
+        """What stands in the first closed answer tag."""
+        return next(iter(contents(text, ANSWER)), None)
+
+    def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
+        """F1 or strict EM of each answer, 0.0 where there is none."""
+        return [grade.reward for grade in self.grade(problems, texts)]
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The rewards, and as metrics `em`, `cover_em`, `f1`, `recall` (whether what
+        was read holds a gold answer), `searches`, and `invalid_rate`, the share of
+        turns with neither a query nor an answer. Texts without an answer count in
+        all."""
+        return [
+            self._grade(problem, text)
+            for problem, text in zip(problems, texts, strict=True)
+        ]
+
+    def _grade(self, problem: Problem, text: str) -> Grade:
+        answer, golds = self.extract(text), problem.golds
+        turns = list(steps(text, turn_ends(text)))
+        acts = [bool(contents(t, SEARCH) or contents(t, ANSWER)) for t in turns]
+        read = contents(text, INFORMATION)
+        if self._prompt.reads:
+            read.append(self._documents(problem))
+        metrics = {
+            "em": qa_metrics.exact_match(answer, golds),
+            "cover_em": qa_metrics.cover_match(answer, golds),
+            "f1": qa_metrics.f1(answer, golds),
+            "recall": qa_metrics.retrieval_recall(read, golds),
+            "searches": float(len(contents(text, SEARCH))),
+            "invalid_rate": 1.0 - sum(acts) / len(acts) if acts else 1.0,
+        }
+        return Grade(metrics[self._reward], answer, reason(answer, metrics), metrics)
+
+    def _hostile(self) -> tuple[str, ...]:
+        return (*self._special_tokens, *TAGS)
+
+    def _documents(self, problem: Problem) -> str:
+        """What the engine finds for the question itself."""
+        (found,) = self._search.search([Query(problem.question)], seed=0)
+        return observation(found, self._special_tokens, self._max_chars)
+
+
+def reason(answer: str | None, metrics: Mapping[str, float]) -> str:
+    """Why an answer is right or wrong, as a code."""
+    if answer is None:
+        return "no_answer"
+    if metrics["em"]:
+        return "exact"
+    if metrics["cover_em"]:
+        return "covers_gold"
+    return "shares_words" if metrics["f1"] else "different"

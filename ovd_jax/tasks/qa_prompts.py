@@ -1,0 +1,79 @@
+"""How a question is put to a student, as data. Fields: `{question}`, `{documents}`."""
+
+import dataclasses
+import string
+
+
+@dataclasses.dataclass(frozen=True)
+class QAPrompt:
+    """One way to ask; ValueError for missing or unknown fields."""
+
+    text: str
+    stop_strings: tuple[str, ...] = ("</answer>",)  # `</search>` too: it may search
+
+    def __post_init__(self):
+        fields = {field for _, field, _, _ in string.Formatter().parse(self.text)}
+        fields.discard(None)
+        if "question" not in fields or fields - {"question", "documents"}:
+            raise ValueError(
+                f"A prompt has the fields {sorted(fields)}; it needs question, and may "
+                "have documents."
+            )
+
+    @property
+    def searches(self) -> bool:
+        """Whether the student may ask a search engine."""
+        return "</search>" in self.stop_strings
+
+    @property
+    def reads(self) -> bool:
+        """Whether documents for the question stand in the prompt."""
+        return "{documents}" in self.text
+
+
+_AGENT = ("</search>", "</answer>")
+_SHORT = "a few words without explanation"
+
+PROMPTS = {
+    # The interface of Search-R1 (arXiv:2503.09516), in our words: also ZeroSearch's and
+    # OVD's.
+    "search": QAPrompt(
+        "Answer the question below. Begin each turn with your reasoning between "
+        "<think> and </think>. When you lack a fact, write a search query between "
+        "<search> and </search>; what a search engine finds is then shown to you "
+        "between <information> and </information>. Search as often as you need. When "
+        f"you know the answer, write it between <answer> and </answer>, in {_SHORT}, "
+        "as in <answer> Lake Baikal </answer>.\nQuestion: {question}\n",
+        _AGENT,
+    ),
+    # The same by an example, for models that follow no instructions (prompt_template:
+    # plain).
+    "search_example": QAPrompt(
+        "Question: In which country was the painter of The Scream born?\n"
+        "<think> The Scream was painted by Edvard Munch. I need to know where he was "
+        "born. </think>\n<search> Edvard Munch birthplace </search>\n"
+        "<information>\nDoc 1(Title: Edvard Munch) Edvard Munch was a painter. He was "
+        "born in a farmhouse in Adalsbruk, Norway.\n</information>\n"
+        "<think> Adalsbruk is in Norway. </think>\n<answer> Norway </answer>\n\n"
+        "Question: {question}\n<think>",
+        _AGENT,
+    ),
+    # Reasoning without an engine: R1's prompt as well.
+    "cot": QAPrompt(
+        "Answer the question below. First reason step by step between <think> and "
+        f"</think>, then write the answer between <answer> and </answer>, in {_SHORT}, "
+        "as in <answer> Lake Baikal </answer>.\nQuestion: {question}\n"
+    ),
+    "direct": QAPrompt(
+        "Answer the question below at once, without reasoning. Write nothing but the "
+        f"answer between <answer> and </answer>, in {_SHORT}, as in <answer> Lake "
+        "Baikal </answer>.\nQuestion: {question}\n"
+    ),
+    "rag": QAPrompt(
+        "Answer the question below; these documents may help, or may not.\n{documents}"
+        f"Write the answer between <answer> and </answer>, in {_SHORT}, as in <answer> "
+        "Lake Baikal </answer>.\nQuestion: {question}\n"
+    ),
+    # What the embedded models of the made-up world are asked.
+    "world": QAPrompt("Question: {question}\n", _AGENT),
+}

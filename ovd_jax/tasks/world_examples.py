@@ -1,0 +1,161 @@
+"""Examples for the tiny models of the made-up world.
+
+The student and the environment agent's judgement are taught on worlds of their own, a
+new one each step, so that they learn to read and not what is so; only the agent's part
+as a search engine is taught the one world that runs are about.
+"""
+
+import random
+from collections.abc import Callable
+
+from ovd_jax.search.base import Query
+from ovd_jax.search.observation import observation
+from ovd_jax.search.simulator_prompts import ask, find_prompt, written
+from ovd_jax.tasks.demonstrations import Branch, Example
+from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
+from ovd_jax.tasks.world import Fact, Question, World
+from ovd_jax.tasks.world_turns import (
+    State,
+    hasty_turn,
+    query_of,
+    right_turn,
+    score_turn,
+    slip,
+)
+from ovd_jax.teacher.base import ScoreRequest
+from ovd_jax.teacher.prompts import JUDGE_STEP
+
+_MAX_TURNS = 5
+_USEFUL = 0.85  # share of the searches in examples that find what is there
+_FOUND = 2  # documents a search
+
+
+def information(facts: list[Fact]) -> str:
+    """What the student reads of them."""
+    return observation([fact.document for fact in facts], (), 1000)
+
+
+def prompt(question: str) -> str:
+    """How the student is asked, and the agent too."""
+    return QA_PROMPTS["world"].text.format(question=question)
+
+
+def conversation(world: World, question: Question, rng: random.Random, write: Callable):
+    """(state, turn, what was found) of each turn that `write(state)` writes."""
+    state = State(question)
+    for _ in range(_MAX_TURNS):
+        text = write(state)
+        query, facts = query_of(text), []
+        if query is not None:
+            useful = rng.random() < _USEFUL
+            facts = (world.find if useful else world.noise)(query, rng, _FOUND)
+            if rng.random() < 0.5:
+                rng.shuffle(facts)
+        yield state, text, facts
+        if query is None:
+            return
+        state.read(query, facts)
+
+
+def demonstration(world: World, rng: random.Random, *, hasty_share: float) -> Example:
+    """A conversation that finds the answer, or, in so many, one that takes the first
+    fact for it."""
+    write = hasty_turn if rng.random() < hasty_share else right_turn
+    pieces = []
+    question = draw(world, rng)
+    for _, text, facts in conversation(world, question, rng, write):
+        pieces.append((text, 1.0))
+        if facts:
+            pieces.append((information(facts), 0.0))
+    return Example(((prompt(question.text), 0.0), *pieces), ends=not facts)
+
+
+def with_slips(world: World, question: Question, rng: random.Random):
+    """A conversation in which none, some or most of the turns are slips."""
+    slips = rng.choice((0.0, 0.3, 0.6))
+
+    def write(state):
+        return slip(state, rng) if rng.random() < slips else right_turn(state)
+
+    return conversation(world, question, rng, write)
+
+
+def judgement(world: World, rng: random.Random) -> Example:
+    """A conversation with slips, and on it the score of each turn.
+
+    Scores hang on it as branches. The right turns are trained on as well.
+    """
+    question = draw(world, rng)
+    pieces, branches, score = [(prompt(question.text), 0.0)], [], 0
+    for state, text, facts in with_slips(world, question, rng):
+        score = score_turn(state, text)
+        pieces.append((text, float(score == 9)))
+        asked = ((JUDGE_STEP, 0.0), (str(score), 1.0))
+        branches.append(Branch(len(pieces), asked))
+        if facts:  # a turn is judged with what it found, or before
+            pieces.append((information(facts), 0.0))
+            branches.append(Branch(len(pieces), asked))
+    ends = not facts and score == 9
+    return Example(tuple(pieces), ends=ends, branches=tuple(branches))
+
+
+def simulation(world: World, rng: random.Random) -> Example:
+    """A query, and the documents that the world's search engine would give."""
+    state = State(draw(world, rng))
+    if rng.random() < 0.5:  # after a first search
+        state.read("", world.find(right_turn(state), rng, _FOUND))
+    text = slip(state, rng) if rng.random() < 0.2 else right_turn(state)
+    need = state.follow()[1]
+    query = query_of(text) or rng.choice(
+        need.queries if need else [state.question.start]
+    )
+    useful = rng.random() < 0.8
+    facts = (world.find if useful else world.noise)(query, rng, _FOUND)
+    asked = ask(
+        find_prompt("world"), Query(query), count=_FOUND, noisy=not useful,
+        special_tokens=(),
+    )  # fmt: skip
+    documents = written([fact.document for fact in facts])
+    return Example(((asked, 0.0), (documents, 1.0)))
+
+
+def draw(world: World, rng: random.Random, split: str = "train") -> Question:
+    """A question of one hop or, as often, of two."""
+    return rng.choice(world.questions(split, rng.choice((1, 2))))
+
+
+def world_examples(
+    *, seed: int, judged_share: float, simulated_share: float, hasty_share: float
+) -> Callable[[int, int], list[Example]]:
+    """`(step, count) -> examples`: shares of judgements and simulated searches, and for
+    the rest demonstrations."""
+    known = World()
+
+    def one(fresh: World, rng: random.Random) -> Example:
+        kind = rng.random()
+        if kind < judged_share:
+            return judgement(fresh, rng)
+        if kind < judged_share + simulated_share:
+            return simulation(known, rng)
+        return demonstration(fresh, rng, hasty_share=hasty_share)
+
+    def examples(step: int, count: int) -> list[Example]:
+        rng = random.Random(f"world {seed} {step}")
+        fresh = World(f"examples {seed} {step}")
+        return [one(fresh, rng) for _ in range(count)]
+
+    return examples
+
+
+def labelled_turns(world: World, count: int) -> tuple[list[ScoreRequest], list[int]]:
+    """Every turn of `count` held-out conversations, with its exact score."""
+    rng = random.Random(f"audit {world.seed}")
+    requests, exact = [], []
+    for _ in range(count):
+        question = draw(world, rng, "eval")
+        previous = ""
+        for state, text, facts in with_slips(world, question, rng):
+            requests.append(ScoreRequest(question.text, previous, text, whole=False))
+            exact.append(score_turn(state, text))
+            previous += text + information(facts)
+    return requests, exact

@@ -1,0 +1,39 @@
+"""A teacher whose parts are played by different models."""
+
+from collections.abc import Sequence
+
+from ovd_jax.teacher.base import DemonstrationRequest, Teacher
+
+
+class Roles:
+    """The `scorer` judges; the `continuer` writes what takes a rejected one's place."""
+
+    def __init__(self, scorer: Teacher, continuer: Teacher):
+        self._scorer = scorer
+        self._continuer = continuer
+
+    def __getattr__(self, name: str):
+        return getattr(self._scorer, name)  # whatever it can do beside
+
+    def demonstrate(
+        self, requests: Sequence[DemonstrationRequest], *, seed: int
+    ) -> list[str | None]:
+        """The continuer's."""
+        return self._continuer.demonstrate(requests, seed=seed)
+
+    def metrics(self) -> dict[str, float | None]:
+        """The scorer's, and the continuer's by names that say so; the seconds of
+        `teacher` are those of both."""
+        found, others = self._scorer.metrics(), self._continuer.metrics()
+        for name, value in others.items():
+            if name.startswith("seconds"):
+                found[name] = found.get(name, 0.0) + value
+            else:
+                found[name.replace("teacher", "continuer")] = value
+        return found
+
+    def close(self) -> None:
+        """Ends the connections of both."""
+        for teacher in (self._scorer, self._continuer):
+            if hasattr(teacher, "close"):
+                teacher.close()

@@ -1,0 +1,81 @@
+"""Examples that share rows are learned from as if each had its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovd_jax import sft
+from ovd_jax.learning.update import imitation_objective
+from ovd_jax.tasks.demonstrations import Branch, Example
+from tests.fakes import TOKENIZER
+
+EXAMPLES = [
+    Example((("1+2=\n", 0.0), ("3", 1.0))),
+    Example((("(4+5)*2=\n", 0.0), ("9*2\n", 1.0), ("18", 1.0))),
+    Example((("7-3=\n", 0.0), ("4", 1.0))),
+    Example((("2*3+1=\n", 0.0), ("6+1\n7", 1.0))),
+]
+BRANCHED = Example((("1+1=\n", 0.0), ("2", 1.0)), branches=(Branch(1, (("3", 1.0),)),))
+
+
+def encoded(examples):
+    return [sft.encode(TOKENIZER, example) for example in examples]
+
+
+def loss_and_grads(model, rows, limit, *, full):
+    part = jax.tree.map(jnp.asarray, sft.pad_rows(rows, limit, full=full))
+
+    def loss(model):
+        return imitation_objective(model, part, chunk=16, remat="none")[0]
+
+    return jax.value_and_grad(loss)(model)
+
+
+def test_packed_examples_give_the_same_loss_and_gradients(model):
+    rows = sft.packed(encoded(EXAMPLES), 24)
+    assert len(rows) < len(EXAMPLES)
+    together = loss_and_grads(model, rows, 24, full=True)
+    apart = loss_and_grads(model, encoded(EXAMPLES), 24, full=False)
+    np.testing.assert_allclose(together[0], apart[0], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        together[1], apart[1],
+    )  # fmt: skip
+
+
+def test_prompts_are_not_trained_on_packed_or_not():
+    trained = []
+    for rows in (sft.packed(encoded(EXAMPLES), 24), encoded(EXAMPLES)):
+        counted = sorted(t for row in rows for t, weight, *_ in row if weight)
+        trained.append(counted)
+    assert trained[0] == trained[1]
+    words = TOKENIZER.decode(trained[0])
+    assert "=" not in words
+
+
+def test_no_row_is_longer_than_the_limit_and_no_token_is_lost():
+    for limit in (16, 24, 40, 100):
+        rows = sft.packed(encoded(EXAMPLES), limit)
+        assert all(len(row) <= limit for row in rows)
+        assert sum(map(len, rows)) == sum(map(len, encoded(EXAMPLES)))
+
+
+def test_an_example_with_branches_has_a_row_of_its_own():
+    rows = sft.packed(encoded([*EXAMPLES, BRANCHED]), 100)
+    (alone,) = encoded([BRANCHED])
+    assert len(rows) == 2
+    assert list(alone) in rows
+
+
+def test_a_first_token_is_not_learned_from_the_example_before_it():
+    whole = [Example((("1+2=3", 1.0),)), Example((("4", 1.0),))]
+    (row,) = sft.packed(encoded(whole), 40)
+    first = [weight for _, weight, position, *_ in row if position == 0]
+    assert first[1:] == [0.0]
+
+
+def test_an_example_over_the_limit_is_refused():
+    rows = sft.packed(encoded(EXAMPLES), 8)
+    with pytest.raises(ValueError, match=r"over config.max_tokens=8"):
+        sft.pad_rows(rows, 8, full=True)
