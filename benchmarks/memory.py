@@ -167,8 +167,8 @@ def compiled(lowered, *names) -> dict:
         if not (overflow := abstract.overflow(error)):
             raise
         row = {"wanted": overflow[0], "there": overflow[1]}
-    row |= {"seconds": round(time.time() - started, 1)}
-    print(*names, row, file=sys.stderr, flush=True)
+    seconds = round(time.time() - started, 1)
+    print(*names, row, f"{seconds} s", file=sys.stderr, flush=True)
     return row
 
 
