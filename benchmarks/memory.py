@@ -124,7 +124,7 @@ def compile_points(config, found: dict, result: dict):
 
 def measure(config, platform, student, length, samples, method, known: dict) -> dict:
     """What one update holds on one device: as `known`, if that is of this program."""
-    kind, count = platform, 0
+    shape, kind, count = architecture(student), platform, 0
     if platform.startswith("cpu:"):
         kind, count = "cpu", int(platform.split(":")[1])
     # The CPU has no bfloat16 of its own: XLA would keep float32 copies of everything.
@@ -134,7 +134,7 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
         method, remat=config.remat, chunk=config.chunk, k=config.k
     )
     with jax.set_mesh(mesh):
-        state = abstract.state(KNOWN[student], workload.TX, dtype)
+        state = abstract.state(shape, workload.TX, dtype)
         part = abstract.batch(
             packs=mesh.size, prompt=config.prompt, completions=samples,
             length=length - config.prompt,
@@ -143,7 +143,8 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
         if method == "ovd":
             part = part.replace(ref_logprobs_KC=part.advantages_KC)
         else:
-            beside = in_dtype(abstract.model(KNOWN[config.teacher], dtype), dtype)
+            beside = abstract.model(architecture(config.teacher), dtype)
+            beside = in_dtype(beside, dtype)
             part = (part, beside)
         program = abstract.update(stepper, state, part)["add"]
         lowered = program.trace().lower()
@@ -153,7 +154,7 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
         sizes = {
             "state": abstract.on_device((state, state.model)),  # and the gradient
             "beside": abstract.on_device(beside),
-            "eq_1": token_level.eq_1(KNOWN[student], length, samples),
+            "eq_1": token_level.eq_1(shape, length, samples),
         }
     point = (platform, student, length, samples, method)
     return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
@@ -230,12 +231,18 @@ def report(config, result: dict) -> None:
 
 
 def gib(row: dict) -> dict:
-    """A point for people."""
-    gib = {
-        name: row[name] / token_level.GIB if name in row else None
-        for name in ("state", "beside", "temporaries", "wanted", "eq_1")
+    """A point for people: `state` is weights, moments and gradient, `beside` OVD's
+    reference or the teacher; `all` of a program
+    that the TPU cannot hold has no `temporaries` of its own."""
+    if "wanted" in row:  # its arguments too, which the moments are not
+        whole = row["wanted"] + row["state"] // 2
+    else:
+        whole = row["state"] + row["beside"] + row["temporaries"]
+    sizes = {name: row.get(name) for name in ("state", "beside", "temporaries")}
+    sizes |= {"all": whole, "eq_1": row["eq_1"]}
+    return {name: row[name] for name in POINT} | {
+        name: size and round(size / token_level.GIB, 2) for name, size in sizes.items()
     }
-    return {name: row[name] for name in POINT} | gib
 
 
 def show(title: str, rows: list[dict]) -> None:

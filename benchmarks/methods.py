@@ -23,13 +23,15 @@ from ovd_jax.curves import plot_comparison
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
-ALONE = {"problems_per_step": 128, "samples": 1}  # groups are of no use to it
+ALONE = {"problems_per_step": 64, "samples": 1}  # groups are of no use to it
+GROUPS = {"problems_per_step": 16, "samples": 4}  # it needs some that differ
 METHODS = {  # what each changes in the config
     "ovd": {"method": "ovd"},
-    "grpo": {"method": "grpo", "optimizer.learning_rate": 3e-5},
+    "grpo": {"method": "grpo", "optimizer.learning_rate": 3e-5, **GROUPS},
     "seq_kd": {"method": "seq_kd", **ALONE},
     "rejection_ft": {
-        "method": "rejection_ft", "threshold": 0, "optimizer.learning_rate": 1e-4,
+        "method": "rejection_ft", "threshold": 0, "optimizer.learning_rate": 3e-5,
+        **GROUPS,
     },
     "token_kd": {"method": "token_kd", **ALONE},
     "on_policy_kd, reverse KL": {

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from ovd_jax import flags, train
-from ovd_jax.curves import STEP, plot_comparison
+from ovd_jax.curves import plot_comparison
+from ovd_jax.panels import STEP
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 

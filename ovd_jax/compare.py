@@ -22,7 +22,8 @@ import numpy as np
 
 from ovd_jax import flags
 from ovd_jax.bars import plot_bars
-from ovd_jax.curves import STEP, plot_comparison, smooth
+from ovd_jax.curves import plot_comparison
+from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ovd_jax.curves import mean_curve, plot_comparison, plot_run, smooth, spread
+from ovd_jax.curves import plot_comparison, plot_run
+from ovd_jax.panels import mean_curve, smooth, spread
 
 
 def rows(steps):
@@ -17,8 +18,11 @@ def rows(steps):
             "teacher_share": 1 - step / 100,
             "score_histogram": [step, 1, 0, 0, 0, 0, 3, 0, 0, 4],
             "accuracy": step / 100,
+            "searches": 1.0,
+            "searches/nq": 1 + step / 100,
+            "em/nq": step / 100,
         }
-        | ({"eval_accuracy": 0.3} if step % 10 == 0 else {})
+        | ({"eval_accuracy": 0.3, "eval_em/nq": 0.3} if step % 10 == 0 else {})
         for step in range(steps)
     ]
 

@@ -8,11 +8,11 @@ def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs"
     config.seeds = (0, 1, 2)  # those of an earlier call are not run again
-    config.num_steps = 40
+    config.num_steps = 60
     config.problems_per_step = 32
-    config.samples = 4
+    config.samples = 2
     config.optimizer.schedule = "constant"  # so that a curve may be read anywhere
-    config.eval_every = 5
+    config.eval_every = 10
     config.eval_problems = 200
     config.checkpoint_every = 0
     config.loggers = ()

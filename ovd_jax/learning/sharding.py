@@ -26,6 +26,9 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
     (r"\b(q|k|v|gate|up)/lora_b", P(None, None, "tp")),  # NRF
     (r"\b(o|down)/lora_a", P(None, "tp", None)),  # NFR
     (r"\b(o|down)/lora_b", P(None, None, "fsdp")),  # NRD
+    (r"\b(qkv_OD|gate_up_OD)", P("tp", None)),  # of sampling/decoder.py
+    (r"\b(o_DO|down_DF)", P(None, "tp")),
+    (r"\bqkv_bias_O", P("tp")),
     (r"scale|bias|step|count|finite", P()),
 )
 

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ovd_jax.paths import cache_dir
-from ovd_jax.search.corpus import write_corpus
 from ovd_jax.search.engine import Engine, Nothing, Search
-from ovd_jax.tasks.world import world_named
 from ovd_jax.teacher.cache import DiskCache
 
 BACKENDS = ("none", "bm25", "http", "simulated")
@@ -33,6 +31,8 @@ def make_engine(config, make_writer: Callable) -> Engine:
         return Nothing()
     if options.backend == "bm25":
         from ovd_jax.search.bm25 import Bm25
+        from ovd_jax.search.corpus import write_corpus
+        from ovd_jax.tasks.world import world_named  # which needs this room's records
 
         folder = Path(options.index_dir or cache_dir() / "bm25")
         corpus = options.corpus
