@@ -21,6 +21,7 @@ from typing import NamedTuple
 # Before jax: no accelerator is used, and libtpu need ask no server where it runs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it only compiles
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax.learning.losses import Batch
-from ovd_jax.learning.sharding import ROWS, make_mesh, shardings, without_fsdp
+from ovd_jax.learning.sharding import ROWS, make_mesh, shardings
 from ovd_jax.learning.update import Stepper, TrainState
 from ovd_jax.models.lora import Lora, adapt, trained
 from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
@@ -192,16 +193,16 @@ def sampling(
 
 
 def decoder(model: Transformer) -> Decoder:
-    """The form of `model` that `decode` reads, as `unstack` lays it out."""
-    shapes = jax.eval_shape(unstack, model)
-    gathered = {"layers": shapes.layers, "head": shapes.head_VD}
-    gathered = jax.tree_util.tree_map_with_path(
-        lambda path, x: _placed(x, without_fsdp(path, x)), gathered
-    )
-    return shapes.replace(
-        embed=model.embed, norm=model.norm, layers=gathered["layers"],
-        head_VD=gathered["head"],
-    )  # fmt: skip
+    """The form of `model` that `decode` reads, split as `unstack` leaves it."""
+    shapes = jax.eval_shape(unstack, model).replace(embed=None)
+    split = {"qkv_OD": 0, "gate_up_OD": 0, "head_VD": 0, "o_DO": 1, "down_DF": 1}
+
+    def place(path, x):
+        axis = split.get(getattr(path[-1], "name", None))
+        return _placed(x, P() if axis is None else P(*[None] * axis, "tp"))
+
+    placed = jax.tree_util.tree_map_with_path(place, shapes)
+    return placed.replace(embed=model.embed)
 
 
 def _sampled(x) -> jax.ShapeDtypeStruct:

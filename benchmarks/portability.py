@@ -73,7 +73,7 @@ def cpus(devices: str) -> int:
 def lower(config, shape) -> list[dict]:
     """Each program lowered once for all platforms, for one device."""
     rows = []
-    for name, program in programs(config, shape).items():
+    for name, program in programs(config, shape, jnp.dtype(config.dtype)).items():
         export = jax.export.export(program.function, platforms=PLATFORMS)
         exported = export(*program.args, **program.options)
         rows.append(
@@ -83,7 +83,9 @@ def lower(config, shape) -> list[dict]:
     return rows
 
 
-def programs(config, shape, lora: Lora = abstract.FULL) -> dict[str, abstract.Program]:
+def programs(
+    config, shape, dtype, lora: Lora = abstract.FULL
+) -> dict[str, abstract.Program]:
     """The programs of an update and of the sampler, on the mesh that is set."""
     options = flags.load_file("configs/default.py").copy_and_resolve_references()
     options.update(
@@ -92,7 +94,7 @@ def programs(config, shape, lora: Lora = abstract.FULL) -> dict[str, abstract.Pr
         )
     )  # fmt: skip
     tx = train.make_optimizer(options)
-    state = abstract.state(shape, tx, jnp.dtype(config.dtype), lora, config.attention)
+    state = abstract.state(shape, tx, dtype, lora, config.attention)
     prompts = config.prompts * row_shards()
     part = abstract.batch(
         packs=prompts, prompt=config.prompt, length=config.completion,
@@ -118,26 +120,26 @@ def measure(config, point, found: dict) -> list[dict]:
     lora = Lora(rank, 2.0 * rank, TARGETS) if rank else abstract.FULL
     rows = []
     with jax.set_mesh(mesh):
-        wanted = programs(config, KNOWN[name], lora)
-        beside = held_beside(config, wanted)
+        # The CPU has no bfloat16 of its own: XLA would keep float32 copies beside it.
+        dtype = jnp.dtype("float32" if count else config.dtype)
+        wanted = programs(config, KNOWN[name], dtype, lora)
+        beside = held_beside(wanted, dtype, config.reference)
         for program, call in wanted.items():
             traced = call.trace()
             lowered = traced.lower()
             key = digest(lowered.as_text(), devices, mesh.shape)
-            row = found.get(key) or compiled(lowered, mesh, key)
+            row = found.get(key) or compiled(lowered, key)
+            flops = hlo.jaxpr_flops(traced.jaxpr.jaxpr) / mesh.size
             row |= {
-                "model": name,
-                "devices": devices,
-                "mesh": list(mesh.shape.values()),
-            }
-            row |= {"lora": rank, "program": program, "beside": beside[program]}
-            flops = hlo.jaxpr_flops(traced.jaxpr.jaxpr)
-            row |= {"gflop": round(flops / mesh.size / 1e9, 1)}
+                "model": name, "devices": devices, "mesh": list(mesh.shape.values()),
+                "lora": rank, "program": program, "beside": beside[program],
+                "gflop": round(flops / 1e9, 1),
+            }  # fmt: skip
             rows.append(judged(row, abstract.hbm(platform)))
     return rows
 
 
-def compiled(lowered, mesh, key: str) -> dict:
+def compiled(lowered, key: str) -> dict:
     """What the compiler says of a program."""
     started = time.time()
     try:
@@ -152,7 +154,7 @@ def compiled(lowered, mesh, key: str) -> dict:
     return row | {"key": key, "seconds": round(time.time() - started, 1)}
 
 
-def held_beside(config, wanted: dict) -> dict[str, int]:
+def held_beside(wanted: dict, dtype, has_reference: bool) -> dict[str, int]:
     """Bytes that training holds on a device while each program runs and that are not
     among its arguments: moments, frozen weights, the reference, and for `decode` the
     weights that its own were cast from."""
@@ -162,8 +164,8 @@ def held_beside(config, wanted: dict) -> dict[str, int]:
     others = abstract.on_device(state.opt_state)
     own = abstract.on_device(state.model)
     adapted = own < weights
-    reference = abstract.on_device(abstract.frozen(model, jnp.dtype(config.dtype)))
-    if adapted or not config.reference:
+    reference = abstract.on_device(abstract.frozen(model, dtype))
+    if adapted or not has_reference:
         reference = 0
     return {
         "add": others + reference,
