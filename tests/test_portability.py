@@ -65,7 +65,7 @@ def test_a_program_that_is_known_is_not_compiled_again(monkeypatch):
     rows = portability.measure(knobs(), point, {})
     assert [row["program"] for row in rows] == PROGRAMS
     assert all(row["needs"] == row["peak"] + row["beside"] > 0 for row in rows)
-    assert all(row["collectives"] == {} and row["fits"] is None for row in rows)
+    assert all(row["fits"] is None for row in rows)  # a computer's memory is its own
     monkeypatch.setattr(portability, "compiled", lambda *_: pytest.fail("compiled"))
     assert portability.measure(knobs(), point, {r["key"]: r for r in rows}) == rows
 
