@@ -21,6 +21,7 @@ from typing import NamedTuple
 # Before jax: no accelerator is used, and libtpu need ask no server where it runs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it only compiles
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +31,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax.learning.losses import Batch
-from ovd_jax.learning.sharding import ROWS, make_mesh, shardings
+from ovd_jax.learning.sharding import ROWS, make_mesh, shardings, without_fsdp
 from ovd_jax.learning.update import Stepper, TrainState
-from ovd_jax.models.lora import trained
-from ovd_jax.models.transformer import Transformer, TransformerConfig
+from ovd_jax.models.lora import Lora, adapt, trained
+from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
+from ovd_jax.sampling.decode import decode, prefill, row_rngs
+from ovd_jax.sampling.decoder import Decoder, unstack
 
 BYTES = {  # ours: of `memory_analysis()`; all of one device
     "arguments": "argument_size_in_bytes",
@@ -46,6 +49,7 @@ _OVERFLOW = (
     re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
 )
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+FULL = Lora(rank=0, alpha=1.0, targets=())
 
 
 class Unavailable(Exception):
@@ -96,11 +100,27 @@ def model(config: TransformerConfig, dtype=jnp.bfloat16) -> Transformer:
 
 
 def state(
-    config: TransformerConfig, tx: optax.GradientTransformation, dtype=jnp.bfloat16
+    config: TransformerConfig,
+    tx: optax.GradientTransformation,
+    dtype=jnp.bfloat16,
+    lora: Lora = FULL,
+    attention: str = "auto",
 ) -> TrainState:
-    """What training holds of such a model."""
-    return laid_out(
-        lambda: TrainState.create(Transformer(config, jax.random.key(0), dtype), tx)
+    """What training holds of such a model; under adapters its matrices are `dtype`."""
+    shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
+    shapes.attention = attention
+    shapes = frozen(shapes, dtype) if lora.rank else shapes
+
+    def create(model):
+        return TrainState.create(adapt(model, lora, jax.random.key(0)), tx)
+
+    return with_layout(jax.eval_shape(create, shapes))
+
+
+def frozen(model: Transformer, dtype) -> Transformer:
+    """The shapes of a model that is not trained: its matrices are kept as `dtype`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x.update(dtype=dtype) if is_matrix(path) else x, model
     )
 
 
@@ -152,6 +172,49 @@ def update(stepper: Stepper, state: TrainState, part) -> dict[str, Program]:
     }
 
 
+def sampling(
+    model: Transformer, *, prompts: int, prompt: int, samples: int, slots: int
+) -> dict[str, Program]:
+    """The two programs of sampling: `prefill` reads all prompts and samples a token of
+    each row, `decode` goes on to `slots`."""
+    how = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    integers = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    limits_PG, stop_ids = integers((prompts, samples)), integers((1,))
+    rngs_PG = jax.eval_shape(row_rngs, 0, limits_PG)
+    args = (model, integers((prompts, prompt)), integers((prompts,)))
+    read = Program(
+        prefill, (*args, limits_PG, rngs_PG, stop_ids), how | {"slots": slots}
+    )
+    state = jax.eval_shape(functools.partial(prefill, **read.options), *read.args)
+    state = jax.tree.map(_sampled, state)
+    write = Program(decode, (decoder(model), state, stop_ids, slots), how)
+    return {"prefill": read, "decode": write}
+
+
+def decoder(model: Transformer) -> Decoder:
+    """The form of `model` that `decode` reads, split as `unstack` leaves it."""
+    shapes = jax.eval_shape(unstack, model)
+    parts = jax.tree_util.tree_map_with_path(
+        lambda path, x: _placed(x, without_fsdp(path, x)),
+        {"layers": shapes.layers, "head": shapes.head_VD},
+    )
+    return shapes.replace(
+        embed=model.embed, norm=model.norm, layers=parts["layers"],
+        head_VD=parts["head"],
+    )  # fmt: skip
+
+
+def _sampled(x) -> jax.ShapeDtypeStruct:
+    """An array of a `DecodeState`: by its rows, and a cache by its heads too."""
+    if not x.ndim:
+        return _placed(x, P())
+    return _placed(x, P(*ROWS, "tp") if x.ndim == 4 else ROWS)
+
+
+def _placed(x, spec: P) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_mesh(spec))
+
+
 def memory(program) -> dict[str, int]:
     """Bytes on one device; `peak` is all that a program holds: arguments, what of its
     outputs does not take their place, and temporaries."""
@@ -187,7 +250,7 @@ def overflow(error: Exception) -> tuple[int, int] | None:
 @functools.cache
 def hbm(platform: str) -> int | None:
     """Bytes that a chip has for programs, as its compiler says when asked for more than
-    any has; None for virtual CPU devices."""
+    any has; None for virtual CPU devices. To be asked outside of a mesh."""
     if platform == "cpu":
         return None
     chip = jax.sharding.SingleDeviceSharding(topology_devices(platform)[0])

@@ -12,11 +12,9 @@ one prompt. A point that was compiled before is read from the results. Last, rea
 updates at SmolLM2's size. Writes benchmarks/results/memory.json and memory_*.png.
 """
 
-import hashlib
 import json
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import abstract
@@ -25,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import memory_plots
 import token_level
+from portability import cpus, digest
 from sides import workload
 
 from ovd_jax import flags
@@ -44,7 +43,7 @@ METHODS = ("ovd", "dense", "chunked", "top_k")
 TEACHER = "HuggingFaceTB/SmolLM2-360M-Instruct"  # of the real updates
 REAL = {  # one group, all at once
     "prompt": 64, "lengths": [[192] * 8], "remat": "full", "chunk": 128, "k": 64,
-    "teacher": TEACHER,
+    "tokens_at_once": 1664, "teacher": TEACHER,
 }  # fmt: skip
 
 
@@ -105,8 +104,7 @@ def compile_points(config, found: dict, result: dict):
     points in `found` are kept."""
     rows = {tuple(row[name] for name in POINT): row for row in found.get("points", [])}
     skipped = {}
-    counts = [int(p.split(":")[1]) for p in config.platforms if p.startswith("cpu:")]
-    abstract.virtual_devices(max(counts, default=1))
+    abstract.virtual_devices(max(map(cpus, config.platforms), default=0) or 1)
     for platform, student, length, samples in points(config):
         if platform in skipped:
             continue
@@ -124,9 +122,8 @@ def compile_points(config, found: dict, result: dict):
 
 def measure(config, platform, student, length, samples, method, known: dict) -> dict:
     """What one update holds on one device: as `known`, if that is of this program."""
-    kind, count = platform, 0
-    if platform.startswith("cpu:"):
-        kind, count = "cpu", int(platform.split(":")[1])
+    shape, count = architecture(student), cpus(platform)
+    kind = "cpu" if count else platform
     # The CPU has no bfloat16 of its own: XLA would keep float32 copies of everything.
     dtype = jnp.float32 if kind == "cpu" else jnp.bfloat16
     mesh = abstract.use(kind, count)
@@ -134,7 +131,7 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
         method, remat=config.remat, chunk=config.chunk, k=config.k
     )
     with jax.set_mesh(mesh):
-        state = abstract.state(KNOWN[student], workload.TX, dtype)
+        state = abstract.state(shape, workload.TX, dtype)
         part = abstract.batch(
             packs=mesh.size, prompt=config.prompt, completions=samples,
             length=length - config.prompt,
@@ -143,27 +140,21 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
         if method == "ovd":
             part = part.replace(ref_logprobs_KC=part.advantages_KC)
         else:
-            beside = in_dtype(abstract.model(KNOWN[config.teacher], dtype), dtype)
+            beside = abstract.model(architecture(config.teacher), dtype)
+            beside = abstract.frozen(beside, dtype)
             part = (part, beside)
         program = abstract.update(stepper, state, part)["add"]
         lowered = program.trace().lower()
-        key = digest(lowered.as_text(), platform)
+        key = digest(lowered.as_text(), platform, mesh.shape)
         if known.get("key") != key:
             known = compiled(lowered, platform, method, length, samples)
         sizes = {
             "state": abstract.on_device((state, state.model)),  # and the gradient
             "beside": abstract.on_device(beside),
-            "eq_1": token_level.eq_1(KNOWN[student], length, samples),
+            "eq_1": token_level.eq_1(shape, length, samples),
         }
     point = (platform, student, length, samples, method)
     return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
-
-
-def in_dtype(model, dtype):
-    """Shapes of a model whose weights are kept as it computes, as it is not trained."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), model
-    )
 
 
 def compiled(lowered, *names) -> dict:
@@ -176,19 +167,9 @@ def compiled(lowered, *names) -> dict:
         if not (overflow := abstract.overflow(error)):
             raise
         row = {"wanted": overflow[0], "there": overflow[1]}
-    row |= {"seconds": round(time.time() - started, 1)}
-    print(*names, row, file=sys.stderr, flush=True)
+    seconds = round(time.time() - started, 1)
+    print(*names, row, f"{seconds} s", file=sys.stderr, flush=True)
     return row
-
-
-def digest(text: str, platform: str) -> str:
-    """A name for a program and its compiler."""
-    packages = ("jaxlib",) if platform.startswith("cpu") else ("jaxlib", "libtpu")
-    try:
-        versions = [version(package) for package in packages]
-    except PackageNotFoundError as error:
-        raise abstract.Unavailable(f"{error}; `pip install libtpu`") from error
-    return hashlib.sha256(repr((text, platform, versions)).encode()).hexdigest()[:16]
 
 
 def real(config) -> list[dict]:
@@ -230,12 +211,18 @@ def report(config, result: dict) -> None:
 
 
 def gib(row: dict) -> dict:
-    """A point for people."""
-    gib = {
-        name: row[name] / token_level.GIB if name in row else None
-        for name in ("state", "beside", "temporaries", "wanted", "eq_1")
+    """A point for people: `state` is weights, moments and gradient, `beside` OVD's
+    reference or the teacher; `all` of a program
+    that the TPU cannot hold has no `temporaries` of its own."""
+    if "wanted" in row:  # its arguments too, which the moments are not
+        whole = row["wanted"] + row["state"] // 2
+    else:
+        whole = row["state"] + row["beside"] + row["temporaries"]
+    sizes = {name: row.get(name) for name in ("state", "beside", "temporaries")}
+    sizes |= {"all": whole, "eq_1": row["eq_1"]}
+    return {name: row[name] for name in POINT} | {
+        name: size and round(size / token_level.GIB, 2) for name, size in sizes.items()
     }
-    return {name: row[name] for name in POINT} | gib
 
 
 def show(title: str, rows: list[dict]) -> None:

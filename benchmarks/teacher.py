@@ -32,6 +32,7 @@ from pathlib import Path
 import openai
 
 from ovd_jax import build, flags, monitor, train
+from ovd_jax.methods import rules
 from ovd_jax.progress import results_table
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.run_dir import read_metrics
@@ -208,8 +209,9 @@ def measure_overlap(config) -> list[dict]:
     teacher = build.make_teacher(config)
     sampler = build.student_sampler(config, folder, tokenizer, task)
     model = build.load_model(folder, config)
-    rules = train.rules(config)
-    collector = Collector(task=task, teacher=teacher, tokenizer=tokenizer, rules=rules)
+    collector = Collector(
+        task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
+    )
     problems = task.problems(0, config.problems_per_step)
     rows, groups = [], []
     for name in ("compiling", "after", "during"):

@@ -46,7 +46,7 @@ WORKS = {
     "search": {
         "prompt": 1024, "lengths": lognormal(2, 64, 128), "max_completion": 128,
         "ours": OURS | {"length_multiple": 64, "tokens_at_once": 1664},
-        "tunix": (("DECODER", 4),), "target": 0.25,
+        "tunix": (("DECODER", 2),), "target": 0.25,
     },
 }  # fmt: skip
 MIB_TARGETS = {"temporaries_mib": 445, "rss_mib": 4096}

@@ -46,6 +46,7 @@ def get_config():
     # Student
     config.model = "quickstart"  # or a run directory, a folder, a hub name
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.attention = "auto"  # auto: on TPUs a kernel of theirs | blocked
     config.lora = ConfigDict(  # rank 0: all weights are trained
         dict(
             rank=0,

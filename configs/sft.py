@@ -50,6 +50,7 @@ def get_config():
     config.chunk = 4096  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32
+    config.attention = "auto"  # auto: on TPUs a kernel of theirs | blocked
     config.log_every = 50  # steps
     config.checkpoint_every = 500  # steps; 0: never
     config.export_dtype = "bfloat16"

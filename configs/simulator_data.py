@@ -1,4 +1,7 @@
-"""Training rows of a simulated search engine; see launch/make_simulator_data.py."""
+"""Training rows of a simulated search engine:
+
+python launch/make_simulator_data.py --config.corpus=CORPUS.jsonl
+"""
 
 from ml_collections import ConfigDict
 

@@ -16,6 +16,7 @@ from ovd_jax import search
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
+from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
@@ -65,25 +66,40 @@ def find_model(name: str, role: str) -> Path:
     return hf.resolve(name)
 
 
-def load_model(folder: Path, config) -> Transformer:
+def load_model(folder: Path, config, *, master: bool = False) -> Transformer:
     """The model in `folder`, computing in `config.compute_dtype`, on the mesh; it is
-    never whole on one device."""
+    never whole on one device.
+
+    Its matrices are kept in that dtype too, which changes no result, unless it is to be
+    trained: a `master` copy is float32.
+    """
+    if config.attention not in FORMS:
+        raise ValueError(
+            f"attention {config.attention!r} is not one of {', '.join(FORMS)}."
+        )
     dtype = jnp.dtype(config.compute_dtype)
+    model = _read_model(folder, dtype, jnp.float32 if master else dtype)
+    model.attention = config.attention
+    return model
+
+
+def _read_model(folder: Path, dtype, matrices) -> Transformer:
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return hf.load(folder, dtype)
+        return hf.load(folder, dtype, matrices=matrices)
     architecture = hf.read_config(folder)
     check_heads(architecture.num_kv_heads, mesh)
     abstract = jax.eval_shape(
         lambda: Transformer(architecture, jax.random.key(0), dtype)
     )
-    return hf.load(folder, dtype, shardings(abstract, mesh))
+    return hf.load(folder, dtype, shardings(abstract, mesh), matrices=matrices)
 
 
 def load_student(folder: Path, config) -> Transformer:
     """The model to train, with the adapters that `config.lora` asks for."""
     lora = Lora(**config.lora)  # refuses what cannot be before weights are read
-    return adapt(load_model(folder, config), lora, jax.random.key(config.seed))
+    model = load_model(folder, config, master=not lora.rank)
+    return adapt(model, lora, jax.random.key(config.seed))
 
 
 def load_tokenizer(folder: Path):

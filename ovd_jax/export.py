@@ -5,14 +5,18 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from ovd_jax import build, flags
 from ovd_jax.learning.checkpoint import restore_model
 from ovd_jax.models import embedded, gguf, hf
-from ovd_jax.models.folders import check_replaceable
+from ovd_jax.models.folders import check_replaceable, fingerprint
 from ovd_jax.models.lora import Lora, adapt, merge
 from ovd_jax.models.shards import check_dtype
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.run_dir import check_origin
+
+DEFAULT = "configs/default.py"  # has what a run of train or sft is opened by
 
 
 def main(config):
@@ -88,11 +92,13 @@ def origin(run: Path):
 
     The model's arrays are shapes, but for those that checkpoints leave out.
     """
-    config, exported = flags.load(run), run / "export"
+    config, exported = flags.load(run, default=DEFAULT), run / "export"
     if config.lora.rank:
         folder = build.find_model(config.model, "student")
-        lora = Lora(**config.lora)
-        return adapt(hf.load(folder), lora, jax.random.key(0)), None, folder
+        origin = {"model": config.model, "fingerprint": fingerprint(folder)}
+        check_origin(run, origin, resumed=True)
+        model = hf.load(folder, matrices=jnp.dtype(config.compute_dtype))
+        return adapt(model, Lora(**config.lora), jax.random.key(0)), None, folder
     if exported.is_dir():
         return shapes(hf.read_config(exported)), None, exported
     if config.model in embedded.SIZES:

@@ -248,8 +248,11 @@ def save(config: ConfigDict, folder: str | Path) -> None:
     os.replace(copy, path)
 
 
-def load(folder: str | Path) -> ConfigDict:
-    """The locked config that `save` wrote; JSON's lists are the tuples they were."""
+def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
+    """The locked config that `save` wrote; JSON's lists are the tuples they were.
+
+    Knobs that did not exist when it was written are those of the file `default`.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} does not exist; is {folder} the directory of a run?")
@@ -259,7 +262,18 @@ def load(folder: str | Path) -> ConfigDict:
             return ConfigDict({name: restore(item) for name, item in value.items()})
         return tuple(map(restore, value)) if isinstance(value, list) else value
 
-    return restore(json.loads(path.read_text(encoding="utf-8"))).lock()
+    defaults = load_file(default).to_dict() if default else {}
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return restore(merged(defaults, saved)).lock()
+
+
+def merged(defaults: dict, given: dict) -> dict:
+    """`given`, with the knobs that it lacks from `defaults`, in all groups."""
+    result = defaults | given
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict):
+            result[name] = merged(defaults[name], value)
+    return result
 
 
 def summary(**values) -> None:

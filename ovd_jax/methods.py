@@ -23,6 +23,7 @@ from ovd_jax.learning.update import pack_objective, policy_objective, token_obje
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.search_collect import SearchCollector
 from ovd_jax.rollout.solutions import (
     accepted_groups,
     given_groups,
@@ -51,7 +52,13 @@ def samples(config, collector: Collector, problems, generate, *, seed: int, stre
 
 
 def solutions(config, collector: Collector, problems, generate, *, seed: int, stream):
-    """The teacher's solutions, or those in the data."""
+    """The teacher's solutions, or those in the data. Raises ValueError for tasks whose
+    trajectories are conversations with a search engine."""
+    if isinstance(collector, SearchCollector):
+        raise ValueError(
+            f"method {config.method!r} has solutions written without searching; the "
+            "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
+        )
     sources = {"teacher": teacher_groups, "data": given_groups}
     if config.distill.solutions not in sources:
         raise ValueError(
@@ -193,14 +200,14 @@ class Method:
 def unjudged(config) -> dict:
     """No scores: every sample stays as it is."""
     return dict(
-        granularity="none", credit="trajectory", replacement="trajectory",
-        feedback="none",
+        granularity="none", threshold=0, credit="trajectory",
+        replacement="trajectory", feedback="none",
     )  # fmt: skip
 
 
 def judged_if_asked(config) -> dict:
     """Scores, but nothing in the place of what they reject."""
-    judged = {"demonstration_tries": 0, "feedback": "none"}
+    judged = dict(demonstration_tries=0, max_replaced_steps=0, feedback="none")
     return judged if asked_for_scores(config) else unjudged(config)
 
 

@@ -66,6 +66,26 @@ class RunDir:
         self.close()
 
 
+def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
+    """Notes what a run starts from in `origin.json`, or raises ValueError where a run
+    that is `resumed` started from something else.
+
+    A run that goes on needs what it started from: frozen weights, and the reference.
+    """
+    file = Path(path) / "origin.json"
+    if resumed and file.is_file():
+        before = json.loads(file.read_text("utf-8"))
+        if before["fingerprint"] != origin["fingerprint"]:
+            raise ValueError(
+                f"The run in {path} started from {before['model']} with other weights "
+                f"than {origin['model']} has now. Put those back, or name another "
+                "run_dir."
+            )
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
 def read_metrics(path: str | Path) -> list[dict]:
     """The rows of a `metrics.jsonl`, or of the one in a run directory.
 

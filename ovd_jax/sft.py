@@ -19,11 +19,12 @@ from ovd_jax.learning.update import (
 )
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import Layout
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import merge
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.monitor import enable_compilation_cache
+from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.progress import Progress
-from ovd_jax.run_dir import RunDir
+from ovd_jax.run_dir import RunDir, check_origin
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
 from ovd_jax.tasks.world_examples import world_examples
@@ -38,6 +39,9 @@ def main(config):
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
     state = TrainState.create(model, tx)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
+    if source is not None:
+        origin = {"model": config.model, "fingerprint": fingerprint(source)}
+        check_origin(config.run_dir, origin, resumed=checkpoints.exist)
     state = checkpoints.restore_latest(state)
     start = int(state.step)
     flags.save(config, config.run_dir)
@@ -45,6 +49,7 @@ def main(config):
         imitation_objective, chunk=config.chunk, remat=config.remat
     )
     step_fn = Stepper(objective, tx)
+    monitor = Monitor()
     metrics, tokens = {}, 0
     with (
         RunDir(config.run_dir, start) as run,
@@ -57,7 +62,7 @@ def main(config):
             if step % config.log_every == 0 or step + 1 == config.num_steps:
                 rate = tokens / (time.time() - started)
                 metrics = jax.device_get(metrics) | {"tokens_per_s": rate}
-                run.log(step, metrics)
+                run.log(step, metrics | monitor.take())
                 bar.update(step, metrics)
             checkpoints.save(state)
     checkpoints.close()
@@ -184,4 +189,6 @@ def pad_rows(rows, max_tokens: int, *, full: bool = False):
         columns = (tokens, weights, positions, segments, prefix)
         for array, column in zip(columns, zip(*row, strict=True), strict=True):
             array[index, : len(row)] = column
-    return tokens, weights / weights.sum(), Layout(positions, segments, prefix)
+    stretch = None if prefix.any() else shape[1]  # without branches, plain causality
+    layout = Layout(positions, segments, prefix, stretch=stretch)
+    return tokens, weights / weights.sum(), layout

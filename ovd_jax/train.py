@@ -20,14 +20,15 @@ from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.methods import is_served, method_of, rules
 from ovd_jax.models import hf
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import base, merge
 from ovd_jax.monitor import Monitor, enable_compilation_cache
-from ovd_jax.processes import FromMain, check_same, on_main, on_mesh
+from ovd_jax.processes import FromMain, check_same, on_main, on_mesh, tell
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.search_collect import SearchCollector, solve
 from ovd_jax.rollout.turns import Dialogue
-from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.run_dir import RunDir, check_origin, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.stability import Collapsed, Watch
 from ovd_jax.tasks import make_task
@@ -65,6 +66,8 @@ def main(config):
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))
+    origin = {"model": config.model, "fingerprint": fingerprint(folder)}
+    tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     if config.reference_every:
         state = state.refreshed()
     state = checkpoints.restore_latest(state)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ovd_jax.models import attention
+from ovd_jax.models import attention, splash
 from ovd_jax.models.attention import Layout, attend, attend_cached, causal
 
 HEADS, GROUPS, SIZE = 4, 2, 6
@@ -48,26 +48,64 @@ LAYOUTS = {
 }
 
 
+def outputs_and_gradients(function, layout):
+    """Of what is not padding, which may say anything."""
+    segments_BT = np.asarray(layout.segments_BT)
+    slots = np.arange(segments_BT.shape[1])[None]
+    lengths_B1 = np.asarray(layout.prefix_BT).max(axis=1, keepdims=True)
+    padding_BT = (slots < layout.prompt) & (slots >= lengths_B1)
+    seen = ((segments_BT >= 0) & ~padding_BT)[..., None]
+    weights = np.random.default_rng(1).standard_normal((1, 1, HEADS * SIZE)) * seen
+
+    def loss(*inputs):
+        mixed = function(*inputs, layout).reshape(weights.shape) * weights
+        return mixed.sum(), mixed
+
+    inputs = arrays(*segments_BT.shape)
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(*inputs)
+
+
+def assert_close(actual, expected):
+    assert_allclose = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(assert_allclose, actual, expected)
+
+
 @pytest.mark.parametrize("block", [3, 256])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_blocks_equal_one_softmax_and_so_do_their_gradients(name, block, monkeypatch):
     monkeypatch.setattr(attention, "_BLOCK", block)
     layout = LAYOUTS[name]
-    inputs = arrays(*layout.segments_BT.shape)
-    seen = np.asarray(layout.segments_BT)[..., None] >= 0  # padding may say anything
-    weights = np.random.default_rng(1).standard_normal((1, 1, HEADS * SIZE)) * seen
+    assert_close(*(outputs_and_gradients(f, layout) for f in (attend, dense)))
 
-    def outputs_and_gradients(function):
-        def loss(*inputs):
-            mixed = function(*inputs, layout) * weights
-            return mixed.sum(), mixed
 
-        return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(*inputs)
+def long_rows() -> Layout:
+    """Packs that the kernel cuts into three blocks, not at the ends of stretches: of
+    three stretches with one, two and no completions, and padding at their ends."""
+    prompt, stretch, lengths = 60, 90, np.array([60, 1])
+    ids = np.array([[90, 0, 50, 30, 0, 0], [7, 3, 90, 0, 1, 88]])  # tokens of each
+    segments = np.full((2, 3 * stretch), -1)
+    for row, sizes in enumerate(ids):
+        for index, size in enumerate(sizes):
+            start = index // 2 * stretch + (index % 2) * sizes[index - 1]
+            segments[row, start : start + size] = index + 1
+    segments = np.concatenate([np.zeros((2, prompt)), segments], 1).astype(np.int32)
+    prefix = np.where(segments == 0, 0, lengths[:, None]).astype(np.int32)
+    return Layout(segments, segments, prefix, prompt=prompt, stretch=stretch)
 
-    actual, expected = map(outputs_and_gradients, (attend, dense))
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, atol=1e-5), actual, expected
-    )
+
+KERNEL_LAYOUTS = {
+    **{name: layout for name, layout in LAYOUTS.items() if layout.stretch},
+    "three blocks": long_rows(),
+    "causal blocks": causal(1, 300),
+}
+
+
+@pytest.mark.parametrize("name", KERNEL_LAYOUTS)
+def test_the_kernel_for_tpus_equals_blocks_and_so_do_its_gradients(name, monkeypatch):
+    monkeypatch.setattr(splash, "_BLOCK", 128)
+    layout = KERNEL_LAYOUTS[name]
+    kernel = functools.partial(splash.attend, interpret=True)
+    assert_close(*(outputs_and_gradients(f, layout) for f in (kernel, attend)))
 
 
 def test_a_stretch_costs_its_own_square():

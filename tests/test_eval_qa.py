@@ -25,7 +25,7 @@ PROBLEMS = [problem(f"Where is thing {n}?", f"{GOLDS[0]} {n}", GOLDS[1])
 
 def student(text, sample, rng):
     """Searches for what no gold has, then answers."""
-    if "</information>" in text:
+    if "Doc 1(" in text:
         return "<think> found </think>\n<answer> near Oslo </answer>"
     return "<think> look </think>\n<search> where things are </search>"
 

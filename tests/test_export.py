@@ -79,6 +79,16 @@ def save_run(run: Path, started_from: str, **models):
     checkpoints.close()
 
 
+def test_a_run_from_before_there_were_adapters_is_exported(folder, tmp_path, capsys):
+    save_run(tmp_path / "run", str(folder), step_1=hf.load(folder))
+    file = tmp_path / "run" / "config.json"
+    knobs = json.loads(file.read_text())
+    del knobs["lora"]
+    file.write_text(json.dumps(knobs))
+    exported(capsys, model=tmp_path / "run", output=tmp_path / "out")
+    assert_same(hf.load(tmp_path / "out"), hf.load(folder))
+
+
 def assert_same(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 

@@ -165,3 +165,11 @@ def test_a_saved_config_is_loaded_as_it_was(tmp_path):
     flags.save(config, tmp_path)
     assert list(json.loads((tmp_path / "config.json").read_text())) == ["a", "b"]
     assert flags.load(tmp_path) == config
+
+
+def test_knobs_that_a_saved_config_lacks_have_their_defaults(tmp_path):
+    old = ConfigDict({"seed": 7, "teacher": ConfigDict({"url": "here"})}).lock()
+    flags.save(old, tmp_path)
+    config = flags.load(tmp_path, default="configs/default.py")
+    assert (config.seed, config.teacher.url, config.teacher.retries) == (7, "here", 4)
+    assert config.lora.targets == flags.load_file("configs/default.py").lora.targets

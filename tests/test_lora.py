@@ -11,7 +11,7 @@ import optax
 import pytest
 from fakes import group, kept, trajectory
 
-from ovd_jax import export, flags, sft, train
+from ovd_jax import build, export, flags, sft, train
 from ovd_jax.learning.checkpoint import Checkpoints, by_path
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import (
@@ -24,10 +24,11 @@ from ovd_jax.learning.update import (
 )
 from ovd_jax.models import hf
 from ovd_jax.models.embedded import FOLDER, arithmetic_tokenizer
+from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import TARGETS, Lora, adapt, base, merge, trained
 from ovd_jax.models.transformer import REMAT, Transformer
 from ovd_jax.rollout.pack import pack
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.run_dir import check_origin, read_metrics
 from ovd_jax.sampling.sampler import Sampler
 
 LORA = Lora(rank=3, alpha=6.0, targets=TARGETS)
@@ -183,6 +184,49 @@ def test_a_frozen_head_has_no_gradient_computed(config, make_model):
     assert not computes_it(adapt(model, LORA, jax.random.key(0)))
 
 
+def temporaries(model, remat: str) -> int:
+    """Bytes that the gradient of a few long rows needs."""
+    part = (np.zeros((4, 128), np.int32), np.ones((4, 128), np.float32), None)
+    add = functools.partial(add_gradients, functools.partial(objective, remat=remat))
+    grads = jax.eval_shape(zero_gradients, model)
+    compiled = jax.jit(add).lower(model, grads, part).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_adapters_keep_of_a_layer_what_full_fine_tuning_does(config, make_model):
+    """One output of a linear map, and not one of the map and one of its adapters."""
+    kept = {}
+    for rank in (0, 3):
+        lora = dataclasses.replace(LORA, rank=rank)
+        shallow, deep = (
+            adapt(
+                make_model(dataclasses.replace(config, num_layers=n, mlp_width=256)),
+                lora, jax.random.key(0),
+            )
+            for n in (8, 16)
+        )  # fmt: skip
+        kept[rank] = temporaries(deep, "matmuls") - temporaries(shallow, "matmuls")
+    assert 0 < kept[3] < 1.05 * kept[0]
+
+
+def test_a_frozen_base_is_kept_as_it_is_computed_with(model, tmp_path):
+    """In half the bytes, with no number other than from float32."""
+    hf.save(model, tmp_path)
+    config = flags.load_file("configs/default.py").copy_and_resolve_references()
+    config.compute_dtype, config.lora.rank = "bfloat16", 3
+    halved = build.load_student(tmp_path, config)
+    kept = {x.dtype.name for x in jax.tree.leaves(base(halved).layers) if x.ndim == 3}
+    assert kept == {"bfloat16"}
+    assert {x.dtype.name for x in jax.tree.leaves(trained(halved))} == {"float32"}
+    lora = Lora(**config.lora)
+    whole = adapt(hf.load(tmp_path, jnp.bfloat16), lora, jax.random.key(config.seed))
+    assert_same(forward(halved, TOKENS_BT), forward(whole, TOKENS_BT))
+    assert_same(gradients(halved, PART), gradients(whole, PART))
+    config.lora.rank = 0
+    master = build.load_student(tmp_path, config)
+    assert {x.dtype.name for x in jax.tree.leaves(master)} == {"float32"}
+
+
 def test_moments_are_kept_of_adapters_alone(adapted):
     state = TrainState.create(adapted, TX)
     adapters = size(trained(adapted))
@@ -302,6 +346,8 @@ def test_transformers_computes_what_the_adapted_model_does(
     checkpoints = Checkpoints(tmp_path / "run", every=1)
     checkpoints.save(TrainState.create(adapted, TX), force=True)
     checkpoints.close()
+    origin = {"model": settings.model, "fingerprint": fingerprint(settings.model)}
+    check_origin(tmp_path / "run", origin, resumed=False)
     hf.save(merge(adapted), tmp_path / "run" / "export", source=tmp_path / "model")
     options = flags.load_file("configs/export.py").copy_and_resolve_references()
     options.model, options.output = str(tmp_path / "run"), str(tmp_path / "out")
@@ -311,6 +357,9 @@ def test_transformers_computes_what_the_adapted_model_does(
     with torch.no_grad():
         theirs_BTV = theirs(torch.tensor(TOKENS_BT, dtype=torch.long)).logits.numpy()
     assert_close(theirs_BTV, forward(adapted, TOKENS_BT), 1e-4)
+    hf.save(make_model(model.config, seed=1), tmp_path / "model", tokenizer)
+    with pytest.raises(ValueError, match=r"with other weights than .*model has now"):
+        export.main(options)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"] == size(
         model
     )

@@ -149,8 +149,19 @@ def test_fine_tuning_takes_what_was_accepted_and_is_right():
     assert first.rollouts == MIXED.rollouts[:1]
     assert second.rollouts == ()
     assert advantages == [[[1.0, 1.0]], []]
-    config = load("rejection_ft")
-    assert rules(config).demonstration_tries == 0
+
+
+@pytest.mark.parametrize("replacement", ["trajectory", "suffix", "step"])
+def test_what_fine_tuning_rejects_is_judged_but_not_replaced(replacement):
+    """The teacher has no demonstration to give, and is asked for none."""
+    options = vars(rules(load("rejection_ft", replacement=replacement)))
+    teacher = FakeTeacher(demonstrate=lambda *_: pytest.fail("a demonstration"))
+    student = FakeStudent(lambda text, sample, rng: RIGHT["3+4"] if sample else "8")
+    ours = collector(teacher, **options | {"samples": 2, "max_new_tokens": 40})
+    (group_,) = ours.collect(PROBLEMS[:1], student, seed=0)
+    assert len(teacher.scored) == 1
+    assert [r.accepted for r in group_.rollouts] == [False, True]
+    assert all(r.final is r.student for r in group_.rollouts)
 
 
 def test_pairs_are_of_the_teachers_trajectory_and_the_students():

@@ -1,12 +1,12 @@
 """Examples that share rows are learned from as if each had its own."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ovd_jax import sft
 from ovd_jax.learning.update import imitation_objective
-from ovd_jax.models.attention import Layout
 from ovd_jax.tasks.demonstrations import Branch, Example
 from tests.fakes import TOKENIZER
 
@@ -24,15 +24,10 @@ def encoded(examples):
 
 
 def loss_and_grads(model, rows, limit, *, full):
-    tokens, weights, layout = sft.pad_rows(rows, limit, full=full)
-    layout = Layout(*(np.asarray(x) for x in (
-        layout.positions_BT, layout.segments_BT, layout.prefix_BT
-    )))  # fmt: skip
+    part = jax.tree.map(jnp.asarray, sft.pad_rows(rows, limit, full=full))
 
     def loss(model):
-        found = imitation_objective(model, (tokens, weights, layout), chunk=16,
-                                    remat="none")  # fmt: skip
-        return found[0]
+        return imitation_objective(model, part, chunk=16, remat="none")[0]
 
     return jax.value_and_grad(loss)(model)
 

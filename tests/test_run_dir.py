@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.run_dir import RunDir, check_origin, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -148,3 +148,13 @@ except ValueError as error:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert "pip install wandb" in done.stdout
+
+
+def test_a_run_goes_on_only_from_the_weights_it_started_from(tmp_path):
+    first, other = ({"model": "m", "fingerprint": digest} for digest in ("a", "b"))
+    check_origin(tmp_path, first, resumed=True)  # of a run from before it was noted
+    check_origin(tmp_path, first, resumed=True)
+    with pytest.raises(ValueError, match="started from m with other weights than m"):
+        check_origin(tmp_path, other, resumed=True)
+    check_origin(tmp_path, other, resumed=False)
+    check_origin(tmp_path, other, resumed=True)

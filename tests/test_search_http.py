@@ -89,6 +89,7 @@ FAULTS = {
     "429": reply({}, 429, **{"Retry-After": "0.01"}),
     "no json": reply(b"<html>"),
     "truncated": reply(json.dumps(GOOD).encode()[:30]),
+    "nested": reply(b"[" * 10**5),
     "schema": reply({"answer": []}),
     "list": reply([1]),
     "null": reply({"result": [[None]]}),

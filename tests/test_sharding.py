@@ -25,7 +25,7 @@ from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.pack import plan
-from ovd_jax.sampling.sampler import compact
+from ovd_jax.sampling.shapes import compact
 
 TX = optimizer(
     learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,

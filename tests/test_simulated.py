@@ -19,6 +19,7 @@ from ovd_jax.search.simulator_prompts import (
     read,
     written,
 )
+from ovd_jax.teacher import transport as transport_module
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.transport import Transport
 from tests.fakes import Completion
@@ -95,6 +96,7 @@ def test_a_query_cannot_leave_its_slot():
         ("Doc 1(Title: Peru)", []),
         ("Doc 1(Title: unclosed Lima", [("", "(Title: unclosed Lima")]),
         ("1988 was a year", [("", "1988 was a year")]),
+        ("Doc 1: a\n3.5 million", [("", "a 3.5 million")]),
         ("", []),
         ("\n \n", []),
     ],
@@ -105,7 +107,7 @@ def test_documents_are_read_off_what_a_model_writes(answer, expected):
 
 
 def test_what_is_written_is_read_again_and_no_more_than_wanted():
-    documents = tuple(Document(f"T{n}", f"text {n}") for n in range(5))
+    documents = tuple(Document(f"T{n} (film)", f"text {n}") for n in range(5))
     assert read(written(documents), 5) == documents
     assert read(written(documents), 2) == documents[:2]
 
@@ -201,7 +203,8 @@ def test_no_request_of_an_evaluation_holds_question_or_gold(connect):
             assert hidden not in str(server.bodies)
 
 
-def test_faults_change_nothing_of_what_is_found(connect):
+def test_faults_change_nothing_of_what_is_found(connect, monkeypatch):
+    monkeypatch.setattr(transport_module, "_FIRST_PAUSE", 0.01)
     queries, seeds = [Query(f"q{n}") for n in range(20)], list(range(20))
     with TeacherServer(write=write) as server:
         expected = simulated(connect(server)).find(queries, seeds)

@@ -317,3 +317,18 @@ def test_weights_decay_but_neither_norms_nor_biases(model):
         name = jax.tree_util.keystr(path)
         decays = not ("norm" in name or "bias" in name)
         assert_close(after, before * (0.9 if decays else 1.0))
+
+
+def test_weights_stay_float32_where_bfloat16_computes(config, make_model, batch):
+    """Steps far below what bfloat16 can tell apart add up."""
+    tx = optax.apply_if_finite(optax.sgd(1e-5), 2**30)
+    model = make_model(config, dtype=jnp.bfloat16)
+    assert model.hidden(batch.prompts_KP).dtype == jnp.bfloat16
+    run = Stepper(functools.partial(policy_objective, **LOSS), tx)
+    state = TrainState.create(jax.tree.map(jnp.copy, model), tx)
+    for _ in range(2):
+        state, _ = run(state, [batch])
+    assert {x.dtype.name for x in jax.tree.leaves(state.model)} == {"float32"}
+    new, old = state.model.layers.gate.kernel[...], model.layers.gate.kernel[...]
+    change = np.abs(new - old)
+    assert 0 < change.max() < 2**-9 * np.abs(old).max()

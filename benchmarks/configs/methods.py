@@ -7,12 +7,13 @@ from configs import quickstart
 def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs"
-    config.seeds = (0, 1, 2)  # those of an earlier call are not run again
-    config.num_steps = 40
+    config.seeds = (0, 1, 2)  # what an earlier call has run is not run again
+    config.methods = ()  # rows of METHODS; empty: all
+    config.num_steps = 60
     config.problems_per_step = 32
-    config.samples = 4
+    config.samples = 2
     config.optimizer.schedule = "constant"  # so that a curve may be read anywhere
-    config.eval_every = 5
+    config.eval_every = 10
     config.eval_problems = 200
     config.checkpoint_every = 0
     config.loggers = ()

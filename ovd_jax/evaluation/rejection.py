@@ -67,6 +67,7 @@ class Rejecting:
             max_replaced_steps=max_replaced_steps,
             feedback="none",
             credit="trajectory",
+            only_correct=True,
         )
 
     def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:

@@ -27,6 +27,11 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
         )
 
+    @property
+    def exist(self) -> bool:
+        """Whether there is any to go on from."""
+        return bool(self.manager.all_steps())
+
     def due(self, state: TrainState, *, unit: int = 1) -> bool:
         """Whether `every` * `unit` optimizer steps have gone by."""
         return self.every > 0 and int(state.step) % (self.every * unit) == 0

@@ -26,6 +26,9 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
     (r"\b(q|k|v|gate|up)/lora_b", P(None, None, "tp")),  # NRF
     (r"\b(o|down)/lora_a", P(None, "tp", None)),  # NFR
     (r"\b(o|down)/lora_b", P(None, None, "fsdp")),  # NRD
+    (r"\b(qkv_OD|gate_up_OD)", P("tp", None)),  # of sampling/decoder.py
+    (r"\b(o_DO|down_DF)", P(None, "tp")),
+    (r"\bqkv_bias_O", P("tp")),
     (r"scale|bias|step|count|finite", P()),
 )
 
@@ -114,6 +117,12 @@ def row_shards() -> int:
     return sizes.get("data", 1) * sizes.get("fsdp", 1)
 
 
+def platform() -> str:
+    """What the program under trace will run on: cpu, gpu or tpu."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def split_rows(x: jax.Array) -> jax.Array:
     """`x`, under jit, split by rows; the other axes as the compiler sees fit.
 
@@ -152,8 +161,12 @@ def gather_fsdp(path, x: jax.Array) -> jax.Array:
     """A parameter, under jit, split over `tp` alone; one of a layer has no N."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    axes = [axis if axis == "tp" else None for axis in spec_for(path, x)[-x.ndim :]]
-    return jax.lax.with_sharding_constraint(x, P(*axes))
+    return jax.lax.with_sharding_constraint(x, without_fsdp(path, x))
+
+
+def without_fsdp(path, x) -> P:
+    """How the parameter at `path` is split over `tp` alone."""
+    return P(*(axis if axis == "tp" else None for axis in spec_for(path, x)[-x.ndim :]))
 
 
 def put_rows(tree):

@@ -12,7 +12,7 @@ from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
 from ovd_jax.learning.sharding import lay_out
 from ovd_jax.models.lora import trained, with_trained
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Transformer, is_matrix
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -71,12 +71,7 @@ def optimizer(
 
 def decay_mask(params):
     """True for matrices: norms and biases are not decayed."""
-
-    def is_matrix(path, _):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return not any(part in name for part in ("norm", "bias"))
-
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: is_matrix(path), params)
 
 
 class Stepper:

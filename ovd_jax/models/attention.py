@@ -8,7 +8,12 @@ stretches of W slots; S counts keys.
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from ovd_jax.learning.sharding import ROWS, platform, row_shards
+
+FORMS = ("auto", "blocked")  # of attention: what suits the platform, or the one for all
+_SPLASH_SLOTS = 1 << 15  # of a row: two slots must fit into an int32
 _BLOCK = 256  # queries whose scores are alive at once
 _HIDDEN = -1e30  # a score that no softmax sees, and finite: padding may see nothing
 
@@ -19,8 +24,9 @@ class Layout(flax.struct.PyTreeNode):
     A token sees the first `prefix` tokens of its row, and those of its own segment up
     to itself: several continuations can hang on one text without seeing each other.
     With `stretch` set, the first `prompt` slots are followed by stretches of as many
-    slots; no segment leaves its stretch and no prefix the prompt, so that attention
-    costs a stretch its own square, not the row's.
+    slots. No segment leaves its stretch, its slots lie side by side, and all of them in
+    a row see one prefix, of the prompt: attention costs a stretch its own square, not
+    the row's.
     """
 
     positions_BT: jax.Array  # int32: for the rotary embedding
@@ -41,7 +47,7 @@ class Layout(flax.struct.PyTreeNode):
 def causal(batch: int, length: int) -> Layout:
     """The layout of plain causality."""
     zeros = jnp.zeros((batch, length), jnp.int32)
-    return Layout(zeros + jnp.arange(length)[None], zeros, zeros)
+    return Layout(zeros + jnp.arange(length)[None], zeros, zeros, stretch=length)
 
 
 def sees(queries, keys) -> jax.Array:
@@ -51,8 +57,41 @@ def sees(queries, keys) -> jax.Array:
     return (slot_S < prefix_T) | ((segment_S == segment_T) & (slot_S <= slot_T))
 
 
-def attend(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
+def attend(q_BTHE, k_BTKE, v_BTKE, layout: Layout, *, form: str = "auto") -> jax.Array:
     """Grouped-query attention under `layout`; [B, T, H*E].
+
+    On TPUs by the kernel of `models/splash.py`, where rows are such as it can read;
+    elsewhere in blocks. (cuDNN's kernel would want the mask as an array of a row's
+    square, and cannot be lowered where there is no GPU; it has none for ROCm.)
+    """
+    if form == "auto" and platform() == "tpu" and _suits_splash(layout):
+        mixed_BTHE = _splash(q_BTHE, k_BTKE, v_BTKE, layout)
+        return mixed_BTHE.reshape(*mixed_BTHE.shape[:2], -1)
+    return attend_blocked(q_BTHE, k_BTKE, v_BTKE, layout)
+
+
+def _suits_splash(layout: Layout) -> bool:
+    rows, length = layout.segments_BT.shape
+    splits = rows % row_shards() == 0
+    return layout.stretch is not None and length <= _SPLASH_SLOTS and splits
+
+
+def _splash(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
+    """Every device runs the kernel on the rows and heads that it has."""
+    from ovd_jax.models import splash  # Pallas takes its time, and others need none
+
+    if jax.sharding.get_abstract_mesh().empty:
+        return splash.attend(q_BTHE, k_BTKE, v_BTKE, layout)
+    heads = P(*ROWS, None, "tp")
+    run = jax.shard_map(
+        splash.attend, in_specs=(heads, heads, heads, ROWS), out_specs=heads,
+        check_vma=False,
+    )  # fmt: skip
+    return run(q_BTHE, k_BTKE, v_BTKE, layout)
+
+
+def attend_blocked(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
+    """As `attend`, on any platform.
 
     Scores are computed for one block of queries at a time, against the prompt and the
     part of their own stretch that is not after them.

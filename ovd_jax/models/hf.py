@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from ovd_jax.models import shards
 from ovd_jax.models.folders import copy_companions, replaced
 from ovd_jax.models.hf_config import find_gguf, read_config, read_raw, to_hf_config
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Transformer, is_matrix
 
 _LAYER_NAMES = {  # ours -> Hugging Face's; kernels are stored transposed there
     "attention_norm/scale": "input_layernorm.weight",
@@ -68,8 +68,11 @@ def resolve(model: str) -> Path:
         ) from error
 
 
-def load(folder: Path, dtype=jnp.float32, shardings=None) -> Transformer:
-    """The model in `folder`, float32 weights computing in `dtype`.
+def load(
+    folder: Path, dtype=jnp.float32, shardings=None, *, matrices=jnp.float32
+) -> Transformer:
+    """The model in `folder`, computing in `dtype`; its matrices are kept as `matrices`,
+    all else in float32.
 
     `shardings` is a tree of the model's structure with a NamedSharding for each array;
     of a tensor, every process reads what its devices hold. The host keeps one tensor of
@@ -79,6 +82,7 @@ def load(folder: Path, dtype=jnp.float32, shardings=None) -> Transformer:
     config = read_config(folder)
     abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    kinds = [matrices if is_matrix(path) else x.dtype for path, x in leaves]
     places = jax.tree.leaves(shardings) or [None] * len(leaves)
     tensors = shards.Tensors(folder)
     stored = [_stored(path, leaf) for path, leaf in leaves]
@@ -86,8 +90,10 @@ def load(folder: Path, dtype=jnp.float32, shardings=None) -> Transformer:
         for name in parameter.names:
             tensors.check(name, parameter.shape)
     return treedef.unflatten(
-        _read(tensors, parameter, leaf, place)
-        for parameter, (_, leaf), place in zip(stored, leaves, places, strict=True)
+        _read(tensors, parameter, leaf.update(dtype=kind), place)
+        for parameter, (_, leaf), kind, place in zip(
+            stored, leaves, kinds, places, strict=True
+        )
     )
 
 

@@ -82,8 +82,7 @@ def merge_layers(layers: Layer) -> Layer:
         a, b = linear.lora_a[...] * linear.lora_scale, linear.lora_b[...]
         # Accelerators would round float32 factors to less.
         change = jnp.matmul(a, b, precision="highest")
-        kernel = linear.kernel[...]
-        linear.kernel = nnx.Param((kernel + change).astype(kernel.dtype))
+        linear.kernel = nnx.Param(linear.kernel[...] + change)  # float32
         _strip(linear)
     return layers
 

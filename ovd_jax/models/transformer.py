@@ -10,13 +10,15 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from ovd_jax.learning.sharding import look_up, split_rows
 from ovd_jax.models.attention import Layout, attend, causal
 
+_KEPT = "output of a linear map"  # adapters' part included: it is kept once
 REMAT = {  # what the backward pass need not compute again
     "none": None,
-    "matmuls": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "matmuls": jax.checkpoint_policies.save_only_these_names(_KEPT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -79,6 +81,12 @@ def embed_tokens(embed: nnx.Embed, tokens) -> jax.Array:
     return look_up(embed.embedding[...], tokens).astype(embed.dtype)
 
 
+def is_matrix(path) -> bool:
+    """Whether the parameter at `path` is neither a bias nor a norm's scale."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return not any(part in name for part in ("norm", "bias"))
+
+
 class Linear(nnx.Linear):
     """x @ W + bias, and scale * x @ A @ B where `models/lora.py` has put adapters."""
 
@@ -90,12 +98,12 @@ class Linear(nnx.Linear):
 
     def __call__(self, x):
         outputs = super().__call__(x)
-        if self.lora_a is None:
-            return outputs
-        x, a, b = self.promote_dtype(
-            (x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype
-        )
-        return outputs + (x @ a * self.lora_scale) @ b
+        if self.lora_a is not None:
+            x, a, b = self.promote_dtype(
+                (x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype
+            )
+            outputs += (x @ a * self.lora_scale) @ b
+        return checkpoint_name(outputs, _KEPT)
 
 
 class Layer(nnx.Module):
@@ -147,6 +155,7 @@ class Transformer(nnx.Module):
     def __init__(self, config: TransformerConfig, key, dtype=jnp.float32):
         self.config = config
         self.dtype = dtype
+        self.attention = "auto"  # one of FORMS in models/attention.py
         layers_key, embed_key, head_key = jax.random.split(key, 3)
         self.embed = nnx.Embed(
             config.vocab_size, config.width, dtype=dtype, rngs=nnx.Rngs(embed_key),
@@ -200,7 +209,8 @@ class Transformer(nnx.Module):
             x_BTD = split_rows(x_BTD)
             q, k, v = layer.project(x_BTD, layout.positions_BT, frequencies)
             kept = (k, v) if keep else None
-            return layer.finish(x_BTD, attend(q, k, v, layout)), kept
+            mixed_BTD = attend(q, k, v, layout, form=self.attention)
+            return layer.finish(x_BTD, mixed_BTD), kept
 
         if remat != "none":
             block = jax.checkpoint(block, policy=REMAT[remat], prevent_cse=False)

@@ -115,12 +115,14 @@ def unstack(model: Transformer) -> Decoder:
         jax.tree.map(lambda x, n=n: x[n], model.layers)
         for n in range(model.config.num_layers)
     )
-    layers = tuple(jax.tree.map(cast, merge_layers(layer)) for layer in layers)
+    layers = (jax.tree.map(cast, merge_layers(layer)) for layer in layers)
+    layers = tuple(DecoderLayer.of(layer, model.config) for layer in layers)
     parts = jax.tree_util.tree_map_with_path(
         gather_fsdp, {"layers": layers, "head": model.head_VD}
     )
-    layers = tuple(DecoderLayer.of(layer, model.config) for layer in parts["layers"])
-    return Decoder(model.embed, layers, model.norm, parts["head"], config=model.config)
+    return Decoder(
+        model.embed, parts["layers"], model.norm, parts["head"], config=model.config
+    )
 
 
 def upright(weight_OD: jax.Array, x_DB: jax.Array, **options) -> jax.Array:

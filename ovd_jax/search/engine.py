@@ -145,7 +145,7 @@ class Search:
             found = self._persist(*zip(*pairs, strict=True))
         except SearchError as error:
             self._count(failures=len(pairs))
-            if self._on_failure == "fail":
+            if self._on_failure != "empty":
                 raise
             _log.warning("A search found nothing: %s", error)
             return [()] * len(pairs)

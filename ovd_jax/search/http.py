@@ -71,7 +71,7 @@ class Http:
         body = {"queries": texts, "topk": self._topk, "return_scores": True}
         try:
             answer = self._post(body)
-        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
             raise Away(self._said(str(error) or type(error).__name__)) from None
         return self._documents(answer, len(texts))
 

@@ -15,8 +15,9 @@ from ovd_jax.teacher.wording import fill
 WORDS = 30  # of a document
 _MAX_TEXT, _MAX_TITLE = 1_000, 120  # characters of what is read off an answer
 _LINE = re.compile(  # "Doc 1(Title: Peru) Lima is ...", "Document 2: ...", "3. ..."
-    r"[ \t*#-]{0,8}(?:Doc(?:ument)?[ \t]{0,4}\[?\d{1,3}\]?|\[?\d{1,3}[\].)])"
-    r"[ \t]{0,4}(?:\((?:Title:)?[ \t]{0,4}(?P<title>[^\n]{0,200}?)\))?[ \t:.*-]{0,8}",
+    r"[ \t*#-]{0,8}(?:Doc(?:ument)?[ \t]{0,4}\[?\d{1,3}\]?|\[?\d{1,3}[\].)](?=\s))"
+    r"[ \t:.*-]{0,8}(?:\((?:Title:)?(?P<title>(?:[^()\n]|\([^()\n]*\)){0,200})\))?"
+    r"[ \t:.*-]{0,8}",
     re.IGNORECASE,
 )
 

@@ -24,7 +24,7 @@ MISREAD_SPACE = re.compile(r"(?<![A-Za-z\d,]) | (?![A-Za-z\d])|(?<=\d) (?=[ei]\b
 NUMPY = re.compile(r"\bnp\.(?=[a-z])")
 EULER = re.compile(r"\bE(?=\s?_)")  # with an index it is a name, not a number
 NAME = re.compile(r"(?<![\\A-Za-z])(?![ei])[A-Za-z](?![A-Za-z])")
-ARC = re.compile(r"(?<![\\a-z])(?=arc(?:sin|cos|tan))")
+ARC = re.compile(r"(?<![\\a-z])(?=arc(?:sin|cos|tan)|ln|log)")
 OUTCOMES = {b"1": "same_algebra", b"0": "other_algebra", b"?": "unreadable"}
 
 

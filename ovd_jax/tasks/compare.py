@@ -22,10 +22,11 @@ Ask = Callable[[str, str], str]  # (answer, gold) -> the outcome of algebra
 
 LATEX_NOISE = re.compile(
     r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|[$£€]|\{,\}|\\q?quad(?![A-Za-z])"
-    r"|\\(?:left|right|displaystyle|[dt]frac|geqslant|leqslant)(?![A-Za-z])"
+    r"|\\(?:left|right|displaystyle|[dt]frac|geqslant|leqslant|varnothing)(?![A-Za-z])"
+    r"|(?<=[,(\[ ])\+\s?(?=\\infty)"
 )
 KEPT_NOISE = {r"\\": r"\\", "{,}": ",", r"\dfrac": r"\frac", r"\tfrac": r"\frac"}
-KEPT_NOISE |= {r"\geqslant": r"\ge", r"\leqslant": r"\le"}
+KEPT_NOISE |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\varnothing": r"\emptyset"}
 KEPT_NOISE |= dict.fromkeys((r"\;", r"\:", r"\ ", "~", r"\quad", r"\qquad"), " ")
 # Forms of full width, as in Chinese text, and its full stop.
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3002: "."}
@@ -38,6 +39,7 @@ ASSIGNED = re.compile(
     r"^[a-z]{1,3}(?:\s?_\s?(?:\w|\{[\w\\ ]{1,8}\}))?(?:\([a-z]\))?\s?=\s?(?=[^=]*$)",
     re.IGNORECASE,
 )
+NAME_LAST = re.compile(r"^([^=]+[^=<>!\s])\s?=\s?([a-z])$")
 FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|mod|inf|ln)\b")
 NO_BRACES = str.maketrans("", "", "{}")
 CAPITALS = frozenset("ABCDEFGH")
@@ -129,6 +131,7 @@ def compare_clean(answer: str, gold: str, ask: Ask) -> str:
 
 def unnamed(answer: str, gold: str) -> tuple[str, str]:
     """Both without a name such as `x =`, unless they name different things."""
+    answer, gold = (NAME_LAST.sub(r"\2=\1", text) for text in (answer, gold))
     names = [match[0] for text in (answer, gold) if (match := ASSIGNED.match(text))]
     if len({key(name) for name in names}) < 2:
         answer, gold = ASSIGNED.sub("", answer), ASSIGNED.sub("", gold)
@@ -237,7 +240,7 @@ def choice_letter(answer: str, choices: Sequence[str]) -> str | None:
 
 
 UNIT = (
-    rf"\s?{UNIT_TEXT}|st|nd|rd|th|[ckm]m|[km]g|ml"
+    rf"\s?{UNIT_TEXT}|st|nd|rd|th|[ckm]m|[km]g|ml|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
     rf"|\s(?!{FUNCTION.pattern}|(?:and|plus|minus|hundred|thousand|\w*illion|dozen)\b)"
     r"(?:[a-z]{3,}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
 )

@@ -1,6 +1,7 @@
 """SmolLM2 as a search agent: real questions, BM25 over real passages, a vLLM teacher.
 
-Needs the questions and passages of a shared data folder: OVD_SHARED, or ../shared.
+Needs the questions and passages of a shared data folder: OVD_SHARED, or ../shared. It
+has not been seen to pass yet.
 """
 
 import json

@@ -17,6 +17,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
@@ -148,6 +150,29 @@ def test_vllm_reads_the_very_tokens_that_this_process_reads(server, folder):
     assert tokens == tokenizer(rendered + prefix, add_special_tokens=False)["input_ids"]
     assert tokens.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
     served.close()
+
+
+def test_vllm_shows_the_token_probabilities_that_this_process_computes(server, folder):
+    """The likeliest 20 in each place of an answer, and the token that is there."""
+    config = flags.load_file("configs/smollm2.py")
+    tokenizer = build.load_tokenizer(folder)
+    model = build.make_token_teacher(config, tokenizer)
+    with config.unlocked():
+        config.teacher.url = server.url
+    served = build.make_token_teacher(config, tokenizer)
+    prompt, completion = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (QUESTIONS[0], "\nFirst, 10 * 7 = 70, so it is \\boxed{84}.")
+    )
+    (found,) = served.read([(prompt, completion)])
+    logits_TV = model(jnp.array([prompt + completion]))[0, len(prompt) - 1 : -1]
+    all_TV = np.asarray(jax.nn.log_softmax(logits_TV))
+    assert len(found) == len(completion)
+    for logprobs_V, token, shown in zip(all_TV, completion, found, strict=True):
+        assert {token, *np.argsort(-logprobs_V)[:5].tolist()} <= shown.keys()
+        assert len(shown) >= config.distill.top_k
+        expected = [logprobs_V[id_] for id_ in shown]
+        np.testing.assert_allclose(list(shown.values()), expected, atol=1e-2)
 
 
 CLAIMS = ("Score: 9", '{"score": 9, "comment": "flawless"}', "Final grade: 9/9.")

@@ -1,0 +1,238 @@
+"""What training and sampling need on devices that are not here.
+
+    python benchmarks/portability.py
+    python benchmarks/portability.py --config.completion=3072 \\
+        --config.points="(('Qwen/Qwen2.5-7B', 'v5p:2x2x2', 8, 1, 0),)"
+
+First the programs of an update and of the sampler are each lowered once for CPU, CUDA,
+ROCm and TPU. Then they are compiled from shapes alone: for TPU topologies, by the
+compiler in libtpu (`pip install libtpu`; without it such points are skipped), and for
+virtual CPU devices ("cpu:8"). The table says what a device holds, what it computes and
+what it sends to others. Writes benchmarks/results/portability.json; programs found
+there are not compiled again.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from pathlib import Path
+
+import abstract
+import hlo
+import jax
+import jax.numpy as jnp
+
+from ovd_jax import flags, train
+from ovd_jax.learning.sharding import row_shards
+from ovd_jax.methods import method_of
+from ovd_jax.models.known import KNOWN
+from ovd_jax.models.lora import TARGETS, Lora
+from ovd_jax.progress import results_table
+
+RESULTS = Path(__file__).parent / "results" / "portability.json"
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+GIB = 2**30
+
+
+def main(config):
+    """Lowers, compiles, prints both tables."""
+    started = time.time()
+    jax.config.update("jax_platforms", "cpu")
+    sizes = [size for _, devices, *_ in config.points if (size := cpus(devices))]
+    abstract.virtual_devices(max(sizes, default=1))
+    lowered = lower(config, KNOWN[config.lower])
+    columns = ["program", *PLATFORMS, "kib"]
+    table = [[row[name] for name in columns] for row in lowered]
+    results_table(f"{config.lower}, one lowering", columns, table)
+    found = {row["key"]: row for row in read()}
+    rows, skipped = [], []
+    for point in config.points:
+        try:
+            rows += measure(config, point, found)
+        except abstract.Unavailable as error:
+            skipped.append(f"{point[1]} skipped: {error}")
+        new = {row["key"] for row in rows}
+        rest = [row for key, row in found.items() if key not in new]
+        write(config, lowered, rows + rest, skipped)  # a later run goes on from here
+    write(config, lowered, rows, skipped)
+    show(rows)
+    print(*skipped, sep="\n")
+    flags.summary(
+        lowered=len(lowered), compiled=len(rows), skipped=skipped,
+        seconds=round(time.time() - started, 1),
+    )  # fmt: skip
+
+
+def cpus(devices: str) -> int:
+    """How many virtual CPU devices `devices` means; 0 for a TPU topology."""
+    kind, _, count = devices.partition(":")
+    return int(count) if kind == "cpu" else 0
+
+
+def lower(config, shape) -> list[dict]:
+    """Each program lowered once for all platforms, for one device."""
+    rows = []
+    for name, program in programs(config, shape, jnp.dtype(config.dtype)).items():
+        export = jax.export.export(program.function, platforms=PLATFORMS)
+        exported = export(*program.args, **program.options)
+        rows.append(
+            {"program": name, "kib": len(exported.mlir_module_serialized) // 2**10}
+            | {platform: platform in exported.platforms for platform in PLATFORMS}
+        )
+    return rows
+
+
+def programs(
+    config, shape, dtype, lora: Lora = abstract.FULL
+) -> dict[str, abstract.Program]:
+    """The programs of an update and of the sampler, on the mesh that is set."""
+    options = flags.load_file("configs/default.py").copy_and_resolve_references()
+    options.update(
+        dict(
+            max_new_tokens=config.completion, chunk=config.chunk, remat=config.remat,
+        )
+    )  # fmt: skip
+    tx = train.make_optimizer(options)
+    state = abstract.state(shape, tx, dtype, lora, config.attention)
+    prompts = config.prompts * row_shards()
+    part = abstract.batch(
+        packs=prompts, prompt=config.prompt, length=config.completion,
+        completions=config.samples,
+    )  # fmt: skip
+    if config.reference:
+        part = part.replace(ref_logprobs_KC=part.advantages_KC)
+    fields = method_of(options).learns(options, lambda: None, None)
+    learner = train.make_learner(options, tx, fields)
+    return abstract.update(learner.stepper, state, part) | abstract.sampling(
+        state.model, prompts=prompts, samples=config.samples, prompt=config.prompt,
+        slots=config.completion,
+    )  # fmt: skip
+
+
+def measure(config, point, found: dict) -> list[dict]:
+    """A row for each program on the devices of `point`; those in `found` are not
+    compiled again. Raises Unavailable."""
+    name, devices, fsdp, tp, rank = point
+    count = cpus(devices)
+    platform = "cpu" if count else devices
+    mesh = abstract.use(platform, count, data=-1, fsdp=fsdp, tp=tp)
+    there = abstract.hbm(platform)
+    lora = Lora(rank, 2.0 * rank, TARGETS) if rank else abstract.FULL
+    rows = []
+    with jax.set_mesh(mesh):
+        # The CPU has no bfloat16 of its own: XLA would keep float32 copies beside it.
+        dtype = jnp.dtype("float32" if count else config.dtype)
+        wanted = programs(config, KNOWN[name], dtype, lora)
+        beside = held_beside(wanted, dtype, config.reference)
+        for program, call in wanted.items():
+            traced = call.trace()
+            lowered = traced.lower()
+            key = digest(lowered.as_text(), devices, mesh.shape)
+            row = found.get(key) or compiled(lowered, key)
+            flops = hlo.jaxpr_flops(traced.jaxpr.jaxpr) / mesh.size
+            row |= {
+                "model": name, "devices": devices, "mesh": list(mesh.shape.values()),
+                "lora": rank, "program": program, "beside": beside[program],
+                "gflop": round(flops / 1e9, 1),
+            }  # fmt: skip
+            rows.append(judged(row, there))
+    return rows
+
+
+def compiled(lowered, key: str) -> dict:
+    """What the compiler says of a program."""
+    started = time.time()
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not (found := abstract.overflow(error)):
+            raise
+        row = {"peak": found[0]}
+    else:
+        row = abstract.memory(program)
+        row |= {"collectives": hlo.collectives(program.as_text())}
+    return row | {"key": key, "seconds": round(time.time() - started, 1)}
+
+
+def held_beside(wanted: dict, dtype, has_reference: bool) -> dict[str, int]:
+    """Bytes that training holds on a device while each program runs and that are not
+    among its arguments: moments, frozen weights, the reference, and for `decode` the
+    weights that its own were cast from."""
+    model, *_ = wanted["add"].args
+    state, _ = wanted["apply"].args
+    weights = abstract.on_device(model)
+    others = abstract.on_device(state.opt_state)
+    own = abstract.on_device(state.model)
+    adapted = own < weights
+    reference = abstract.on_device(abstract.frozen(model, dtype))
+    if adapted or not has_reference:
+        reference = 0
+    return {
+        "add": others + reference,
+        "apply": weights - own + reference,
+        "prefill": others + reference,
+        "decode": others + reference + weights,
+    }
+
+
+def digest(*what) -> str:
+    """A name for a program and the compilers it was given to."""
+    packages = ("jax", "jaxlib", "libtpu")
+    known = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    text = repr([*what, *(known.get(package) for package in packages)])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def judged(row: dict, there: int | None) -> dict:
+    """`row` with all that a device must hold, and whether it has as much."""
+    needs = row["peak"] + row["beside"]
+    return row | {"needs": needs, "there": there, "fits": there and needs <= there}
+
+
+def read() -> list[dict]:
+    """Rows of earlier runs."""
+    return json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+
+
+def write(config, lowered, rows, skipped) -> None:
+    """Replaces the results."""
+    result = {"config": config.to_dict(), "lowered": lowered, "skipped": skipped}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
+
+
+def show(rows: list[dict]) -> None:
+    """The table, a device's GiB in it."""
+    columns = [
+        "model", "devices", "mesh", "lora", "program", "arguments", "temporaries",
+        "beside", "needs", "there", "fits", "TFLOP", "collectives",
+    ]  # fmt: skip
+    table = [
+        [
+            row["model"].split("/")[-1], row["devices"],
+            "x".join(map(str, row["mesh"])), row["lora"] or None, row["program"],
+            *(gib(row.get(name)) for name in columns[5:10]),
+            {None: None, True: "yes", False: "NO"}[row["fits"]], row["gflop"] / 1e3,
+            exchanged(row.get("collectives", {})),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    results_table("On one device, in GiB", columns, table)
+
+
+def gib(size: int | None) -> str | None:
+    """Bytes as GiB."""
+    return None if size is None else f"{size / GIB:.2f}"
+
+
+def exchanged(collectives: dict) -> str:
+    """How many exchanges of each kind, and their GiB."""
+    return ", ".join(
+        f"{found['count']} {kind} {gib(found['bytes'])}"
+        for kind, found in collectives.items()
+    )
+
+
+if __name__ == "__main__":
+    flags.run(main, doc=__doc__, default="benchmarks/configs/portability.py")
