@@ -1,6 +1,12 @@
-"""The embedded environment agent: scores turns, writes them, and is a search engine.
+"""The embedded environment agent: scores turns, writes them, and is a search engine. In
+two rounds: what it was at step 1000 of the first is where the second begins.
 
 python launch/sft.py --config=configs/world_agent.py
+python launch/export.py --config.model=runs/world_agent --config.output=runs/world_1000
+python launch/sft.py --config=configs/world_agent.py --config.seed=1 \
+    --config.model=runs/world_1000 --config.judged_share=0.6 \
+    --config.world.simulated_share=0.4 --config.optimizer.learning_rate=6e-4 \
+    --config.num_steps=900 --config.batch_size=20 --config.run_dir=runs/world_agent_2
 """
 
 from configs import sft
@@ -13,6 +19,6 @@ def get_config():
     config.task = "world"
     config.judged_share = 0.4
     config.world.simulated_share = 0.6
-    config.max_tokens = 512
+    config.max_tokens = 768
     config.num_steps = 2200
     return config

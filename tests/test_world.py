@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from configs import world_agent
 from ovd_jax.models.embedded import world_tokenizer
 from ovd_jax.search.observation import observation
 from ovd_jax.search.tags import TAGS
@@ -194,15 +195,14 @@ def test_scores_hang_on_their_turns_and_wrong_turns_are_not_imitated():
     rng, world = random.Random(0), World()
     for _ in range(200):
         example = judgement(world, rng)
+        own = [branch for branch in example.branches if len(branch.pieces) == 2]
         for branch in example.branches:
-            (mark, read), (score, trained) = branch.pieces
-            assert (mark, read, trained) == (JUDGE_STEP, 0.0, 1.0)
-            text, weight = next(
-                (text, weight)
-                for text, weight in reversed(example.pieces[: branch.after])
-                if "<information>" not in text
-            )
-            assert (weight == 1.0) == (score == "9"), text
+            assert all(weight == 0 for _, weight in branch.pieces[:-1])
+            assert branch.pieces[-2][0] == JUDGE_STEP
+            assert branch.pieces[-1][0] in "0123456789"
+        for branch in own:
+            weight = example.pieces[branch.after - 1][1]
+            assert (weight == 1.0) == (branch.pieces[-1][0] == "9")
 
 
 def test_examples_fit_the_embedded_models():
@@ -210,4 +210,7 @@ def test_examples_fit_the_embedded_models():
     examples = world_examples(
         seed=0, judged_share=0.5, simulated_share=0.3, hasty_share=0.0
     )(0, 300)
-    assert max(len(encode(tokenizer, example)) for example in examples) < 512
+    encoded = [encode(tokenizer, example) for example in examples]
+    assert max(map(len, encoded)) <= world_agent.get_config().max_tokens
+    positions = [position for rows in encoded for _, _, position, _, _ in rows]
+    assert max(positions) < 512

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ovd_jax.search.base import Query
 from ovd_jax.search.observation import observation
 from ovd_jax.search.simulator_prompts import ask, find_prompt, written
-from ovd_jax.tasks.demonstrations import Branch, Example
+from ovd_jax.tasks.demonstrations import Branch, Example, Piece
 from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
 from ovd_jax.tasks.world import Fact, Question, World
 from ovd_jax.tasks.world_turns import (
@@ -28,6 +28,8 @@ from ovd_jax.teacher.prompts import JUDGE_STEP
 _MAX_TURNS = 5
 _USEFUL = 0.85  # share of the searches in examples that find what is there
 _FOUND = 2  # documents a search
+_OTHERS = 2  # turns that are judged in place of one
+_SCORE_WEIGHT = 3.0  # of a score in the loss; a word of a turn has 1
 
 
 def information(facts: list[Fact]) -> str:
@@ -81,22 +83,28 @@ def with_slips(world: World, question: Question, rng: random.Random):
 
 
 def judgement(world: World, rng: random.Random) -> Example:
-    """A conversation with slips, and on it the score of each turn.
+    """A conversation with slips, and the score of each turn and of others in its place.
 
-    Scores hang on it as branches. The right turns are trained on as well.
+    These hang on it as branches. The right turns are trained on as well.
     """
     question = draw(world, rng)
     pieces, branches, score = [(prompt(question.text), 0.0)], [], 0
     for state, text, facts in with_slips(world, question, rng):
+        for other in (slip(state, rng) for _ in range(_OTHERS)):
+            shown = ((other, 0.0), *judged(score_turn(state, other)))
+            branches.append(Branch(len(pieces), shown))
         score = score_turn(state, text)
         pieces.append((text, float(score == 9)))
-        asked = ((JUDGE_STEP, 0.0), (str(score), 1.0))
-        branches.append(Branch(len(pieces), asked))
-        if facts:  # a turn is judged with what it found, or before
+        branches.append(Branch(len(pieces), judged(score)))
+        if facts:
             pieces.append((information(facts), 0.0))
-            branches.append(Branch(len(pieces), asked))
     ends = not facts and score == 9
     return Example(tuple(pieces), ends=ends, branches=tuple(branches))
+
+
+def judged(score: int) -> tuple[Piece, ...]:
+    """The question for a score, and the score."""
+    return (JUDGE_STEP, 0.0), (str(score), _SCORE_WEIGHT)
 
 
 def simulation(world: World, rng: random.Random) -> Example:
