@@ -31,7 +31,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax.learning.losses import Batch
-from ovd_jax.learning.sharding import ROWS, make_mesh, shardings
+from ovd_jax.learning.sharding import ROWS, make_mesh, shardings, without_fsdp
 from ovd_jax.learning.update import Stepper, TrainState
 from ovd_jax.models.lora import Lora, adapt, trained
 from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
@@ -107,13 +107,12 @@ def state(
     attention: str = "auto",
 ) -> TrainState:
     """What training holds of such a model; under adapters its matrices are `dtype`."""
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda: Transformer(config, key, dtype))
+    shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
     shapes.attention = attention
     shapes = frozen(shapes, dtype) if lora.rank else shapes
 
     def create(model):
-        return TrainState.create(adapt(model, lora, key), tx)
+        return TrainState.create(adapt(model, lora, jax.random.key(0)), tx)
 
     return with_layout(jax.eval_shape(create, shapes))
 
@@ -194,15 +193,15 @@ def sampling(
 
 def decoder(model: Transformer) -> Decoder:
     """The form of `model` that `decode` reads, split as `unstack` leaves it."""
-    shapes = jax.eval_shape(unstack, model).replace(embed=None)
-    split = {"qkv_OD": 0, "gate_up_OD": 0, "head_VD": 0, "o_DO": 1, "down_DF": 1}
-
-    def place(path, x):
-        axis = split.get(getattr(path[-1], "name", None))
-        return _placed(x, P() if axis is None else P(*[None] * axis, "tp"))
-
-    placed = jax.tree_util.tree_map_with_path(place, shapes)
-    return placed.replace(embed=model.embed)
+    shapes = jax.eval_shape(unstack, model)
+    parts = jax.tree_util.tree_map_with_path(
+        lambda path, x: _placed(x, without_fsdp(path, x)),
+        {"layers": shapes.layers, "head": shapes.head_VD},
+    )
+    return shapes.replace(
+        embed=model.embed, norm=model.norm, layers=parts["layers"],
+        head_VD=parts["head"],
+    )  # fmt: skip
 
 
 def _sampled(x) -> jax.ShapeDtypeStruct:
@@ -251,7 +250,7 @@ def overflow(error: Exception) -> tuple[int, int] | None:
 @functools.cache
 def hbm(platform: str) -> int | None:
     """Bytes that a chip has for programs, as its compiler says when asked for more than
-    any has; None for virtual CPU devices."""
+    any has; None for virtual CPU devices. To be asked outside of a mesh."""
     if platform == "cpu":
         return None
     chip = jax.sharding.SingleDeviceSharding(topology_devices(platform)[0])

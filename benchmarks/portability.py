@@ -117,6 +117,7 @@ def measure(config, point, found: dict) -> list[dict]:
     count = cpus(devices)
     platform = "cpu" if count else devices
     mesh = abstract.use(platform, count, data=-1, fsdp=fsdp, tp=tp)
+    there = abstract.hbm(platform)
     lora = Lora(rank, 2.0 * rank, TARGETS) if rank else abstract.FULL
     rows = []
     with jax.set_mesh(mesh):
@@ -124,8 +125,8 @@ def measure(config, point, found: dict) -> list[dict]:
         dtype = jnp.dtype("float32" if count else config.dtype)
         wanted = programs(config, KNOWN[name], dtype, lora)
         beside = held_beside(wanted, dtype, config.reference)
-        for program, call in wanted.items():
-            traced = call.trace()
+        for program in config.programs:
+            traced = wanted[program].trace()
             lowered = traced.lower()
             key = digest(lowered.as_text(), devices, mesh.shape)
             row = found.get(key) or compiled(lowered, key)
@@ -135,7 +136,7 @@ def measure(config, point, found: dict) -> list[dict]:
                 "lora": rank, "program": program, "beside": beside[program],
                 "gflop": round(flops / 1e9, 1),
             }  # fmt: skip
-            rows.append(judged(row, abstract.hbm(platform)))
+            rows.append(judged(row, there))
     return rows
 
 

@@ -161,8 +161,12 @@ def gather_fsdp(path, x: jax.Array) -> jax.Array:
     """A parameter, under jit, split over `tp` alone; one of a layer has no N."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    axes = [axis if axis == "tp" else None for axis in spec_for(path, x)[-x.ndim :]]
-    return jax.lax.with_sharding_constraint(x, P(*axes))
+    return jax.lax.with_sharding_constraint(x, without_fsdp(path, x))
+
+
+def without_fsdp(path, x) -> P:
+    """How the parameter at `path` is split over `tp` alone."""
+    return P(*(axis if axis == "tp" else None for axis in spec_for(path, x)[-x.ndim :]))
 
 
 def put_rows(tree):
