@@ -12,11 +12,9 @@ one prompt. A point that was compiled before is read from the results. Last, rea
 updates at SmolLM2's size. Writes benchmarks/results/memory.json and memory_*.png.
 """
 
-import hashlib
 import json
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import abstract
@@ -25,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import memory_plots
 import token_level
+from portability import cpus, digest
 from sides import workload
 
 from ovd_jax import flags
@@ -44,7 +43,7 @@ METHODS = ("ovd", "dense", "chunked", "top_k")
 TEACHER = "HuggingFaceTB/SmolLM2-360M-Instruct"  # of the real updates
 REAL = {  # one group, all at once
     "prompt": 64, "lengths": [[192] * 8], "remat": "full", "chunk": 128, "k": 64,
-    "teacher": TEACHER,
+    "tokens_at_once": 1664, "teacher": TEACHER,
 }  # fmt: skip
 
 
@@ -105,8 +104,7 @@ def compile_points(config, found: dict, result: dict):
     points in `found` are kept."""
     rows = {tuple(row[name] for name in POINT): row for row in found.get("points", [])}
     skipped = {}
-    counts = [int(p.split(":")[1]) for p in config.platforms if p.startswith("cpu:")]
-    abstract.virtual_devices(max(counts, default=1))
+    abstract.virtual_devices(max(map(cpus, config.platforms), default=0) or 1)
     for platform, student, length, samples in points(config):
         if platform in skipped:
             continue
@@ -124,9 +122,8 @@ def compile_points(config, found: dict, result: dict):
 
 def measure(config, platform, student, length, samples, method, known: dict) -> dict:
     """What one update holds on one device: as `known`, if that is of this program."""
-    shape, kind, count = architecture(student), platform, 0
-    if platform.startswith("cpu:"):
-        kind, count = "cpu", int(platform.split(":")[1])
+    shape, count = architecture(student), cpus(platform)
+    kind = "cpu" if count else platform
     # The CPU has no bfloat16 of its own: XLA would keep float32 copies of everything.
     dtype = jnp.float32 if kind == "cpu" else jnp.bfloat16
     mesh = abstract.use(kind, count)
@@ -144,11 +141,11 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
             part = part.replace(ref_logprobs_KC=part.advantages_KC)
         else:
             beside = abstract.model(architecture(config.teacher), dtype)
-            beside = in_dtype(beside, dtype)
+            beside = abstract.frozen(beside, dtype)
             part = (part, beside)
         program = abstract.update(stepper, state, part)["add"]
         lowered = program.trace().lower()
-        key = digest(lowered.as_text(), platform)
+        key = digest(lowered.as_text(), platform, mesh.shape)
         if known.get("key") != key:
             known = compiled(lowered, platform, method, length, samples)
         sizes = {
@@ -158,13 +155,6 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
         }
     point = (platform, student, length, samples, method)
     return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
-
-
-def in_dtype(model, dtype):
-    """Shapes of a model whose weights are kept as it computes, as it is not trained."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), model
-    )
 
 
 def compiled(lowered, *names) -> dict:
@@ -177,19 +167,9 @@ def compiled(lowered, *names) -> dict:
         if not (overflow := abstract.overflow(error)):
             raise
         row = {"wanted": overflow[0], "there": overflow[1]}
-    row |= {"seconds": round(time.time() - started, 1)}
-    print(*names, row, file=sys.stderr, flush=True)
+    seconds = round(time.time() - started, 1)
+    print(*names, row, f"{seconds} s", file=sys.stderr, flush=True)
     return row
-
-
-def digest(text: str, platform: str) -> str:
-    """A name for a program and its compiler."""
-    packages = ("jaxlib",) if platform.startswith("cpu") else ("jaxlib", "libtpu")
-    try:
-        versions = [version(package) for package in packages]
-    except PackageNotFoundError as error:
-        raise abstract.Unavailable(f"{error}; `pip install libtpu`") from error
-    return hashlib.sha256(repr((text, platform, versions)).encode()).hexdigest()[:16]
 
 
 def real(config) -> list[dict]:

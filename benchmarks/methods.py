@@ -1,12 +1,12 @@
 """Every method at an equal budget of samples, and at an equal budget of time.
 
     python benchmarks/methods.py
-    python benchmarks/methods.py "--config.seeds=(0,)"
+    python benchmarks/methods.py "--config.seeds=(0,)" "--config.methods=('ovd',)"
 
 Trains the embedded student by each method, three seeds each, and compares held-out
 accuracy over the samples (of the student; where it has none, solutions of the teacher)
 and over the seconds spent on collecting and learning: steps times the median step, so
-that compilations do not count. Complete runs are not repeated, so that seeds may be run
+that compilations do not count. Complete runs are not repeated, so that they may be made
 one by one. Writes benchmarks/results/methods.{json,png}.
 """
 
@@ -49,9 +49,13 @@ RESULTS = Path(__file__).parent / "results"
 def main(config):
     """Runs what is missing, then writes table, plot and JSON."""
     started = time.time()
+    unknown = set(config.methods) - set(METHODS)
+    if unknown:
+        raise ValueError(f"methods {sorted(unknown)} are not among {list(METHODS)}.")
     runs = {
         name: [curve(config, index, changes, seed) for seed in config.seeds]
         for index, (name, changes) in enumerate(METHODS.items())
+        if name in (config.methods or METHODS)
     }
     seconds = min(run["seconds"][-1] for seeds in runs.values() for run in seeds)
     rows = [row(name, seeds, seconds) for name, seeds in runs.items()]
@@ -87,7 +91,7 @@ def curve(config, index: int, changes: dict, seed: int) -> dict:
     with the samples and seconds until each, and the seconds of the median step."""
     run_config = config.copy_and_resolve_references()
     with run_config.unlocked():
-        del run_config["seeds"]
+        del run_config["seeds"], run_config["methods"]
     run_config.run_dir = f"{config.run_dir}/methods/{index}-seed{seed}"
     run_config.update_from_flattened_dict(changes)
     run_config.seed = seed

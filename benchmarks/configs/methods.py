@@ -7,7 +7,8 @@ from configs import quickstart
 def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs"
-    config.seeds = (0, 1, 2)  # those of an earlier call are not run again
+    config.seeds = (0, 1, 2)  # what an earlier call has run is not run again
+    config.methods = ()  # rows of METHODS; empty: all
     config.num_steps = 60
     config.problems_per_step = 32
     config.samples = 2

@@ -20,7 +20,7 @@ work = timing.work()
 is_ovd = work["method"] == "ovd"
 batch, shape = workload.batch(
     work["prompt"], work["lengths"], vocab_size=CONFIG.vocab_size,
-    length_multiple=64, tokens_at_once=work["prompt"] + sum(map(sum, work["lengths"])),
+    length_multiple=64, tokens_at_once=work["tokens_at_once"],
 )  # fmt: skip
 stepper = workload.stepper(
     work["method"], remat=work["remat"], chunk=work["chunk"], k=work["k"]
