@@ -14,6 +14,7 @@ BITS = {"pred": 8, "bf16": 16, "f8": 8}  # others end with theirs
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 CALLED = re.compile(r"(?:body|calls|to_apply|branch_computations)=\{?([%\w., -]+)")
+PIECE = re.compile(r'channel_id=(\d+).*chain_id="(\d+)"')
 TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
 
 
@@ -22,16 +23,21 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
     bytes that a device puts in or, where that is more, gets out of them.
 
     Bodies of loops count as often as the loop is known to run. An all-reduce of which a
-    device keeps a part, as TPUs fuse it, is a reduce-scatter.
+    device keeps a part, as TPUs fuse it, is a reduce-scatter. What TPUs spread over
+    several fusions, to compute meanwhile, is one exchange.
     """
+    seen = set()
     found = {kind: {"count": 0, "bytes": 0} for kind in KINDS}
     bodies, entry = computations(text)
     for name, times in repetitions(bodies, entry).items():
         shapes = {left: result for left, result, _, _ in bodies[name]}
         for _, result, opcode, rest in bodies[name]:
             kind = opcode.removesuffix("-start")
-            if kind not in KINDS:
+            piece = PIECE.search(rest)
+            if kind not in KINDS or (piece and piece.groups() in seen):
                 continue
+            if piece:
+                seen.add(piece.groups())
             operands = re.findall(r"%([\w.-]+)", rest.split(")", 1)[0])
             size = sum(size_of(shapes[operand]) for operand in operands)
             if kind == "all-gather":
@@ -62,14 +68,29 @@ def repetitions(bodies, entry: str) -> dict[str, int]:
     def visit(name: str, count: int) -> None:
         times[name] += count
         for _, _, opcode, rest in bodies[name]:
-            trips = TRIPS.search(rest) if opcode == "while" else None
+            trips = trip_count(bodies, rest) if opcode == "while" else 1
             for names in CALLED.findall(rest):
                 for called in re.findall(r"[\w.-]+", names):
                     if called in bodies:
-                        visit(called, count * int(trips[1] if trips else 1))
+                        visit(called, count * trips)
 
     visit(entry, 1)
     return times
+
+
+def trip_count(bodies, rest: str) -> int:
+    """How often a loop runs: what the compiler says it knows, or else the number that
+    its counter is held against; 1 where neither is to be seen."""
+    if known := TRIPS.search(rest):
+        return int(known[1])
+    condition = bodies.get(re.search(r"condition=%?([\w.-]+)", rest)[1], [])
+    constants = {name: x for name, _, kind, x in condition if kind == "constant"}
+    if not condition or condition[-1][2] != "compare":
+        return 1
+    compared, _, how = condition[-1][3].partition(")")
+    last = re.findall(r"%([\w.-]+)", compared)[-1]
+    is_counted = "direction=LT" in how and last in constants
+    return int(constants[last].split(")")[0]) if is_counted else 1
 
 
 def size_of(shape: str) -> int:

@@ -125,8 +125,8 @@ def measure(config, point, found: dict) -> list[dict]:
         dtype = jnp.dtype("float32" if count else config.dtype)
         wanted = programs(config, KNOWN[name], dtype, lora)
         beside = held_beside(wanted, dtype, config.reference)
-        for program, call in wanted.items():
-            traced = call.trace()
+        for program in config.programs:
+            traced = wanted[program].trace()
             lowered = traced.lower()
             key = digest(lowered.as_text(), devices, mesh.shape)
             row = found.get(key) or compiled(lowered, key)

@@ -122,19 +122,19 @@ def test_groups_and_advantages_must_match():
         packed(advantages=[ADVANTAGES[0], [[1.0, 2.0]]])
 
 
-def random_groups():
-    """Completions of all lengths, most of them shorter than the longest; in the middle
-    of some, something was read, and one is not trained on."""
+def random_groups(*, read=True):
+    """Completions of all lengths, most of them shorter than the longest; with `read`,
+    something was read in the middle of some, and one is not trained on."""
     rng = np.random.default_rng(0)
 
     def draw(count):
         return tuple(rng.integers(1, 26, count).tolist())
 
     def rollout(size):
-        observed = tuple(1 < t < size - 2 for t in range(size))
-        made = dataclasses.replace(
-            trajectory(size), tokens=draw(size), observed=observed, trained=size != 7
-        )
+        made = dataclasses.replace(trajectory(size), tokens=draw(size))
+        if read:
+            observed = tuple(1 < t < size - 2 for t in range(size))
+            made = dataclasses.replace(made, observed=observed, trained=size != 7)
         return kept(made, 0.0)
 
     sizes = [(3, [5, 2, 9, 1]), (7, [3, 3, 3]), (1, [12, 7, 1, 2, 4])]

@@ -1,5 +1,6 @@
 """The programs of training and sampling, for devices that are not here."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -71,29 +72,23 @@ def test_a_program_that_is_known_is_not_compiled_again(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", ["v5e:2x2", "v5p:2x2x1"])
-def test_tpus_get_their_kernel_and_what_it_saves(devices, monkeypatch):
-    """Attention's scores are in no temporary array there."""
+def test_tpus_get_their_kernel_and_it_saves_memory(monkeypatch):
     pytest.importorskip("libtpu")
-    monkeypatch.setitem(portability.KNOWN, "tiny", TINY)
+    deep = dataclasses.replace(TINY, num_layers=5)
+    monkeypatch.setitem(portability.KNOWN, "tiny", deep)
     found = {}
     for attention in ("auto", "blocked"):
-        config = knobs(prompt=512, completion=1024, samples=4, attention=attention)
-        point = ("tiny", devices, 2, 2, 0)
+        config = knobs(
+            prompt=512, completion=1024, samples=4, attention=attention,
+            programs=("add",),
+        )  # fmt: skip
+        point = ("tiny", "v5e:2x2", 2, 2, 0)
         try:
-            found[attention] = portability.measure(config, point, {})
+            (found[attention],) = portability.measure(config, point, {})
         except abstract.Unavailable as error:
             pytest.skip(str(error))
-    by_program = {
-        attention: {row["program"]: row for row in rows}
-        for attention, rows in found.items()
-    }
-    assert list(by_program["auto"]) == PROGRAMS
-    for name, row in by_program["auto"].items():
-        assert row["fits"]
-        assert row["temporaries"] <= by_program["blocked"][name]["temporaries"]
-    assert (
-        by_program["auto"]["add"]["temporaries"]
-        < 0.8 * by_program["blocked"]["add"]["temporaries"]
-    )
-    assert by_program["auto"]["add"]["collectives"]["all-gather"]["bytes"] > 0
+    kernel, blocked = found["auto"], found["blocked"]
+    assert kernel["fits"]
+    assert kernel["arguments"] == blocked["arguments"]
+    assert kernel["temporaries"] < 0.9 * blocked["temporaries"]
+    assert kernel["collectives"]["all-gather"]["count"] > deep.num_layers

@@ -205,4 +205,4 @@ def test_a_prompt_without_a_question_is_refused():
 
 def test_only_prompts_of_agents_stop_at_a_query():
     agents = {name for name, prompt in PROMPTS.items() if prompt.searches}
-    assert agents == {"search", "search_example"}
+    assert agents == {"search", "search_example", "world"}
