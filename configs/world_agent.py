@@ -1,5 +1,8 @@
 """The embedded environment agent: scores turns, writes them, and is a search engine. In
-two rounds: what it was at step 1000 of the first is where the second begins.
+two rounds: what it was at step 1000 of the first is where the second begins. The one
+that is shipped is of step 1000, made when judgements had no other turns beside theirs
+and scores no weight of their own in the loss (commit
+5eb6f44). The second round is open.
 
 python launch/sft.py --config=configs/world_agent.py
 python launch/export.py --config.model=runs/world_agent --config.output=runs/world_1000
