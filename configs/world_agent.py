@@ -1,15 +1,15 @@
 """The embedded environment agent: scores turns, writes them, and is a search engine. In
-two rounds: what it was at step 1000 of the first is where the second begins. The one
-that is shipped is of step 1000, made when judgements had no other turns beside theirs
-and scores no weight of their own in the loss (commit
-5eb6f44). The second round is open.
+two rounds; the second begins where the first ends.
 
 python launch/sft.py --config=configs/world_agent.py
-python launch/export.py --config.model=runs/world_agent --config.output=runs/world_1000
 python launch/sft.py --config=configs/world_agent.py --config.seed=1 \
-    --config.model=runs/world_1000 --config.judged_share=0.6 \
+    --config.model=runs/world_agent/export --config.judged_share=0.6 \
     --config.world.simulated_share=0.4 --config.optimizer.learning_rate=6e-4 \
     --config.num_steps=900 --config.batch_size=20 --config.run_dir=runs/world_agent_2
+
+The second round is open: the agent that is shipped is step 1000 of 2200 of a first one
+on the examples of commit 5eb6f44, in which a turn was judged alone and a score weighed
+as much as a word.
 """
 
 from configs import sft
@@ -23,5 +23,5 @@ def get_config():
     config.judged_share = 0.4
     config.world.simulated_share = 0.6
     config.max_tokens = 768
-    config.num_steps = 2200
+    config.num_steps = 1000
     return config
