@@ -64,8 +64,9 @@ def test_every_config_opens_with_the_command_that_runs_it(path: Path):
 def test_the_update_of_every_training_config_can_be_traced_without_weights(name):
     config = load(name)
     rules(config)
-    if config.model == "quickstart":
-        architecture = hf.read_config(FOLDER / "student")
+    embedded = {"quickstart": "student", "world": "world_student"}
+    if config.model in embedded:
+        architecture = hf.read_config(FOLDER / embedded[config.model])
     else:
         architecture = KNOWN[NAMES.get(config.model, config.model)]
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
