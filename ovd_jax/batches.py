@@ -14,6 +14,8 @@ from ovd_jax.rollout.pack import pack, with_token_teacher
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import TeacherError
 
+LONGEST_RUN = 1_000_000  # steps
+
 
 def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dict]:
     """What the method collects in one step, with advantages, and what it cost.
@@ -58,8 +60,8 @@ def collect_groups(
 
     Where the teacher answers beside this process, it scores while others are sampled.
     """
-    # Later draws take what would come after the run: no step's own problems.
-    place = step + draw * config.num_steps
+    # Later draws take what would come after any run: no step's own problems.
+    place = step + draw * LONGEST_RUN
     problems = collector.task.problems(place, config.problems_per_step)[:count]
     check_same(f"the problems of step {step}", problems)
     generate = watch.timed("sample", functools.partial(sampler, model))
