@@ -27,6 +27,7 @@ from ovd_jax.learning.update import (
 )
 from ovd_jax.rollout.pack import pack, with_token_teacher
 
+pytestmark = pytest.mark.slow  # compiles much
 close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
 SHARED = dict(temperature=1.0, chunk=7, remat="none")
 GROUPS, ADVANTAGES = random_groups(read=False)
