@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.multiprocess,
     pytest.mark.skipif(
         "OVD_TEST_VLLM" not in os.environ,
-        reason="installs 2 GB and takes 10 minutes; OVD_TEST_VLLM=1 runs it",
+        reason="installs 2 GB and starts servers; OVD_TEST_VLLM=1 runs it",
     ),
 ]
 ROOT = Path(__file__).parents[2]
