@@ -46,6 +46,7 @@ setup(
             "fastapi>=0.115",
             "psutil>=6",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "torch>=2.4",
             "uvicorn>=0.30",

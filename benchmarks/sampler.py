@@ -4,8 +4,9 @@
     python benchmarks/sampler.py --config.works="('greedy',)"
 
 SmolLM2-135M's shape, random weights, float32; the same prompts, log-probabilities
-returned by both. The first run makes Tunix's virtual environment in the user's cache.
-Writes benchmarks/results/sampler.json.
+returned by both. Ours is run before and after Tunix and counts with its slower, for
+what else the machine does changes. The first run makes Tunix's virtual environment in
+the user's cache. Writes benchmarks/results/sampler.json.
 """
 
 import time
@@ -41,8 +42,10 @@ def main(config):
     rows = []
     for name in config.works:
         work = WORKS[name] | {"name": name, "repeats": config.repeats}
-        ours = comparison.run_side("ours_sampler", work)
+        before = comparison.run_side("ours_sampler", work)
         theirs = comparison.run_side("tunix_sampler", work)
+        after = comparison.run_side("ours_sampler", work)
+        ours = min(before, after, key=lambda side: side["tokens_per_s"])
         rows.append(
             comparison.row(
                 name, "tunix", "tokens/s", ours["tokens_per_s"], theirs["tokens_per_s"],

@@ -47,3 +47,11 @@ def make_model():
 def model(config, make_model) -> Transformer:
     """The tiny model. Donating it would break every later test: make your own then."""
     return make_model(config)
+
+
+@pytest.fixture
+def optimized():
+    """Compiles as users do, for a test in which a real model computes for long."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

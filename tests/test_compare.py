@@ -151,4 +151,5 @@ def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path):
     rows = metrics.read_text().splitlines()
     assert rows[0] == before  # not trained anew: its wall times are the same
     assert [json.loads(row)["step"] for row in rows] == list(range(13))
-    assert len(json.loads(done.stdout.splitlines()[-1])["rows"]) == 1
+    cells = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [cell["run"] for cell in cells] == ["before training", "a"]

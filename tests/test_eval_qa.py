@@ -3,6 +3,7 @@
 import functools
 
 import pytest
+from fakes import FakeTeacher
 from search_fakes import (
     TOKENIZER,
     Student,
@@ -10,13 +11,12 @@ from search_fakes import (
     decode,
     problem,
 )
+from teacher_server import TeacherServer
 
 from ovd_jax import build, flags
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.rejection import BlindSearchCollector, Rejecting, generator
 from ovd_jax.tasks.qa import QATask
-from tests.fakes import FakeTeacher
-from tests.teacher_server import TeacherServer
 
 GOLDS = ("Zanzibar-gold", "Quux-gold")
 PROBLEMS = [problem(f"Where is thing {n}?", f"{GOLDS[0]} {n}", GOLDS[1])

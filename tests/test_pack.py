@@ -103,7 +103,7 @@ def test_a_large_group_is_given_several_packs_and_each_its_prompt():
 def test_the_plan_computes_the_fewest_slots(
     bins, prompt, budget, minibatches, expected
 ):
-    shape = plan(bins, prompt, 200, budget, minibatches)
+    _, shape = plan(bins, prompt, 200, budget, minibatches)
     assert (shape.stretches, shape.at_once) == expected
     assert shape.slots * shape.at_once <= budget
 

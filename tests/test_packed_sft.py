@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fakes import TOKENIZER
 
 from ovd_jax import sft
 from ovd_jax.learning.update import imitation_objective
 from ovd_jax.tasks.demonstrations import Branch, Example
-from tests.fakes import TOKENIZER
 
 EXAMPLES = [
     Example((("1+2=\n", 0.0), ("3", 1.0))),

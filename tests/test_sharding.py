@@ -116,15 +116,16 @@ def test_outside_of_a_mesh_there_is_one_shard(model):
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8])
 def test_every_device_is_given_as_many_packs(shards):
-    shape = plan([8] * 5, 64, 200, 4000, 1, shards)
+    _, shape = plan([8] * 5, 64, 200, 4000, 1, shards)
     assert shape.at_once % shards == 0
     assert shape.at_once // shards * shape.slots <= 4000
     assert plan([8] * 5, 64, 200, 4000, 1) == plan([8] * 5, 64, 200, 4000, 1, 1)
 
 
 def test_packs_are_cut_smaller_where_devices_would_have_none():
-    assert plan([8], 64, 200, 10_000, 1, 1).stretches == 8
-    shape = plan([8], 64, 200, 10_000, 1, 4)
+    _, shape = plan([8], 64, 200, 10_000, 1, 1)
+    assert shape.stretches == 8
+    _, shape = plan([8], 64, 200, 10_000, 1, 4)
     assert (shape.stretches, shape.at_once) == (2, 4)
 
 

@@ -3,6 +3,9 @@
 import dataclasses
 
 import pytest
+from fakes import Completion
+from search_fakes import TOKENIZER, encode
+from teacher_server import TeacherServer
 
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
@@ -22,9 +25,6 @@ from ovd_jax.search.simulator_prompts import (
 from ovd_jax.teacher import transport as transport_module
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.transport import Transport
-from tests.fakes import Completion
-from tests.search_fakes import TOKENIZER, encode
-from tests.teacher_server import TeacherServer
 
 TOLD = Query("capital of Peru", "Which city rules Peru?", ("Lima-gold", "LIM-gold"))
 ANSWER = "Doc 1(Title: Peru) Lima rules.\nDoc 2(Title: Oslo) In Norway.\n"

@@ -107,7 +107,7 @@ def attend_blocked(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
     if not prompt:
         return _stretches(*rest, prompt=None).reshape(batch, length, heads * size)
     first = jax.tree.map(lambda x: x[:, None, :prompt], everything)
-    _, *keys = jax.tree.map(lambda x: x[:, :prompt], everything)
+    keys = jax.tree.map(lambda x: x[:, :prompt], everything[1:])
     mixed = (_stretches(*first, prompt=None), _stretches(*rest, prompt=keys))
     mixed = [x.reshape(batch, -1, heads * size) for x in mixed]
     return jnp.concatenate(mixed, axis=1)
@@ -194,27 +194,29 @@ def _stretches(q_BRWHE, k_BRWKE, v_BRWKE, tokens, *, prompt) -> jax.Array:
 
 
 def _block(q_BRTHE, queries, own, prompt) -> jax.Array:
-    """One softmax over a stretch's `own` keys and the prompt's, which R share."""
-    heads, groups = q_BRTHE.shape[3], own[0].shape[3]
-    q = (q_BRTHE * q_BRTHE.shape[4] ** -0.5).reshape(
-        *q_BRTHE.shape[:3], groups, heads // groups, -1
-    )
+    """One softmax over a stretch's `own` keys and the prompt's, which R share.
 
-    def scores(keys, k, axes):
-        logits = jnp.einsum(
-            f"BRTKGE,{axes}->BRKGTS", q, k, preferred_element_type=jnp.float32
-        )
-        return jnp.where(sees(queries, keys)[:, :, None, None], logits, _HIDDEN)
+    The queries of a key-value head lie together and scores stay as their product gives
+    them, [.., queries, keys]: turning scores around costs CPUs more than the products.
+    Weights are divided by their sum once they have mixed the values, which are fewer.
+    """
+    size, groups = q_BRTHE.shape[4], own[0].shape[3]
+    q = (q_BRTHE * size**-0.5).reshape(*q_BRTHE.shape[:3], groups, -1, size)
+    q = jnp.einsum("BRTKGE->BRKGTE", q)
+    k, v, tokens = own if prompt is None else jax.tree.map(_behind, prompt, own)
+    k, v = jnp.einsum("BRSKE->BRKES", k), jnp.einsum("BRSKE->BRKSE", v)
+    rows = q.reshape(*q.shape[:3], -1, size)
+    scores = jnp.matmul(rows, k, preferred_element_type=jnp.float32)
+    scores = scores.reshape(*q.shape[:-1], -1)
+    scores = jnp.where(sees(queries, tokens)[:, :, None, None], scores, _HIDDEN)
+    peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    weights = jnp.exp(scores - peak).reshape(*rows.shape[:-1], -1)
+    mixed = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    mixed = (mixed / weights.sum(-1, keepdims=True)).astype(v.dtype)
+    return jnp.einsum("BRKGTE->BRTKGE", mixed.reshape(q.shape)).reshape(q_BRTHE.shape)
 
-    k, v, tokens = own
-    logits = [scores(tokens, k, "BRSKE")]
-    if prompt is not None:
-        prompt_k, prompt_v, tokens = prompt
-        tokens = tuple(x[:, None] for x in tokens)
-        logits.append(scores(tokens, prompt_k, "BSKE"))
-    probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1)).astype(v.dtype)
-    size = v.shape[2]
-    mixed = jnp.einsum("BRKGTS,BRSKE->BRTKGE", probs[..., :size], v)
-    if prompt is not None:
-        mixed += jnp.einsum("BRKGTS,BSKE->BRTKGE", probs[..., size:], prompt_v)
-    return mixed.reshape(q_BRTHE.shape)
+
+def _behind(prompt_BP, own_BRS) -> jax.Array:
+    """Each stretch of `own_BRS` with the prompt before it, [B, R, P + S, ...]."""
+    shape = (*own_BRS.shape[:2], *prompt_BP.shape[1:])
+    return jnp.concatenate([jnp.broadcast_to(prompt_BP[:, None], shape), own_BRS], 2)

@@ -87,11 +87,39 @@ def is_matrix(path) -> bool:
     return not any(part in name for part in ("norm", "bias"))
 
 
+@jax.custom_vjp
+def product(x, kernel_DF) -> jax.Array:
+    """x [..., D] @ W.
+
+    The gradient by W is x^T @ its cotangent. JAX alone would ask for the transpose,
+    cotangent^T @ x: a CPU turns the left side around first, which takes it longer the
+    more it costs to compute (here, what is behind a silu).
+    """
+    return x @ kernel_DF
+
+
+def _product_forward(x, kernel_DF):
+    return x @ kernel_DF, (x, kernel_DF)
+
+
+def _product_backward(residuals, grad):
+    x, kernel_DF = residuals
+    return grad @ kernel_DF.T, jnp.einsum("...D,...F->DF", x, grad)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def _dot_general(x, kernel, dimensions, **_):
+    """What `nnx.Linear` asks for, by `product`."""
+    return product(x, kernel)
+
+
 class Linear(nnx.Linear):
     """x @ W + bias, and scale * x @ A @ B where `models/lora.py` has put adapters."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, dot_general=_dot_general, **kwargs)
         self.lora_a = nnx.data(None)  # inputs, rank
         self.lora_b = nnx.data(None)  # rank, outputs
         self.lora_scale = 0.0

@@ -9,6 +9,8 @@ from ovd_jax.learning.losses import PADDING, Batch, TopK
 from ovd_jax.rollout.trajectory import Group, Trajectory
 from ovd_jax.sampling.shapes import bucket, round_up
 
+_TWICE = 1.05  # cost of a slot in stretches of twice the length: attention's share
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -46,8 +48,9 @@ def pack(
     """Every final trajectory behind a prompt that its group shares, and their shape.
 
     `advantages[p][g][k]` is step k's of rollout g of group p. Completions are put into
-    stretches as long as the longest of them, up to a multiple of `length_multiple`; a
-    group with more stretches than a pack has is given several. At most `max_tokens`
+    stretches as long as the longest of them, up to a multiple of `length_multiple`, or
+    twice as long where that leaves fewer slots empty; a group with more stretches than
+    a pack has is given several. At most `max_tokens`
     slots are on each of `shards` devices, which split the packs, at a time. With
     `together`, no group is given several packs. All weights are 1, for the learner to
     share out; a minibatch that there is nothing for gets an empty pack.
@@ -56,20 +59,27 @@ def pack(
     """
     lengths = [len(r.final.tokens) for group in groups for r in group.rollouts]
     prompt = bucket(max((len(group.prompt_tokens) for group in groups), default=1))
-    stretch = round_up(max(lengths, default=1), length_multiple)
-    filled = [
-        (group.prompt_tokens, fill(group, group_advantages, stretch))
-        for group, group_advantages in zip(groups, advantages, strict=True)
-    ]
-    counts = [len(bins) for _, bins in filled if bins] or [1]
-    least = max(counts) if together else 1
-    if prompt + least * stretch > max_tokens:
-        raise ValueError(
-            f"A prompt and {least} times the longest completion take {prompt} + "
-            f"{least * stretch} tokens, over the budget of {max_tokens}; raise "
-            "config.tokens_at_once."
-        )
-    shape = plan(counts, prompt, stretch, max_tokens, minibatches, shards, least)
+    longest = round_up(max(lengths, default=1), length_multiple)
+    options = []
+    for stretch, penalty in ((longest, 1.0), (2 * longest, _TWICE)):
+        filled = [
+            (group.prompt_tokens, fill(group, group_advantages, stretch))
+            for group, group_advantages in zip(groups, advantages, strict=True)
+        ]
+        counts = [len(bins) for _, bins in filled if bins] or [1]
+        least = max(counts) if together else 1
+        if prompt + least * stretch <= max_tokens:
+            slots, shape = plan(
+                counts, prompt, stretch, max_tokens, minibatches, shards, least
+            )
+            options.append((slots * penalty, shape, filled))
+        elif stretch == longest:
+            raise ValueError(
+                f"A prompt and {least} times the longest completion take {prompt} + "
+                f"{least * stretch} tokens, over the budget of {max_tokens}; raise "
+                "config.tokens_at_once."
+            )
+    _, shape, filled = min(options, key=lambda option: option[0])
     packs = [
         Pack(prompt_tokens, bins[start : start + shape.stretches])
         for prompt_tokens, bins in filled
@@ -105,9 +115,9 @@ def plan(
     minibatches: int,
     shards: int = 1,
     least: int = 1,
-) -> Shape:
-    """The shape that computes the fewest slots, given the stretches of each group; a
-    pack has `least` of them or more.
+) -> tuple[int, Shape]:
+    """(slots computed on a device, shape): the fewest, given the stretches of each
+    group; a pack has `least` of them or more.
 
     Counts, on a device, are powers of two or three times one: few shapes are compiled.
     """
@@ -120,11 +130,13 @@ def plan(
         packs = sum(-(-count // stretches) for count in bins)
         packs = -(-packs // (minibatches * shards))  # of a minibatch, on a device
         most = max(x for x in counts if x * slots <= max_tokens)
-        rounds = -(-packs // most)
-        at_once = min(x for x in counts if x * rounds >= packs)
-        shape = Shape(prompt, stretch, stretches, at_once * shards)
-        costs[shape] = (rounds * at_once * slots, rounds)
-    return min(costs, key=costs.get)
+        fewest = -(-packs // most)
+        for rounds in range(fewest, 2 * fewest + 1):  # small parts would idle devices
+            at_once = min(x for x in counts if x * rounds >= packs)
+            shape = Shape(prompt, stretch, stretches, at_once * shards)
+            costs.setdefault(shape, (rounds * at_once * slots, rounds))
+    shape = min(costs, key=costs.get)
+    return costs[shape][0], shape
 
 
 def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:

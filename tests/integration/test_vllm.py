@@ -33,13 +33,14 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
     pytest.mark.multiprocess,
-    pytest.mark.skipif(
-        "OVD_TEST_VLLM" not in os.environ,
-        reason="installs 2 GB and starts servers; OVD_TEST_VLLM=1 runs it",
-    ),
+    pytest.mark.usefixtures("optimized"),
 ]
 ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("OVD_SHARED", ROOT.parent / "shared")) / "data"
+HOTPOT = SHARED / "qa/train/hotpotqa.jsonl"
+WIKI = SHARED / "corpus/wiki.jsonl"
 ROWS = ROOT / "ovd_jax/embedded/data/gsm8k_test_sample.jsonl"
+STEPS = 2  # of the search agent
 INSTALLING = 1800  # seconds for the environment and the first start
 QUESTIONS = [json.loads(line)["question"] for line in ROWS.open()][:6]
 REQUESTS = [
@@ -203,16 +204,12 @@ def test_a_wrong_solution_is_not_scored_higher_for_a_claim_of_its_own(server):
     served.close()
 
 
-def train(folder: Path, url: str) -> subprocess.Popen:
-    """Two short steps."""
-    knobs = {
-        "run_dir": folder, "num_steps": 2, "problems_per_step": 2,
-        "samples": 2, "max_new_tokens": 48, "teacher.max_new_tokens": 48,
-        "eval_problems": 1, "loggers": "()", "checkpoint_every": 0, "kl_coef": 0.0,
-        "teacher.url": url, "teacher.retries": 1,
-    }  # fmt: skip
+def train(name: str, folder: Path, **knobs) -> subprocess.Popen:
+    """A run of a config in a process of its own: the options that make tests compile
+    fast would make it slow."""
+    knobs |= {"run_dir": folder, "loggers": "()", "eval_problems": 1}
     flags_ = [f"--config.{knob}={value}" for knob, value in knobs.items()]
-    command = [sys.executable, "launch/train.py", "--config=configs/smollm2.py"]
+    command = [sys.executable, "launch/train.py", f"--config=configs/{name}.py"]
     with (folder.parent / f"{folder.name}.log").open("w") as log:
         return subprocess.Popen(
             [*command, *flags_], cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ)
@@ -228,12 +225,50 @@ def wait_for(condition, process, seconds: float) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.skipif(
+    not (HOTPOT.is_file() and WIKI.is_file()),
+    reason=f"there are no questions and passages under {SHARED}; set OVD_SHARED",
+)
+def test_smollm2_searches_reads_and_is_scored_turn_by_turn(server, tmp_path):
+    """Real questions, BM25 over real passages."""
+    knobs = {
+        "data": HOTPOT, "search.corpus": WIKI, "search.index_dir": tmp_path / "index",
+        "teacher.url": server.url,
+    }  # fmt: skip
+    process = train("smollm2_search", tmp_path / "run", num_steps=STEPS, **knobs)
+    try:
+        assert process.wait(900) == 0, (tmp_path / "run.log").read_text()[-3000:]
+    finally:
+        process.kill()
+    steps = [row for row in read_metrics(tmp_path / "run") if "searches" in row]
+    assert len(steps) == STEPS
+    assert sum(step["searches"] for step in steps) > 0
+    assert sum(step["observed_tokens"] for step in steps) > 0
+    assert all(0 <= step["invalid_rate"] <= 1 for step in steps)
+    assert all(step["teacher_requests"] > 0 for step in steps)
+    assert all(step["skipped_steps"] == 0 for step in steps)
+    lines = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
+    students = [json.loads(line)["student"] for line in lines]
+    assert any("Doc 1(" in step for student in students for step in student["steps"])
+    for student in students:
+        assert len(student["step_scores"]) == len(student["steps"])
+        assert all(len(score["probs"]) == 10 for score in student["step_scores"])
+    assert (tmp_path / "run" / "export" / "model.safetensors").is_file()
+
+
 def test_a_run_outlives_the_kill_of_its_vllm(server, tmp_path):
     def logged(name, text):
         path = tmp_path / name
         return path.exists() and text in path.read_text()
 
-    process = train(tmp_path / "run", server.url)
+    process = train(
+        "smollm2", tmp_path / "run", num_steps=2, problems_per_step=2, samples=2,
+        max_new_tokens=48, checkpoint_every=0, kl_coef=0.0,
+        **{
+            "teacher.max_new_tokens": 48, "teacher.url": server.url,
+            "teacher.retries": 1,
+        },
+    )  # fmt: skip
     try:
         first = functools.partial(logged, "run/metrics.jsonl", '"step": 0')
         wait_for(first, process, 900)

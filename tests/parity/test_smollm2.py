@@ -35,6 +35,7 @@ def folder():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_greedy_continuations_of_twenty_prompts_equal_those_of_transformers(folder):
     torch = pytest.importorskip("torch")
     import transformers
