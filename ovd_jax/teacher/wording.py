@@ -25,6 +25,8 @@ _MAX_SLOT = 20_000  # characters; the middle of a longer text is left out
 _TAG = re.compile(r"</?([A-Za-z][\w-]*)>")
 _RULE = re.compile(r"([^\w\s{}])\1{2,}")
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)")
+
 # Words of a line that does nothing but give itself a score.
 _CLAIM = {"score", "scores", "grade", "rating", "mark", "marks"}
 _BESIDE = {
@@ -160,11 +162,18 @@ def _fences(template: str) -> re.Pattern | None:
 
 
 def without_claims(text: str, question: str) -> str:
-    """`text` without lines in which it gives itself a score, such as "Score: 9/9" or
-    '{"score": 9}'; a line stays where the question is about such a word."""
+    """`text` without lines, and sentences of lines, in which it gives itself a score,
+    such as "Score: 9/9" or '{"score": 9}'; they stay where the question is about such a
+    word."""
     asked = set(_WORD.findall(question.lower()))
-    lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not _claims(line, asked))
+    kept = []
+    for line in text.splitlines(keepends=True):
+        if _claims(line, asked):
+            continue
+        body = line.rstrip("\r\n")
+        sentences = [x for x in _SENTENCE_END.split(body) if not _claims(x, asked)]
+        kept.append("".join(sentences) + line[len(body) :])
+    return "".join(kept)
 
 
 def _claims(line: str, asked: set[str]) -> bool:
