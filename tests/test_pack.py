@@ -108,6 +108,14 @@ def test_the_plan_computes_the_fewest_slots(
     assert shape.slots * shape.at_once <= budget
 
 
+@pytest.mark.parametrize(("sizes", "stretch"), [([6, 4, 4, 4, 6], 12), ([6] * 4, 6)])
+def test_stretches_are_doubled_where_that_leaves_fewer_slots_empty(sizes, stretch):
+    made = group(*(kept(trajectory(size), 0.0) for size in sizes))
+    batch, shape = packed([made], [[[1.0]] * len(sizes)])
+    assert shape.stretch == stretch
+    assert (batch.segments_KC != PADDING).sum() == sum(sizes)
+
+
 def test_a_completion_over_the_budget_is_refused_not_cut():
     with pytest.raises(ValueError, match=r"take 4 \+ 6 tokens, over the budget of 9"):
         packed(max_tokens=9)
