@@ -73,13 +73,14 @@ def best(sides: list[dict], key: str) -> float | None:
 def publish(name: str, title: str, rows: list[dict], machine: dict) -> dict:
     """Writes `results/<name>.json`, prints the table, and returns the summary.
 
-    Rows of works that were not run this time stay; each has the limits of its own run.
+    Rows of works and peers that were not run this time stay; each has the limits of its
+    own run.
     """
     path = RESULTS / f"{name}.json"
     kept = json.loads(path.read_text())["rows"] if path.is_file() else []
-    ran = {row["work"] for row in rows}
+    ran = {(row["work"], row["peer"]) for row in rows}
     rows = [row | {"machine": machine | {"cores": os.cpu_count()}} for row in rows]
-    rows += [row for row in kept if row["work"] not in ran]
+    rows += [row for row in kept if (row["work"], row["peer"]) not in ran]
     result = {"rows": sorted(rows, key=lambda row: row["work"])}
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")

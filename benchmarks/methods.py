@@ -23,14 +23,14 @@ from ovd_jax.curves import plot_comparison
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
-ALONE = {"problems_per_step": 64, "samples": 1}  # groups are of no use to it
-GROUPS = {"problems_per_step": 16, "samples": 4}  # it needs some that differ
+ALONE = {"problems_per_step": 128, "samples": 1}  # groups are of no use to it
+GROUPS = {"problems_per_step": 32, "samples": 4}  # it needs some that differ
 METHODS = {  # what each changes in the config
     "ovd": {"method": "ovd"},
-    "grpo": {"method": "grpo", "optimizer.learning_rate": 3e-5, **GROUPS},
+    "grpo": {"method": "grpo", "optimizer.learning_rate": 1e-5, **GROUPS},
     "seq_kd": {"method": "seq_kd", **ALONE},
     "rejection_ft": {
-        "method": "rejection_ft", "threshold": 0, "optimizer.learning_rate": 3e-5,
+        "method": "rejection_ft", "threshold": 0, "optimizer.learning_rate": 1e-5,
         **GROUPS,
     },
     "token_kd": {"method": "token_kd", **ALONE},
@@ -39,9 +39,9 @@ METHODS = {  # what each changes in the config
     },
     "on_policy_kd, policy gradient": {
         "method": "on_policy_kd", "distill.divergence": "policy_gradient", **ALONE,
-        "optimizer.learning_rate": 1e-4,
+        "optimizer.learning_rate": 3e-5,
     },
-    "dpo_pairs": {"method": "dpo_pairs", "optimizer.learning_rate": 3e-5},
+    "dpo_pairs": {"method": "dpo_pairs", "optimizer.learning_rate": 1e-5},
 }  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -36,6 +36,8 @@ def get_config():
     config.teacher.min_prompts = 16
     config.granularity = "step"
     config.replacement = "step"
+    config.threshold = 5
+    config.teacher.score_rule = "expected"
     config.baseline = "union"
     config.length_multiple = 32
     config.optimizer.learning_rate = 3e-4

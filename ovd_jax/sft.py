@@ -49,6 +49,7 @@ def main(config):
         imitation_objective, chunk=config.chunk, remat=config.remat
     )
     step_fn = Stepper(objective, tx)
+    batches = batch_source(config, tokenizer, examples)
     monitor = Monitor()
     metrics, tokens = {}, 0
     with (
@@ -56,7 +57,7 @@ def main(config):
         Progress(config.num_steps, start) as bar,
     ):
         for step in range(start, config.num_steps):
-            batch = make_batch(config, tokenizer, examples, step)
+            batch = batches(step)
             state, metrics = step_fn(state, [batch])
             tokens += int((batch[1] > 0).sum())
             if step % config.log_every == 0 or step + 1 == config.num_steps:
@@ -101,27 +102,33 @@ def example_source(config):
     return arithmetic_examples(make_task(config), judged_share=config.judged_share)
 
 
-def make_batch(config, tokenizer, examples, step):
-    """(tokens_BT, weights_BT, layout) of `step`; like lengths share a batch, in which
+def batch_source(config, tokenizer, examples):
+    """`step -> (tokens_BT, weights_BT, layout)`; like lengths share a batch, in which
     the weights sum to 1.
 
     `sort_window` batches are drawn together, sorted by length and dealt out in a random
     order: padding is small, and the batch is still a function of seed and step. The
     examples of `packed` batches are taken as they come and share rows.
     """
-    if config.packed:
-        drawn = examples(step, config.batch_size)
-        encoded = [encode(tokenizer, example) for example in drawn]
-        return pad_rows(
-            packed(encoded, config.max_tokens), config.max_tokens, full=True
-        )
-    window, offset = divmod(step, config.sort_window)
-    drawn = examples(window, config.batch_size * config.sort_window)
-    encoded = sorted((encode(tokenizer, example) for example in drawn), key=len)
-    order = np.random.default_rng((config.seed, window)).permutation(config.sort_window)
-    first = order[offset] * config.batch_size
-    rows = encoded[first : first + config.batch_size]
-    return pad_rows(rows, config.max_tokens)
+
+    def drawn(index, count):
+        return [encode(tokenizer, example) for example in examples(index, count)]
+
+    @functools.lru_cache(maxsize=1)  # steps come in order
+    def window(index):
+        return sorted(drawn(index, config.batch_size * config.sort_window), key=len)
+
+    def batch(step):
+        if config.packed:
+            rows = packed(drawn(step, config.batch_size), config.max_tokens)
+            return pad_rows(rows, config.max_tokens, full=True)
+        index, offset = divmod(step, config.sort_window)
+        rng = np.random.default_rng((config.seed, index))
+        first = rng.permutation(config.sort_window)[offset] * config.batch_size
+        rows = window(index)[first : first + config.batch_size]
+        return pad_rows(rows, config.max_tokens)
+
+    return batch
 
 
 def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
@@ -174,15 +181,16 @@ def packed(encoded, max_tokens: int):
 
 
 def pad_rows(rows, max_tokens: int, *, full: bool = False):
-    """Rows right-padded to a multiple of 16, or if `full` to `max_tokens`; one over
-    `max_tokens` is refused."""
+    """Rows right-padded to a multiple of 16, or of 64 above 128, for few shapes, or if
+    `full` to `max_tokens`; one over `max_tokens` is refused."""
     longest = max(map(len, rows))
     if longest > max_tokens:
         raise ValueError(
             f"An example has {longest} tokens, over config.max_tokens={max_tokens}; "
             "raise it or shorten the data."
         )
-    shape = (len(rows), max_tokens if full else -(-longest // 16) * 16)
+    multiple = 16 if longest <= 128 else 64
+    shape = (len(rows), max_tokens if full else -(-longest // multiple) * multiple)
     tokens, positions, segments, prefix = (np.zeros(shape, np.int32) for _ in range(4))
     weights = np.zeros(shape, np.float32)
     for index, row in enumerate(rows):

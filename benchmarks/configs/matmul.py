@@ -5,7 +5,13 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
-    config.shapes = ((576, 960), (576, 3072), (1536, 576))  # of SmolLM2's products
+    config.shapes = (  # (inputs, outputs, how many a step) of SmolLM2-135M
+        (576, 960, 30),
+        (576, 576, 30),
+        (576, 3072, 30),
+        (1536, 576, 30),
+        (576, 49_152, 1),
+    )
     config.rows = (1, 8, 32)
     config.mib = 256  # of weights, more than caches hold
     config.repeats = 5

@@ -10,7 +10,7 @@ def get_config():
     config.seeds = (0, 1, 2)  # what an earlier call has run is not run again
     config.methods = ()  # rows of METHODS; empty: all
     config.num_steps = 60
-    config.problems_per_step = 32
+    config.problems_per_step = 64
     config.samples = 2
     config.optimizer.schedule = "constant"  # so that a curve may be read anywhere
     config.eval_every = 10
