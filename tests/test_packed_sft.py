@@ -1,11 +1,13 @@
 """Examples that share rows are learned from as if each had its own."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import TOKENIZER
 
+import configs.sft
 from ovd_jax import sft
 from ovd_jax.learning.update import imitation_objective
 from ovd_jax.tasks.demonstrations import Branch, Example
@@ -79,3 +81,27 @@ def test_an_example_over_the_limit_is_refused():
     rows = sft.packed(encoded(EXAMPLES), 8)
     with pytest.raises(ValueError, match=r"over config.max_tokens=8"):
         sft.pad_rows(rows, 8, full=True)
+
+
+def test_a_batch_is_a_function_of_its_step_alone():
+    """What was drawn for a window is kept; a run that goes on from any step sees the
+    batches of one that never stopped."""
+    config = configs.sft.get_config()
+    config.batch_size, config.sort_window = 3, 4
+    draws = []
+
+    def examples(window, count):
+        draws.append(window)
+        rng = np.random.default_rng(window)
+        numbers = rng.integers(1, 10**6, (count, 2))
+        return [Example(((f"{a}+{b}=\n", 0.0), (str(a + b), 1.0))) for a, b in numbers]
+
+    batches = sft.batch_source(config, TOKENIZER, examples)
+    in_order = [batches(step) for step in range(8)]
+    assert draws == [0, 1]
+    for step in (6, 1, 5):
+        fresh = sft.batch_source(config, TOKENIZER, examples)(step)
+        chex.assert_trees_all_equal(fresh, in_order[step])
+        chex.assert_trees_all_equal(batches(step), in_order[step])
+    rows = {row.tobytes() for tokens, *_ in in_order for row in tokens}
+    assert len(rows) == 8 * config.batch_size

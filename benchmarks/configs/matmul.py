@@ -12,7 +12,7 @@ def get_config():
         (1536, 576, 30),
         (576, 49_152, 1),
     )
-    config.rows = (1, 8, 32)
-    config.mib = 256  # of weights, more than caches hold
+    config.rows = (8, 32)
+    config.mib = 96  # of weights, more than caches hold
     config.repeats = 5
     return config

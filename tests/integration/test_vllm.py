@@ -34,10 +34,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.multiprocess,
     pytest.mark.usefixtures("optimized"),
-    pytest.mark.skipif(
-        "OVD_TEST_VLLM" not in os.environ,
-        reason="installs 2 GB and starts servers; OVD_TEST_VLLM=1 runs it",
-    ),
 ]
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("OVD_SHARED", ROOT.parent / "shared")) / "data"
