@@ -13,5 +13,6 @@ def get_config():
     config.importance_cap = 2.0
     config.eval_problems = 1
     config.checkpoint_every = 0
+    config.parts = ("orders", "overlap", "async")
     config.teacher.url = ""  # of a server that is there; empty: one is started
     return config

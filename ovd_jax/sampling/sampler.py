@@ -19,9 +19,10 @@ _NEVER = np.iinfo(np.int32).max  # more tokens than any completion has
 class Sampler:
     """How to sample; calling it with a model and prompts samples.
 
-    Few shapes are compiled: prompts are padded to a multiple of `prompt_multiple`, the
-    number of prompts to a power of two, and to `min_prompts`. The rows that are
-    computed halve, down to `min_rows`, as others finish; room for tokens doubles.
+    Few shapes are compiled: prompts are padded to 2^n or 3 x 2^n tokens and a multiple
+    of `prompt_multiple`, the number of prompts to a power of two, and to `min_prompts`.
+    The rows that are computed halve, down to `min_rows`, as others finish; room for
+    tokens doubles. Rows of conversations, which have more shapes, quarter.
     Under a mesh prompts are split over `data` and `fsdp`, as many to each device.
     """
 
@@ -103,11 +104,9 @@ class Sampler:
             self, rows, numbers_PG,
             seed=seed, draws=draws_PG.ravel(), environment=environment,
         )  # fmt: skip
-        multiple = self.prompt_multiple
-        if environment is not None:  # prompts of all lengths: what was said so far
-            multiple = fine_bucket(max(map(len, prompts)))
+        width = round_up(fine_bucket(max(map(len, prompts))), self.prompt_multiple)
         run.state = prefill(
-            model, *right_pad(prompts, grid[0], multiple), limits_PG,
+            model, *right_pad(prompts, grid[0], width), limits_PG,
             row_rngs(seed, draws_PG), run.stop_ids, slots=run.slots, **run.sampling,
         )  # fmt: skip
         decoder = unstack(model)
