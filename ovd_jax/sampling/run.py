@@ -13,12 +13,12 @@ import numpy as np
 from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
 from ovd_jax.sampling.rejoin import line_up, read_on
-from ovd_jax.sampling.shapes import bucket, coarse_bucket, compact, right_pad, round_up
+from ovd_jax.sampling.shapes import bucket, compact, fine_bucket, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished
 _MIN_SLOTS = 64  # room for new tokens to begin with; it doubles when it is used up
 _MIN_WIDTH = 128  # of a cache that rows rejoin in
-_MIN_READ = 64  # tokens that a row reads at once; fewer are padded to as many
+_MIN_READ = 32  # tokens that a row reads at once; fewer are padded to as many
 _JOIN_SHARE = 0.25  # of the rows: where as many wait, they read on
 
 
@@ -252,7 +252,7 @@ class Run:
         ]
         for row in rows:
             row.offset = len(row.tokens) - 1
-        height = coarse_bucket(len(rows), self._sampler.min_rows)
+        height = bucket(max(len(rows), self._sampler.min_rows))
         height = round_up(height, row_shards())
         reads_JW, counts_J = to_read(reads, height)
         self._given = self._count = 1
@@ -273,19 +273,18 @@ class Run:
             is_open_B * column(self._end(row) - row.offset for row in rows),
             row_rngs(self._seed, self._draws[self._numbers_PG]),
             column(row.offset for row in rows),
-            width=bucket(max(_MIN_WIDTH, cached + reads_JW.shape[1])),
+            width=fine_bucket(max(_MIN_WIDTH, cached + reads_JW.shape[1])),
             slots=self.slots,
         )
         self.state = read_on(decoder, state, reads_JW, counts_J)
 
 
 def to_read(reads: list[list[int]], height: int) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, counts) of a quarter of `height` rows, or of all: few shapes, each of
-    which is a program of its own."""
-    rows = round_up(height // 4, row_shards())
-    if len(reads) > rows:
-        rows = height
-    width = bucket(max(_MIN_READ, *map(len, reads)))
-    tokens_JW, counts_J = right_pad(reads, rows, width)
+    """(tokens, counts) of a quarter of `height` rows, half of them or all: few shapes,
+    for each is a program of its own."""
+    rows = max(bucket(len(reads)), height // 4)
+    rows = min(round_up(rows, row_shards()), height)
+    tokens_JW, counts_J = right_pad(reads, rows, 1)
     counts_J[len(reads) :] = 0
-    return tokens_JW, counts_J
+    width = bucket(max(tokens_JW.shape[1], _MIN_READ))
+    return np.pad(tokens_JW, ((0, 0), (0, width - tokens_JW.shape[1]))), counts_J

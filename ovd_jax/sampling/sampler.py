@@ -22,7 +22,7 @@ class Sampler:
     Few shapes are compiled: prompts are padded to 2^n or 3 x 2^n tokens and a multiple
     of `prompt_multiple`, the number of prompts to a power of two, and to `min_prompts`.
     The rows that are computed halve, down to `min_rows`, as others finish; room for
-    tokens doubles. Rows of conversations, which have more shapes, quarter.
+    tokens doubles.
     Under a mesh prompts are split over `data` and `fsdp`, as many to each device.
     """
 

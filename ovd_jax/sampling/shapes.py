@@ -17,13 +17,6 @@ def fine_bucket(count: int) -> int:
     return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
 
 
-def coarse_bucket(count: int, least: int) -> int:
-    """`least` times the power of four that makes it `count` or more."""
-    while least < count:
-        least *= 4
-    return least
-
-
 def round_up(count: int, multiple: int) -> int:
     """The multiple of `multiple` at or above `count`."""
     return -(-count // multiple) * multiple
