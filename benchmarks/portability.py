@@ -150,9 +150,18 @@ def compiled(lowered, key: str) -> dict:
             raise
         row = {"peak": found[0]}
     else:
-        row = abstract.memory(program)
-        row |= {"collectives": hlo.collectives(program.as_text())}
+        row = abstract.memory(program) | {"collectives": exchanges(program)}
     return row | {"key": key, "seconds": round(time.time() - started, 1)}
+
+
+def exchanges(program) -> dict | None:
+    """The collectives of a compiled program; None where jaxlib cannot read what libtpu
+    made of them, as for some programs of v5p ("async-update instruction should have 1
+    operands")."""
+    try:
+        return hlo.collectives(program.as_text())
+    except jax.errors.JaxRuntimeError:
+        return None
 
 
 def held_beside(wanted: dict, dtype, has_reference: bool) -> dict[str, int]:
@@ -226,8 +235,10 @@ def gib(size: int | None) -> str | None:
     return None if size is None else f"{size / GIB:.2f}"
 
 
-def exchanged(collectives: dict) -> str:
+def exchanged(collectives: dict | None) -> str:
     """How many exchanges of each kind, and their GiB."""
+    if collectives is None:
+        return "not readable"
     return ", ".join(
         f"{found['count']} {kind} {gib(found['bytes'])}"
         for kind, found in collectives.items()
