@@ -7,7 +7,8 @@ Trains the embedded student by each method, three seeds each, and compares held-
 accuracy over the samples (of the student; where it has none, solutions of the teacher)
 and over the seconds spent on collecting and learning: steps times the median step, so
 that compilations do not count. Complete runs are not repeated, so that they may be made
-one by one. Writes benchmarks/results/methods.{json,png}.
+one by one; the median step is that of the last seed's run, for all seeds, so that those
+before it may be run on other machines. Writes benchmarks/results/methods.{json,png}.
 """
 
 import json
@@ -57,6 +58,8 @@ def main(config):
         for index, (name, changes) in enumerate(METHODS.items())
         if name in (config.methods or METHODS)
     }
+    for seeds in runs.values():
+        add_seconds(seeds)
     seconds = min(run["seconds"][-1] for seeds in runs.values() for run in seeds)
     rows = [row(name, seeds, seconds) for name, seeds in runs.items()]
     samples = config.problems_per_step * config.samples * config.num_steps
@@ -88,7 +91,7 @@ def main(config):
 
 def curve(config, index: int, changes: dict, seed: int) -> dict:
     """Accuracies of one run of method number `index`, trained now unless it already is,
-    with the samples and seconds until each, and the seconds of the median step."""
+    with the steps and samples until each, and the seconds of the median step."""
     run_config = config.copy_and_resolve_references()
     with run_config.unlocked():
         del run_config["seeds"], run_config["methods"]
@@ -105,10 +108,16 @@ def curve(config, index: int, changes: dict, seed: int) -> dict:
     samples = run_config.problems_per_step * run_config.samples
     return {
         "step": step,
+        "steps": [row["step"] for row in measured],
         "samples": [samples * row["step"] for row in measured],
-        "seconds": [step * row["step"] for row in measured],
         "accuracy": [row["eval_accuracy"] for row in measured],
     }
+
+
+def add_seconds(seeds: list[dict]) -> None:
+    """Adds the seconds until each accuracy: by the median step of the last seed."""
+    for run in seeds:
+        run["seconds"] = [seeds[-1]["step"] * step for step in run["steps"]]
 
 
 def series(runs, axis: str) -> dict:
@@ -128,7 +137,7 @@ def row(name: str, seeds: list[dict], seconds: float) -> dict:
         "by_seconds": [
             float(np.interp(seconds, run["seconds"], run["accuracy"])) for run in seeds
         ],
-        "seconds_a_step": statistics.fmean(run["step"] for run in seeds),
+        "seconds_a_step": seeds[-1]["step"],
     }
 
 

@@ -75,7 +75,10 @@ def get_config():
             refine=False,  # the student condenses what is found; in evaluation only
         )
     )
-    config.min_prompts = 1  # fewer are padded to as many: fewer shapes to compile
+    # Of all models that sample in this process: the higher, the fewer are the shapes to
+    # compile, and the more is computed in vain
+    config.min_rows = 8
+    config.prompt_multiple = 16  # tokens
 
     # Teacher
     config.teacher = ConfigDict(
@@ -88,10 +91,9 @@ def get_config():
             score_temperature=0.7,  # of `sample`
             temperature=0.7,  # of demonstrations
             max_new_tokens=64,  # of a demonstration
-            min_prompts=1,  # of a demonstration batch; fewer are padded to as many
             rows=64,  # prompts scored at a time
-            # A teacher behind an OpenAI-compatible API, such as vLLM's; `model`,
-            # `min_prompts` and `rows` are then without effect.
+            # A teacher behind an OpenAI-compatible API, such as vLLM's; `model` and
+            # `rows` are then without effect.
             url="",  # http://127.0.0.1:8000/v1; several: with commas; empty: in process
             served_name="",  # of the model there; empty: the first one it serves
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any

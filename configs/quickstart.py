@@ -14,7 +14,7 @@ def get_config():
     config.arithmetic.max_value = 20
     config.problems_per_step = 64  # many problems, for the teacher shows each solution
     config.samples = 2
-    config.teacher.min_prompts = 32
+    config.min_rows = 32
     config.granularity = "step"
     config.baseline = "union"
     config.minibatches = 4

@@ -23,6 +23,7 @@ def get_config():
     config.prompt_template = "plain"
     config.qa.prompt = "search_example"
     config.max_new_tokens = 64  # of a turn
+    config.prompt_multiple = 256
     config.turns.searches = 2
     config.turns.total_tokens = 512
     config.turns.observation_tokens = 160

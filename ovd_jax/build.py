@@ -128,7 +128,7 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
         "temperature": config.temperature,
         "top_k": config.top_k,
         "top_p": config.top_p,
-        "min_prompts": config.min_prompts,
+        **shapes(config),
     }
     return Sampler(
         tokenizer=tokenizer,
@@ -136,6 +136,11 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
         stop_strings=(*task.stop_strings, *config.stop_strings),
         **fields | changes,
     )
+
+
+def shapes(config) -> dict[str, int]:
+    """What all samplers of this process round their shapes up to."""
+    return {name: config[name] for name in ("min_rows", "prompt_multiple")}
 
 
 def make_dialogue(
@@ -186,6 +191,7 @@ def simulator(config) -> Writer:
         stop_ids=stop_ids(folder, tokenizer),
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
+        **shapes(config),
     )
     return LocalWriter(
         functools.partial(sampler, load_model(folder, config)),
@@ -317,7 +323,7 @@ def local_teacher(config, model: Transformer) -> LocalTeacher:
         stop_ids=stop_ids(folder, tokenizer),
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
-        min_prompts=options.min_prompts,
+        **shapes(config),
         stop_strings=END_TAGS if config.turns.searches else (),
     )
     return LocalTeacher(

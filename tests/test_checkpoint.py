@@ -198,9 +198,9 @@ SFT = (
 TRAIN = (
     f"num_steps={STEPS}", "problems_per_step=4", "samples=4", "loggers=()",
     "minibatches=2", "epochs=2", "optimizer.learning_rate=1e-3", "kl_coef=0.01",
-    "max_prompt_tokens=8", "max_new_tokens=24", "length_multiple=32", "min_prompts=8",
-    "teacher.min_prompts=16", "teacher.max_new_tokens=24", "eval_every=5",
-    "eval_problems=8", "checkpoint_every=3",
+    "max_prompt_tokens=8", "max_new_tokens=24", "length_multiple=32", "min_rows=16",
+    "teacher.max_new_tokens=24", "eval_every=5", "eval_problems=8",
+    "checkpoint_every=3",
     *(f"arithmetic.{knob}" for knob in ONE_OPERATION),
 )  # fmt: skip
 

@@ -114,7 +114,7 @@ def test_a_number_of_its_own_makes_a_row_s_draw_independent_of_its_place(model, 
         [completion.tokens for completion in reversed(group)]
         for group in reversed(free)
     ]
-    found = sample(model, PROMPTS[::-1], draws=[[5, 4], [3, 2], [1, 0]], min_prompts=4)
+    found = sample(model, PROMPTS[::-1], draws=[[5, 4], [3, 2], [1, 0]], min_rows=8)
     assert [[c.tokens for c in group] for group in found] == turned
     (alone,) = sample(model, PROMPTS[1:2], draws=[[2]], samples=1)
     assert alone[0].tokens == free[1][0].tokens

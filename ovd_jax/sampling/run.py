@@ -114,6 +114,9 @@ class Run:
         self._numbers_PG = numbers_PG
         self._open_PG = numbers_PG < len(rows)  # sampled
         self._kept_PG = self._open_PG  # sampled or waiting
+        # Slots of a turn: the first one's are as many as those of rows that have read
+        # something, and have its last token in one. So both are sampled by one program.
+        self._room = sampler.max_new_tokens + (environment is not None)
         self._given = 0  # slots that hold what was there when the rows joined
         self._count = 1  # slots filled so far
         self.slots = self._slots(1)
@@ -216,7 +219,7 @@ class Run:
 
     def _slots(self, tokens: int) -> int:
         """Room for `tokens` tokens."""
-        return min(bucket(max(tokens, _MIN_SLOTS)), self._most)
+        return min(bucket(max(tokens, _MIN_SLOTS)), self._room)
 
     def _waiting(self) -> list[int]:
         """The rows that wait, in order."""
@@ -273,7 +276,7 @@ class Run:
             is_open_B * column(self._end(row) - row.offset for row in rows),
             row_rngs(self._seed, self._draws[self._numbers_PG]),
             column(row.offset for row in rows),
-            width=fine_bucket(max(_MIN_WIDTH, cached + reads_JW.shape[1])),
+            width=self._sampler.width(max(_MIN_WIDTH, cached + reads_JW.shape[1])),
             slots=self.slots,
         )
         self.state = read_on(decoder, state, reads_JW, counts_J)

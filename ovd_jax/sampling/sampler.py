@@ -20,8 +20,8 @@ class Sampler:
     """How to sample; calling it with a model and prompts samples.
 
     Few shapes are compiled: prompts are padded to 2^n or 3 x 2^n tokens and a multiple
-    of `prompt_multiple`, the number of prompts to a power of two, and to `min_prompts`.
-    The rows that are computed halve, down to `min_rows`, as others finish; room for
+    of `prompt_multiple`, the number of prompts to a power of two. The rows that are
+    computed are never fewer than `min_rows`, and halve as others finish; room for
     tokens doubles.
     Under a mesh prompts are split over `data` and `fsdp`, as many to each device.
     """
@@ -34,7 +34,6 @@ class Sampler:
     top_p: float = 1.0
     stop_strings: tuple[str, ...] = ()
     prompt_multiple: int = 16
-    min_prompts: int = 1
     min_rows: int = 8
 
     def __call__(
@@ -91,7 +90,7 @@ class Sampler:
             for prompt, limit in zip(prompts, limits, strict=True)
             for _ in range(samples)
         ]
-        height = bucket(max(len(prompts), self.min_prompts))
+        height = bucket(max(len(prompts), -(-self.min_rows // samples)))
         grid = (round_up(height, row_shards()), samples)
         limits_PG = np.zeros(grid, np.int32)
         limits_PG[: len(prompts)] = np.minimum(limits, self.max_new_tokens)[:, None]
@@ -104,7 +103,7 @@ class Sampler:
             self, rows, numbers_PG,
             seed=seed, draws=draws_PG.ravel(), environment=environment,
         )  # fmt: skip
-        width = round_up(fine_bucket(max(map(len, prompts))), self.prompt_multiple)
+        width = self.width(max(map(len, prompts)))
         run.state = prefill(
             model, *right_pad(prompts, grid[0], width), limits_PG,
             row_rngs(seed, draws_PG), run.stop_ids, slots=run.slots, **run.sampling,
@@ -120,6 +119,10 @@ class Sampler:
             yield from finished  # decoding goes on meanwhile
             finished = run.look()
         yield from finished
+
+    def width(self, tokens: int) -> int:
+        """Room for so many tokens of a prompt, or of one and what came behind it."""
+        return round_up(fine_bucket(tokens), self.prompt_multiple)
 
     def stop_string_end(self, tokens) -> int | None:
         """How many tokens complete the first stop string; None if they do not."""

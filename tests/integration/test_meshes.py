@@ -16,7 +16,7 @@ pytestmark = pytest.mark.multiprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tests" / "mesh_program.py"
-MESHES = ((1, 1, 1), (4, 1, 1), (1, 4, 1), (1, 2, 2), (2, 2, 2), (1, 2, 4))
+MESHES = ((1, 1, 1), (1, 4, 1), (1, 2, 2), (2, 2, 2), (1, 2, 4))
 ACROSS = ((2, 2, 1), (1, 1, 4))  # of two processes with two devices each
 LIMIT_S = 500
 

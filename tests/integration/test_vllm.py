@@ -262,18 +262,21 @@ def test_smollm2_searches_reads_and_is_scored_turn_by_turn(server, tmp_path):
 
 
 def test_a_run_outlives_the_kill_of_its_vllm(server, tmp_path):
+    """And ends with the very weights of a run that nothing befell."""
+
     def logged(name, text):
         path = tmp_path / name
         return path.exists() and text in path.read_text()
 
-    process = train(
-        "smollm2", tmp_path / "run", num_steps=2, problems_per_step=2, samples=2,
-        max_new_tokens=48, checkpoint_every=0, kl_coef=0.0,
-        **{
-            "teacher.max_new_tokens": 48, "teacher.url": server.url,
-            "teacher.retries": 1,
-        },
-    )  # fmt: skip
+    def start(name):
+        knobs = {"teacher.max_new_tokens": 48, "teacher.url": server.url}
+        return train(
+            "smollm2", tmp_path / name, num_steps=2, problems_per_step=2, samples=2,
+            max_new_tokens=48, checkpoint_every=0, kl_coef=0.0,
+            **knobs | {"teacher.retries": 1},
+        )  # fmt: skip
+
+    process = start("run")
     try:
         first = functools.partial(logged, "run/metrics.jsonl", '"step": 0')
         wait_for(first, process, 900)
@@ -282,14 +285,21 @@ def test_a_run_outlives_the_kill_of_its_vllm(server, tmp_path):
         wait_for(waits, process, 600)
         server.start(600)
         assert process.wait(900) == 0, (tmp_path / "run.log").read_text()[-3000:]
+        undisturbed = process = start("undisturbed")
+        assert undisturbed.wait(900) == 0
     finally:
         process.kill()
     assert logged("run.log", "The teacher is back")
-    rows = read_metrics(tmp_path / "run")
-    assert [row["step"] for row in rows] == [0, 1, 2]
-    samples = [json.loads(x) for x in (tmp_path / "run/samples.jsonl").open()]
-    assert (
-        len({(row["step"], row["problem_id"], row["sample"]) for row in samples}) == 8
+    assert not logged("undisturbed.log", "The run waits for its teacher")
+    for name in ("run", "undisturbed"):
+        rows = read_metrics(tmp_path / name)
+        assert [row["step"] for row in rows] == [0, 1, 2]
+        samples = [json.loads(x) for x in (tmp_path / name / "samples.jsonl").open()]
+        places = {(row["step"], row["problem_id"], row["sample"]) for row in samples}
+        assert len(samples) == len(places) == 8
+        assert rows[1]["teacher_requests"] > 0
+    ours, theirs = (
+        (tmp_path / name / "export/model.safetensors").read_bytes()
+        for name in ("run", "undisturbed")
     )
-    assert len(samples) == 8
-    assert rows[1]["teacher_requests"] > 0
+    assert ours == theirs
