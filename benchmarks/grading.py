@@ -72,14 +72,17 @@ def measure(what: str, pairs, config, *, workers: int) -> dict:
         for _ in range(config.rounds):
             grader.judge(pairs)
         seconds = time.perf_counter() - started
-        memory = [mib(w.process.pid) for w in grader.workers if w.process]
+        alive = [
+            w.process for w in grader.workers if w.process and w.process.poll() is None
+        ]
+        memory = [mib(process.pid) for process in alive]
     count = len(set(pairs)) * config.rounds
     return {
         "what": what,
         "items": count,
         "items_per_s": count / seconds,
         "seconds": seconds,
-        "workers": len(memory),
+        "workers": workers or len(grader.workers),
         "mib": round(max(memory)) if memory else None,
     }
 
