@@ -86,18 +86,19 @@ def test_bm25_finds_every_fact_of_the_world(tmp_path):
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_few_steps_of_the_quickstart_teach_the_student_to_search_twice(tmp_path):
-    """With BM25, for which fewer programs are compiled."""
+    """With BM25 and coarse shapes, for which few programs are compiled."""
     done = subprocess.run(
         [
             sys.executable, str(ROOT / "launch/train.py"),
             "--config=configs/quickstart_search.py", f"--config.run_dir={tmp_path}",
-            "--config.search.backend=bm25", "--config.num_steps=8",
+            "--config.search.backend=bm25", "--config.num_steps=6",
             "--config.eval_problems=64", "--config.eval_every=0",
+            "--config.min_rows=64", "--config.prompt_multiple=256",
         ],
         stdout=subprocess.PIPE, text=True, check=True, timeout=900,
     )  # fmt: skip
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["accuracy_after"] > summary["accuracy_before"]
+    assert summary["accuracy_after"] > summary["accuracy_before"] + 0.05
     assert summary["accuracy_teacher"] > 0.6
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
