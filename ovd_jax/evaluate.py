@@ -190,11 +190,6 @@ def make_solver(
 
 def make_dialogue(config, student: Student, stream, pool) -> Dialogue:
     """Conversations of the student with an engine that sees nothing but queries."""
-    if config.engine:
-        raise ValueError(
-            "A student at config.engine cannot search; leave it empty, or set "
-            "turns.searches to 0."
-        )
     generate = generator(stream)
     return build.make_dialogue(
         config, student.tokenizer, pool, training=False, generate=generate

@@ -5,17 +5,22 @@ import functools
 import pytest
 from fakes import FakeTeacher
 from search_fakes import (
+    RULES,
     TOKENIZER,
     Student,
     byte_tokenizer,
     decode,
+    encode,
     problem,
 )
+from search_fakes import Engine as ScriptedEngine
+from search_fakes import dialogue as dialogue_with
 from teacher_server import TeacherServer
 
 from ovd_jax import build, flags
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.rejection import BlindSearchCollector, Rejecting, generator
+from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.tasks.qa import QATask
 
 GOLDS = ("Zanzibar-gold", "Quux-gold")
@@ -158,6 +163,84 @@ def test_in_training_the_simulator_is_told(config, task):
         pool.close()
         told = str(server.bodies)
     assert all(p.question in told and p.answer in told for p in PROBLEMS)
+
+
+def cut_as_servers_do(write, *, with_stop):
+    """What a server answers that ends a text at its stop string."""
+
+    def answer(text, seed):
+        said = write(text, 0, None)
+        for stop in STOPS:
+            head, found, _ = said.partition(stop)
+            said = head + found * with_stop if found else said
+        return said
+
+    return answer
+
+
+STOPS = ("</search>", "</answer>")
+
+
+@pytest.mark.parametrize("kind", ["tokens", "text", "plain text"])
+def test_a_served_student_searches_as_one_in_this_process(kind):
+    """Whether the server takes token ids or only text, and shows stop strings or not:
+    turns, documents and answers are equal."""
+    strict = kind == "plain text"
+    write = cut_as_servers_do(student, with_stop=not strict)
+    server = TeacherServer(
+        write=write, strict=strict, decode=decode if kind == "tokens" else None
+    )
+    prompts = [encode(f"Q: {p.question}\n") for p in PROBLEMS]
+    engine, expected = ScriptedEngine(), dialogue_with()
+    with server:
+        served = served_student(server.url)
+        found = dict(dialogue_with(engine).generate(served.stream, prompts, seed=0))
+        sent = [body["prompt"] for body in server.bodies]
+    ours = expected.generate(Student(student), prompts, seed=0)
+    assert served._dialect == kind
+    assert len(engine.queries) == len(PROBLEMS)
+    assert {query.text for query in engine.queries} == {"where things are"}
+    for row, (own,) in enumerate(ours):
+        theirs = found[row]
+        assert (theirs.tokens, theirs.observed) == (own.tokens, own.observed)
+        assert theirs.stopped
+        said = decode(theirs.tokens)
+        assert "Doc 1(" in said
+        assert said.endswith("</answer>")
+    # The second request of a row goes on from the first one's tokens and what was read.
+    longest = max(sent, key=len)
+    assert "Doc 1(" in (longest if isinstance(longest, str) else decode(longest))
+
+
+def test_a_served_student_keeps_to_its_budgets():
+    """Of a turn and of all of it; a turn that was cut is no search."""
+    babble = TeacherServer(write=lambda text, seed: "<search> x" * 60, decode=decode)
+    engine, prompts = ScriptedEngine(), [encode("Q: who?\n")] * 3
+    with babble as server:
+        served = served_student(server.url)
+        talk = dialogue_with(engine)
+        found = dict(talk.generate(served.stream, prompts, seed=0))
+        asked = [body["max_tokens"] for body in server.bodies[1:]]
+        seeds = {body["seed"] for body in server.bodies[1:]}
+    assert engine.queries == []
+    assert max(asked) <= 120
+    assert len(seeds) == len(asked) == 3 * (RULES.searches + 1)
+    for completion in found.values():
+        assert len(completion.tokens) <= RULES.total_tokens
+        assert not completion.stopped
+        text = decode(completion.tokens)
+        assert text.count(RULES.correction) == RULES.searches
+
+
+def served_student(url):
+    config = flags.load_file("configs/eval_qa.py")
+    config.engine = url
+    config.teacher.retries = 1
+    transport = build.make_transport(url, config.teacher, name="")
+    return ServedStudent(
+        transport, tokenizer=TOKENIZER, max_new_tokens=120, temperature=0.0,
+        stop_strings=STOPS,
+    )  # fmt: skip
 
 
 def test_a_refiner_draws_by_prompt_alone():

@@ -8,6 +8,8 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from ovd_jax.rollout.turns import first_turn
+from ovd_jax.sampling.run import Environment
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.replies import Refused, Reply
@@ -27,6 +29,35 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
+    observed: tuple[bool, ...] = ()
+
+
+@dataclasses.dataclass
+class _Row:
+    """A completion or a conversation under way."""
+
+    prompt: list[int]
+    limit: int  # tokens behind the prompt, in all
+    seed: int
+    turns: int = 0
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    observed: list[bool] = dataclasses.field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Tokens that may follow."""
+        return self.limit - len(self.tokens)
+
+    @property
+    def turn_seed(self) -> int:
+        """What the next turn is drawn from."""
+        return derive(self.seed, "turn", self.turns) if self.turns else self.seed
+
+    def add(self, tokens: Sequence[int], *, observed: bool) -> None:
+        """Appends what was written, or read."""
+        self.tokens += tokens
+        self.observed += [observed] * len(tokens)
+        self.turns += not observed
 
 
 class ServedStudent:
@@ -72,21 +103,48 @@ class ServedStudent:
         samples: int = 1,
         limits: Sequence[int] | None = None,
         draws: Sequence[Sequence[int]] | None = None,
+        environment: Environment | None = None,
     ) -> Iterator[tuple[int, Completion]]:
         """(row, completion), rows prompt-major, as the server answers. Each is drawn
-        from `seed` and its number in `draws`, or its row."""
+        from `seed` and its number in `draws`, or its row.
+
+        With an `environment` rows are conversations, as the sampler's; searches run
+        while other rows are answered, and all turns end before any row reads on.
+        """
         limits = [self._max] * len(prompts) if limits is None else limits
+        going = {}
+        for number in range(len(prompts) * samples):
+            place, sample = divmod(number, samples)
+            drawn = number if draws is None else draws[place][sample]
+            going[number] = _Row(
+                list(prompts[place]), limits[place], derive(seed, drawn)
+            )
+        while going:
+            asked, going = going, {}
+            for number, reply in self._answers(asked):
+                row, turn = asked[number], self._completion(reply, environment)
+                row.add(turn.tokens, observed=False)
+                if environment is not None:
+                    (goes_on,) = environment.ended([(number, turn, row.left)])
+                    if goes_on:
+                        going[number] = row
+                        continue
+                    turn = _whole(row, turn.stopped)
+                yield number, turn
+            going = dict(sorted(going.items()))
+            if going:
+                found = environment.observations(list(going))
+                for row, tokens in zip(going.values(), found, strict=True):
+                    row.add(tokens, observed=True)
+
+    def _answers(self, rows: Mapping[int, _Row]) -> Iterator[tuple[int, Reply]]:
+        """(number, what follows that row), as they come."""
         answers: queue.SimpleQueue = queue.SimpleQueue()
 
-        async def answer(row: int):
-            place, sample = divmod(row, samples)
-            drawn = derive(seed, row if draws is None else draws[place][sample])
-            limit = min(limits[place], self._max)
-            reply = await self._ask(prompts[place], row, seed=drawn, limit=limit)
-            answers.put((row, self._completion(reply)))
+        async def answer(number: int, row: _Row):
+            answers.put((number, await self._ask(row, number)))
 
-        rows = range(len(prompts) * samples)
-        jobs = [functools.partial(answer, row) for row in rows]
+        jobs = [functools.partial(answer, *item) for item in rows.items()]
         thread = threading.Thread(target=self._run, args=(jobs, answers), daemon=True)
         thread.start()
         while (item := answers.get()) is not None:
@@ -101,12 +159,13 @@ class ServedStudent:
         except BaseException as error:  # raised where the answers are read
             answers.put(error)
 
-    async def _ask(self, prompt, order: int, *, seed: int, limit: int) -> Reply:
+    async def _ask(self, row: _Row, order: int) -> Reply:
+        bounds = {"max_tokens": min(self._max, row.left), "seed": row.turn_seed}
         return await self._transport.post(
             "/completions",
-            self._body(prompt, self._dialect) | {"max_tokens": limit, "seed": seed},
+            self._body([*row.prompt, *row.tokens], self._dialect) | bounds,
             order=order,
-            home=zlib.crc32(repr(tuple(prompt)).encode()),
+            home=zlib.crc32(repr(tuple(row.prompt)).encode()),
             check=lambda reply: None,
         )
 
@@ -141,9 +200,20 @@ class ServedStudent:
             return dialect
         raise TeacherError(f"The server completes no text: {refused}")
 
-    def _completion(self, reply: Reply) -> Completion:
+    def _completion(self, reply: Reply, environment: Environment | None) -> Completion:
         text = reply.text.encode("utf-8", "replace").decode()  # lone surrogates
+        ends = reply.finished
+        if environment is not None and ends:
+            if self._dialect == "plain text":  # which leaves a stop string out
+                text = first_turn(text) or text
+            ends = not any(stop in text for stop in self._standard.get("stop", ()))
         tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if reply.finished:
+        if ends:
             tokens = [*tokens, self._tokenizer.eos_token_id]
         return Completion(tuple(tokens), (0.0,) * len(tokens), reply.finished)
+
+
+def _whole(row: _Row, stopped: bool) -> Completion:
+    """A conversation that is over."""
+    size = len(row.tokens)
+    return Completion(tuple(row.tokens), (0.0,) * size, stopped, tuple(row.observed))
