@@ -10,32 +10,28 @@ they are the rows of GSM8K that come with the package. On 2 CPU cores, which vLL
 too, three trainings of 30 steps take about an hour.
 """
 
-from ml_collections import ConfigDict
+from configs import compare
 
 URL = "http://127.0.0.1:8000/v1"
 
 
 def get_config(data=""):
-    config = ConfigDict()
+    problems = (f"data={data}", f"held_out_data={data}") if data else ()
+    config = compare.get_config()
     config.run_dir = "runs/compare_smollm2"
-    config.base = "configs/smollm2.py"
+    config.base = config.eval_base = "configs/smollm2.py"
     config.overrides = (
         "num_steps=30", "max_new_tokens=96", "teacher.max_new_tokens=96",
         "optimizer.learning_rate=1e-5", "checkpoint_every=10", f"teacher.url={URL}",
-        *((f"data={data}", f"held_out_data={data}") if data else ()),
+        *problems,
     )  # fmt: skip
     config.runs = (
+        "before training: base=",
         "OVD: method=ovd",
         "RLVR: method=grpo",
         "SeqKD: method=seq_kd",
     )
-    config.seeds = (0,)
-    config.zero_shot = True
-    config.eval_base = "configs/smollm2.py"
     config.eval_overrides = (
-        "max_new_tokens=160", "eval_problems=100", "eval_rows=50",
-        *((f"data={data}", f"held_out_data={data}") if data else ()),
+        "max_new_tokens=160", "eval_problems=100", "eval_rows=50", *problems
     )  # fmt: skip
-    config.test_thresholds = (0,)
-    config.timeout_s = 86400.0
     return config

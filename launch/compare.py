@@ -3,10 +3,13 @@
     python launch/compare.py --config=configs/compare_quickstart.py
     python launch/compare.py --config=configs/compare_quickstart.py \
         --config.runs="('RLVR: threshold=0', 'OVD 7: threshold=7')" \
-        --config.seeds="(0, 1)" --config.test_thresholds="(0, 5)"
+        --config.seeds="(0, 1)" \
+        --config.tests="('alone: test_threshold=0', 'checked at 5: test_threshold=5')"
 
-A run is `label: knob=value knob=value`, changes of the config `base`. The same command
-goes on where it was stopped. The last line on stdout is a summary in JSON.
+A run is `label: knob=value knob=value`, changes of the config `base` or, if `base=FILE`
+is among them, of that one; a test is the same for `eval_base`. All knobs are looked at
+before anything is trained. The same command goes on where it was stopped. The last line
+on stdout is a summary in JSON.
 """
 
 from ovd_jax import compare, flags

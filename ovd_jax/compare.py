@@ -30,11 +30,22 @@ from ovd_jax.run_dir import read_metrics
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One line of the comparison: a label and the knobs that it changes."""
+    """What is compared: a label, and the knobs that it changes."""
 
     label: str
     overrides: tuple[str, ...]  # knob=value
-    trained: bool = True  # False: the model that the others start from
+    base: str  # the config that is trained; empty: the starting model as it is
+    eval_base: str  # the config by which it is evaluated
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """One way to evaluate a run: a label, and the knobs that it changes."""
+
+    __test__ = False  # not a class of tests
+
+    label: str
+    overrides: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +60,14 @@ class Cell:
 def main(config):
     """Trains and evaluates what is missing, then writes table, plots and JSON."""
     started = time.time()
-    runs = [parse_run(text, config.overrides) for text in config.runs]
-    cells = [cell(config, run, seed) for run in runs for seed in config.seeds]
-    if config.zero_shot:
-        runs = [Run("before training", tuple(config.overrides), trained=False), *runs]
-        cells = [cell(config, runs[0], config.seeds[0]), *cells]
+    runs = [parse_run(text, config) for text in config.runs]
+    tests = [Test(*parse(text)) for text in config.tests]
+    check(config, runs, tests)
+    cells = [
+        cell(config, run, seed)
+        for run in runs
+        for seed in (config.seeds if run.base else config.seeds[:1])
+    ]
     failed = []
     for index, each in enumerate(cells, 1):
         print(
@@ -62,13 +76,13 @@ def main(config):
             file=sys.stderr,
         )
         with locked(each.folder) as lock:
-            if not work(config, each, lock):
+            if not work(config, each, tests, lock):
                 failed.append(each)
     done = [each for each in cells if each not in failed]
     rows = [
-        row(run, threshold, [c for c in done if c.run == run])
+        row(run, test, [c for c in done if c.run == run])
         for run in runs
-        for threshold in config.test_thresholds
+        for test in tests
     ]
     rows = [each for each in rows if each["seeds"]]
     show(config, rows)
@@ -88,26 +102,67 @@ def main(config):
         )
 
 
-def parse_run(text: str, shared: Sequence[str]) -> Run:
-    """`label: knob=value knob=value`; without a label the knobs are it."""
+def parse_run(text: str, config) -> Run:
+    """`label: knob=value ...`, where `base` and `eval_base` are knobs too: of this run,
+    in place of the comparison's own."""
+    label, overrides = parse(text)
+    bases = {"base": config.base, "eval_base": config.eval_base}
+    knobs = []
+    for override in (*config.overrides, *overrides):
+        name, _, value = override.partition("=")
+        if name in bases:
+            bases[name] = value
+        else:
+            knobs.append(override)
+    return Run(label, tuple(knobs), **bases)
+
+
+def parse(text: str) -> tuple[str, tuple[str, ...]]:
+    """(label, knobs) of `label: knob=value ...`; without a label the knobs are it."""
     label, colon, knobs = text.rpartition(": ")
     overrides = (knobs if colon else text).split()
-    wrong = [item for item in (*shared, *overrides) if not re.match(r"[\w.]+=", item)]
+    wrong = [item for item in overrides if not re.match(r"[\w.]+=", item)]
     if wrong:
         raise ValueError(
-            f"The run {text!r} has {wrong[0]!r}; write 'label: knob=value knob=value'."
+            f"{text!r} has {wrong[0]!r}; write 'label: knob=value knob=value'."
         )
-    return Run(label or " ".join(overrides) or "base", (*shared, *overrides))
+    return label or " ".join(overrides) or "base", tuple(overrides)
+
+
+def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
+    """Refuses a knob or a file that some program would refuse days later."""
+    for run in runs:
+        commands = [command("train", run.base, run.overrides)] if run.base else []
+        commands += [
+            command("evaluate", run.eval_base, [*config.eval_overrides, *t.overrides])
+            for t in tests
+        ]
+        for program, *arguments in commands:
+            try:
+                flags.parse([program, *arguments], doc=None, default="")
+            except flags.UsageError as error:
+                raise ValueError(f"The run {run.label!r}: {error}") from None
+
+
+def command(program: str, base: str, changes: Sequence[str]) -> list[str]:
+    """A program with a config and changes of its knobs."""
+    path = flags.ROOT / "launch" / f"{program}.py"
+    return [str(path), f"--config={base}", *(f"--config.{c}" for c in changes)]
 
 
 def cell(config, run: Run, seed: int) -> Cell:
     """The cell, in a folder that another config, or other knobs, do not share."""
-    content = repr((config.base, run.overrides, run.trained)).encode()
-    digest = hashlib.blake2b(content, digest_size=4).hexdigest()
-    name = re.sub(r"\W+", "-", run.label).strip("-").lower()[:40]
-    folder = Path(config.run_dir) / f"{name}-{digest}" / f"seed{seed}"
+    content = (run.base or config.base, run.overrides, bool(run.base))
+    folder = Path(config.run_dir) / named(run.label, content) / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     return Cell(run, seed, folder)
+
+
+def named(label: str, content) -> str:
+    """A name for a folder: readable, and of `content` alone."""
+    digest = hashlib.blake2b(repr(content).encode(), digest_size=4).hexdigest()
+    words = re.sub(r"\W+", "-", label).strip("-").lower()[:40]
+    return f"{words}-{digest}"
 
 
 @contextlib.contextmanager
@@ -126,42 +181,41 @@ def locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def work(config, each: Cell, lock: int) -> bool:
+def work(config, each: Cell, tests: Sequence[Test], lock: int) -> bool:
     """Trains and evaluates one cell; whether all of it is there now."""
-    model = each.folder
-    if each.run.trained:
-        changes = [*each.run.overrides, f"seed={each.seed}", f"run_dir={each.folder}"]
-        if not step(config, each, "train", "train", config.base, changes, lock):
+    model, run = each.folder, each.run
+    if run.base:
+        changes = [*run.overrides, f"seed={each.seed}", f"run_dir={each.folder}"]
+        if not step(config, each, "train", "train", run.base, changes, lock):
             return False
     else:
-        chosen = [c for c in each.run.overrides if c.startswith("model=")]
+        chosen = [c for c in run.overrides if c.startswith("model=")]
         model = chosen[-1][6:] if chosen else flags.load_file(config.base).model
-    for threshold in config.test_thresholds:
-        name = evaluation(threshold)
-        changes = [*config.eval_overrides, f"model={model}"]
-        changes += [f"run_dir={each.folder / name}", f"test_threshold={threshold}"]
-        if not step(config, each, name, "evaluate", config.eval_base, changes, lock):
+    for test in tests:
+        name = evaluation(test)
+        changes = [*config.eval_overrides, *test.overrides]
+        changes += [f"model={model}", f"run_dir={each.folder / name}"]
+        if not step(config, each, name, "evaluate", run.eval_base, changes, lock):
             return False
     return True
 
 
-def evaluation(threshold: float) -> str:
-    """The name of an evaluation with a testing threshold, in a cell's folder."""
-    return f"eval-{threshold:g}"
+def evaluation(test: Test) -> str:
+    """The name of an evaluation in a cell's folder."""
+    return f"eval-{named(test.label, test.overrides)}"
 
 
 def step(config, each: Cell, name, program, base, changes, lock: int) -> bool:
     """Runs one program of a cell unless it is done; whether it is."""
-    command = [str(flags.ROOT / "launch" / f"{program}.py"), f"--config={base}"]
-    command += [f"--config.{change}" for change in changes]
+    asked = command(program, base, changes)
     done = each.folder / f"{name}.done.json"
-    if done.is_file() and json.loads(done.read_text())["command"] == command:
+    if done.is_file() and json.loads(done.read_text())["command"] == asked:
         return True
     log = each.folder / f"{name}.log"
     try:
         with open(log, "ab") as file:
             said = subprocess.run(
-                [sys.executable, *command],
+                [sys.executable, *asked],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
                 pass_fds=[lock], timeout=config.timeout_s, check=True,
             ).stdout  # fmt: skip
@@ -172,14 +226,14 @@ def step(config, each: Cell, name, program, base, changes, lock: int) -> bool:
         return False
     summary = json.loads(said.splitlines()[-1])
     copy = done.with_suffix(".tmp")
-    copy.write_text(json.dumps({"command": command, "summary": summary}) + "\n")
+    copy.write_text(json.dumps({"command": asked, "summary": summary}) + "\n")
     copy.rename(done)
     return True
 
 
-def row(run: Run, threshold: float, cells: Sequence[Cell]) -> dict:
-    """What the seeds of a run gave on each set, at one testing threshold."""
-    found = [json.loads(results_of(c, threshold).read_text()) for c in cells]
+def row(run: Run, test: Test, cells: Sequence[Cell]) -> dict:
+    """What the seeds of a run gave on each set, in one test."""
+    found = [json.loads(results_of(c, test).read_text()) for c in cells]
     scores: dict[str, list[float]] = {}
     for one in found:
         for name, of in one["sets"].items():
@@ -187,15 +241,15 @@ def row(run: Run, threshold: float, cells: Sequence[Cell]) -> dict:
         scores.setdefault("mean", []).append(one["average"])
     return {
         "run": run.label,
-        "test_threshold": threshold,
+        "test": test.label,
         "seeds": [each.seed for each in cells],
         "sets": {name: spread(values) for name, values in scores.items()},
     }
 
 
-def results_of(each: Cell, threshold: float) -> Path:
+def results_of(each: Cell, test: Test) -> Path:
     """Where an evaluation wrote its numbers."""
-    return each.folder / evaluation(threshold) / "results.json"
+    return each.folder / evaluation(test) / "results.json"
 
 
 def spread(values: Sequence[dict]) -> dict:
@@ -209,14 +263,14 @@ def spread(values: Sequence[dict]) -> dict:
 
 
 def show(config, rows: Sequence[dict]) -> None:
-    """The table: a line for each run and testing threshold, a column for each set."""
+    """The table: a line for each run and test, a column for each set."""
     sets = list(dict.fromkeys(name for each in rows for name in each["sets"]))
-    several = len(config.test_thresholds) > 1
+    several = len(config.tests) > 1
     results_table(
         f"Accuracy in %, seeds {', '.join(map(str, config.seeds))}",
-        ["run", *["tested at"] * several, "seeds", *sets],
+        ["run", *["test"] * several, "seeds", *sets],
         [
-            [each["run"], *[each["test_threshold"]] * several, len(each["seeds"])]
+            [each["run"], *[each["test"]] * several, len(each["seeds"])]
             + [shown(each["sets"].get(name)) for name in sets]
             for each in rows
         ],
@@ -245,7 +299,7 @@ def plot(config, rows: Sequence[dict], runs: Sequence[Run], done: Sequence[Cell]
         series = {
             run.label: [curve(c, metric) for c in done if c.run == run]
             for run in runs
-            if run.trained
+            if run.base
         }
         series = {name: list(filter(None, of)) for name, of in series.items()}
         plot_comparison(
@@ -257,9 +311,8 @@ def plot(config, rows: Sequence[dict], runs: Sequence[Run], done: Sequence[Cell]
 
 
 def label(each: dict, config) -> str:
-    """Of a row, with the testing threshold where there are several."""
-    tested = f", tested at {each['test_threshold']}"
-    return each["run"] + tested * (len(config.test_thresholds) > 1)
+    """Of a row, with its test where there are several."""
+    return each["run"] + f", {each['test']}" * (len(config.tests) > 1)
 
 
 def curve(each: Cell, metric: str) -> list[tuple[int, float]]:

@@ -27,34 +27,74 @@ def tiny(folder, **changes) -> ConfigDict:
         config.overrides = TINY
         config.runs = ("RLVR: threshold=0", "threshold=5")
         config.seeds = (0,)
-        config.zero_shot = False
         config.eval_overrides = ("eval_problems=8", "eval_cache=none")
         config.update(changes)
     return config
 
 
 def test_a_run_is_a_label_and_knobs():
-    run = compare.parse_run("OVD, 5: threshold=5 lora.rank=4", ("num_steps=2",))
+    config = tiny("x", overrides=("num_steps=2",))
+    run = compare.parse_run("OVD, 5: threshold=5 lora.rank=4", config)
     assert run.label == "OVD, 5"
     assert run.overrides == ("num_steps=2", "threshold=5", "lora.rank=4")
-    assert compare.parse_run("method=grpo", ()).label == "method=grpo"
-    assert compare.parse_run("", ()).label == "base"
+    assert (run.base, run.eval_base) == ("configs/quickstart.py",) * 2
+    assert compare.parse_run("method=grpo", config).label == "method=grpo"
+    assert compare.parse_run("", config).label == "base"
     with pytest.raises(ValueError, match="has 'threshold'"):
-        compare.parse_run("OVD: threshold seven", ())
+        compare.parse_run("OVD: threshold seven", config)
+
+
+def test_a_run_may_have_configs_of_its_own():
+    config = tiny("x")
+    run = compare.parse_run("R1: base=configs/grpo.py eval_base=configs/a.py", config)
+    assert (run.base, run.eval_base) == ("configs/grpo.py", "configs/a.py")
+    assert run.overrides == TINY
+    untrained = compare.parse_run("base=", config)
+    assert (untrained.base, untrained.eval_base) == ("", "configs/quickstart.py")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"runs": ("bad: thresold=5",)}, "thresold"),
+        ({"runs": ("bad: threshold=x",)}, "threshold=x"),
+        ({"runs": ("bad: base=configs/nothing.py",)}, "nothing.py"),
+        ({"tests": ("bad: test_treshold=5",)}, "test_treshold"),
+        ({"eval_overrides": ("eval_problms=5",)}, "eval_problms"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_trained(tmp_path, changes, named):
+    with pytest.raises(ValueError, match=f"(?s)The run '.*{named}"):
+        compare.main(tiny(tmp_path, **changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "smollm2", "webqa", "math", "math.py:two"]
+)
+def test_every_shipped_comparison_asks_for_knobs_that_are_there(name):
+    name = name if "." in name else f"{name}.py"
+    config = flags.load_file(f"configs/compare_{name}")
+    runs = [compare.parse_run(text, config) for text in config.runs]
+    tests = [compare.Test(*compare.parse(text)) for text in config.tests]
+    compare.check(config, runs, tests)
+    assert len({run.label for run in runs}) == len(runs) > 1
+    assert len({test.overrides for test in tests}) == len(tests)
 
 
 def test_cells_of_other_knobs_have_other_folders(tmp_path):
     def folder(run, **changes):
         config = tiny(tmp_path, **changes)
-        return compare.cell(config, compare.parse_run(run, config.overrides), 0).folder
+        return compare.cell(config, compare.parse_run(run, config), 0).folder
 
     first = folder("a: threshold=5")
     assert folder("a: threshold=5") == first
     others = [
         folder("a: threshold=6"),
         folder("a: threshold=5", base="configs/math.py"),
+        folder("a: base= threshold=5"),
     ]
-    assert len({first, *others}) == 3
+    assert len({first, *others}) == 4
 
 
 def test_the_error_is_over_seeds_or_else_the_bootstrap_s():
@@ -95,12 +135,16 @@ def test_bars_are_drawn_where_a_set_is_missing(tmp_path):
 
 @pytest.mark.slow
 def test_two_cells_are_trained_once_and_evaluated(tmp_path, capsys):
-    config = tiny(tmp_path, test_thresholds=(0, 5), zero_shot=True)
+    config = tiny(
+        tmp_path,
+        runs=("before training: base=", "RLVR: threshold=0", "threshold=5"),
+        tests=("alone: test_threshold=0", "at 5: test_threshold=5"),
+    )
     compare.main(config)
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [(r["run"], r["test_threshold"]) for r in first["rows"]] == [
-        ("before training", 0), ("before training", 5), ("RLVR", 0), ("RLVR", 5),
-        ("threshold=5", 0), ("threshold=5", 5),
+    assert [(r["run"], r["test"]) for r in first["rows"]] == [
+        ("before training", "alone"), ("before training", "at 5"), ("RLVR", "alone"),
+        ("RLVR", "at 5"), ("threshold=5", "alone"), ("threshold=5", "at 5"),
     ]  # fmt: skip
     assert first["failed"] == []
     for name in ("sets.png", "reward_before.png", "eval_accuracy.png"):
@@ -115,13 +159,13 @@ def test_two_cells_are_trained_once_and_evaluated(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_named_and_the_others_are_done(tmp_path, capsys):
-    config = tiny(tmp_path, runs=("bad: threshold=x", "good: threshold=5"))
+    config = tiny(tmp_path, runs=("bad: model=nowhere", "good: threshold=5"))
     with pytest.raises(ValueError, match="1 of 2 cells failed"):
         compare.main(config)
     captured = capsys.readouterr()
     result = json.loads(captured.out.splitlines()[-1])
     assert [r["run"] for r in result["rows"]] == ["good"]
-    assert "threshold=x" in captured.err
+    assert "nowhere" in captured.err
     assert (Path(result["failed"][0]) / "train.log").is_file()
 
 
@@ -152,4 +196,4 @@ def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path):
     assert rows[0] == before  # not trained anew: its wall times are the same
     assert [json.loads(row)["step"] for row in rows] == list(range(13))
     cells = json.loads(done.stdout.splitlines()[-1])["rows"]
-    assert [cell["run"] for cell in cells] == ["before training", "a"]
+    assert [cell["run"] for cell in cells] == ["a"]

@@ -29,8 +29,8 @@ from ovd_jax.rollout.buffer import RolloutBuffer
 CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
 OTHER = {
     "sft", "quickstart_student", "quickstart_teacher", "export", "serve_search",
-    "simulator_data", "simulator_sft", "compare_quickstart", "world_agent",
-    "world_student",
+    "simulator_data", "simulator_sft", "world_agent", "world_student", "compare",
+    "compare_quickstart", "compare_smollm2", "compare_webqa", "compare_math",
 }  # fmt: skip
 TRAINING = [p.stem for p in CONFIGS if p.stem not in OTHER | {"__init__"}]
 NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
