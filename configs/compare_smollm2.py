@@ -21,9 +21,9 @@ def get_config(data=""):
     config.run_dir = "runs/compare_smollm2"
     config.base = config.eval_base = "configs/smollm2.py"
     config.overrides = (
-        "num_steps=30", "max_new_tokens=96", "teacher.max_new_tokens=96",
-        "optimizer.learning_rate=1e-5", "checkpoint_every=10", f"teacher.url={URL}",
-        *problems,
+        "num_steps=30", "granularity=trajectory", "credit=trajectory",
+        "max_new_tokens=96", "teacher.max_new_tokens=96", "checkpoint_every=10",
+        "optimizer.learning_rate=1e-5", f"teacher.url={URL}", *problems,
     )  # fmt: skip
     config.runs = (
         "before training: base=",

@@ -7,8 +7,8 @@ your own, and a teacher that vLLM serves:
         --config.data=questions.jsonl --config.search.corpus=passages.jsonl \
         --config.teacher.url=http://127.0.0.1:8000/v1
 
-Rows are as in the README. A model of this size seldom answers; do not expect it to. On 2
-CPU cores, which vLLM uses too, a step takes a minute or two.
+Rows are as in the README. Do not expect answers of a model of this size. A step takes a
+minute or two on 2 CPU cores that vLLM uses too.
 """
 
 from configs import smollm2

@@ -42,8 +42,6 @@ class Run:
 class Test:
     """One way to evaluate a run: a label, and the knobs that it changes."""
 
-    __test__ = False  # not a class of tests
-
     label: str
     overrides: tuple[str, ...]
 
