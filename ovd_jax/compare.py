@@ -236,7 +236,8 @@ def row(run: Run, test: Test, cells: Sequence[Cell]) -> dict:
     for one in found:
         for name, of in one["sets"].items():
             scores.setdefault(name, []).append(of["measures"][f"avg@{of['samples']}"])
-        scores.setdefault("mean", []).append(one["average"])
+        if len(one["sets"]) > 1:
+            scores.setdefault("mean", []).append(one["average"])
     return {
         "run": run.label,
         "test": test.label,
