@@ -67,9 +67,9 @@ def get_config():
             searches=0,  # and corrections, at most, of a question; 0: no engine
             total_tokens=2048,  # of all turns and what is read; a turn: max_new_tokens
             observation_tokens=512,  # of what is read after a turn
-            correction=(  # what is read after a turn that did nothing valid
-                "That turn had neither a query between <search> and </search> nor an "
-                "answer between <answer> and </answer>. Try again."
+            correction=(  # what is read after a turn that did nothing valid; no tags
+                "That turn had neither a query in search tags nor an answer in answer "
+                "tags. Try again."
             ),
             mask_void=False,  # trajectories with such turns are not trained on
             refine=False,  # the student condenses what is found; in evaluation only

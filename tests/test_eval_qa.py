@@ -165,6 +165,29 @@ def test_in_training_the_simulator_is_told(config, task):
     assert all(p.question in told and p.answer in told for p in PROBLEMS)
 
 
+def test_an_answer_after_a_void_turn_is_the_one_that_counts(config, task):
+    """With the correction that is the default."""
+
+    def wavers(text, sample, rng):
+        said = "tags. Try again." in text
+        return f"<answer> {GOLDS[1]} </answer>" if said else "<think> hm </think>"
+
+    def solver(dialogue):
+        return Direct(
+            functools.partial(dialogue.generate, stream_of(wavers)),
+            tokenizer=TOKENIZER, rows=4, identity={}, greedy=True,
+        )  # fmt: skip
+
+    with TeacherServer(write=answer) as server:
+        results, _ = solve(config, task, server, solver)
+    for result in results:
+        (grade,) = result.grades
+        assert grade.extracted == GOLDS[1]
+        assert grade.metrics["em"] == 1.0
+        assert grade.metrics["searches"] == 0.0
+        assert grade.metrics["invalid_rate"] == 0.5
+
+
 def cut_as_servers_do(write, *, with_stop):
     """What a server answers that ends a text at its stop string."""
 

@@ -84,5 +84,12 @@ def test_an_angle_bracket_that_begins_no_tag_stays():
     )
 
 
+@pytest.mark.parametrize("tag", ["<answer>", "</search>", "< information >"])
+def test_our_own_words_may_hold_no_tag(tag):
+    """It would be taken for an answer, or for the end of what is read."""
+    with pytest.raises(ValueError, match="may hold no tag"):
+        message(f"Write {tag} around it.")
+
+
 def test_our_own_words_have_the_same_form():
     assert body(message("Search or answer.")) == "Search or answer."

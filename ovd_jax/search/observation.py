@@ -32,7 +32,15 @@ def observation(
 
 
 def message(text: str) -> str:
-    """Our own words to the student, such as a correction, in the observation's form."""
+    """Our own words to the student, such as a correction, in the observation's form.
+
+    Raises ValueError for a tag in them: an answer is looked for in all of a text.
+    """
+    if found := _BRACKET.search(text):
+        raise ValueError(
+            f"What a student reads may hold no tag, and {text!r} has one at "
+            f"{text[found.start() : found.start() + 9]!r}; write 'answer tags', say."
+        )
     return _wrapped(text)
 
 
