@@ -21,7 +21,8 @@ def get_config():
     config.task = "qa"
     config.prompt_template = "plain"
     config.qa.prompt = "search_example"
-    config.temperature = 0.5  # at 1 hardly a turn searches
+    config.temperature = 0.5
+    config.max_prompt_tokens = 512
     config.max_new_tokens = 64  # of a turn
     config.prompt_multiple = 256
     config.turns.searches = 2

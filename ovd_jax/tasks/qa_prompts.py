@@ -46,8 +46,8 @@ PROMPTS = {
         "as in <answer> Lake Baikal </answer>.\nQuestion: {question}\n",
         _AGENT,
     ),
-    # The same by an example, for models that follow no instructions (prompt_template:
-    # plain).
+    # The same by examples, for models that follow no instructions (prompt_template:
+    # plain). Of SmolLM2-135M's first turns 3 in 24 search after one, 21 after both.
     "search_example": QAPrompt(
         "Question: In which country was the painter of The Scream born?\n"
         "<think> The Scream was painted by Edvard Munch. I need to know where he was "
@@ -55,6 +55,16 @@ PROMPTS = {
         "<information>\nDoc 1(Title: Edvard Munch) Edvard Munch was a painter. He was "
         "born in a farmhouse in Adalsbruk, Norway.\n</information>\n"
         "<think> Adalsbruk is in Norway. </think>\n<answer> Norway </answer>\n\n"
+        "Question: Who was born first, Ada Lovelace or Alan Turing?\n"
+        "<think> I need to know when Ada Lovelace was born. </think>\n"
+        "<search> Ada Lovelace date of birth </search>\n"
+        "<information>\nDoc 1(Title: Ada Lovelace) Ada Lovelace, born 10 December "
+        "1815, was an English mathematician.\n</information>\n"
+        "<think> Now I need to know when Alan Turing was born. </think>\n"
+        "<search> Alan Turing date of birth </search>\n"
+        "<information>\nDoc 1(Title: Alan Turing) Alan Turing, born 23 June 1912, was "
+        "an English mathematician.\n</information>\n"
+        "<think> 1815 is before 1912. </think>\n<answer> Ada Lovelace </answer>\n\n"
         "Question: {question}\n<think>",
         _AGENT,
     ),
