@@ -90,7 +90,7 @@ def shares(engine: str, steps: list[dict], training) -> dict:
 
 def updates(config) -> dict:
     """Prompts stored once a group against once a conversation."""
-    groups = update.lognormal(2, 400, UPDATE["max_completion"])
+    groups = update.lognormal(1, 400, UPDATE["max_completion"])
     alone = [[length] for group in groups for length in group]
     shared, unshared = (
         comparison.run_side(

@@ -7,8 +7,8 @@ def get_config():
     config = ConfigDict()
     config.parts = ("loop", "update")  # and retrieval
     config.engines = ("bm25", "simulated")
-    config.steps = 12  # of training, of each engine; the first third is not counted
-    config.repeats = 2
+    config.steps = 6  # of training, of each engine; the first third is not counted
+    config.repeats = 1
     config.corpus = ""  # retrieval: JSONL of id, title, text
     config.questions = ""  # retrieval: JSONL of question
     config.passages = 100_000  # retrieval: of the larger corpus
