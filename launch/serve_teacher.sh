@@ -4,6 +4,7 @@
 #     bash launch/serve_teacher.sh MODEL [PORT] [OPTIONS OF VLLM...]
 #     bash launch/serve_teacher.sh HuggingFaceTB/SmolLM2-135M-Instruct
 #     bash launch/serve_teacher.sh ~/.cache/ovd_jax/smollm2-135m-instruct 8001
+#     bash launch/serve_teacher.sh --install    # the environment alone, no server
 #
 # MODEL is a hub name or a folder, PORT 8000 if left out. The first run makes a virtual
 # environment for vLLM in the user's cache (2 to 10 GB, minutes): with CUDA where
@@ -70,6 +71,7 @@ install() {
 }
 
 [ -e "$environment/complete" ] || install
+[ "$model" != --install ] || exit 0
 
 export VLLM_NO_USAGE_STATS=1
 options=(--host 127.0.0.1 --port "$port" --enable-tokenizer-info-endpoint)
