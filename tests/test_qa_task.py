@@ -181,6 +181,7 @@ def test_documents_are_shown_harmless_and_no_gold_answer_is_asked_for(make):
     assert "<answer> Cusco" not in text
     (grade,) = task.grade([PROBLEM], ["<answer> x </answer>"])
     assert grade.metrics["recall"] == 1.0
+    assert len(engine.asked) == 1  # for both
     assert all(not (q.answers or q.question) for q in engine.asked)
 
 

@@ -76,6 +76,7 @@ class QATask:
         self._tokenizer = tokenizer
         self._special_tokens = () if tokenizer is None else special_tokens(tokenizer)
         self._search = search
+        self._found: dict[str, str] = {}  # documents by question
         self._max_chars = max_observation_chars
         self._dataset = Dataset(data, held_out_data, seed=seed, load=load_problems)
         if max_prompt_tokens:
@@ -150,9 +151,14 @@ class QATask:
         return (*self._special_tokens, *TAGS)
 
     def _documents(self, problem: Problem) -> str:
-        """What the engine finds for the question itself."""
-        (found,) = self._search.search([Query(problem.question)], seed=0)
-        return observation(found, self._special_tokens, self._max_chars)
+        """What the engine finds for the question itself; it is asked once, for prompt
+        and grade."""
+        question = problem.question
+        if question not in self._found:
+            (found,) = self._search.search([Query(question)], seed=0)
+            shown = observation(found, self._special_tokens, self._max_chars)
+            self._found[question] = shown
+        return self._found[question]
 
 
 def reason(answer: str | None, metrics: Mapping[str, float]) -> str:
