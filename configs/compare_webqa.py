@@ -1,13 +1,14 @@
-"""The trained rows of the paper's Table 3 and its Figure 4a: what OVD's training and
-testing thresholds do on questions, beside R1, Search-R1 and ZeroSearch:
+"""The paper's Table 3 and Figure 4: what OVD's training and testing thresholds do on
+questions; `compare_webqa.py:baselines` are the other rows, which nothing checks:
 
     bash launch/serve_teacher.sh sunhaonlp/Simulation_LLM_google_7B-V2
     python launch/serve_search.py --config.corpus=wiki.jsonl
     python launch/compare.py --config=configs/compare_webqa.py
 
 The prompted rows (direct answer, CoT, RAG, RA-Agent, Search-o1) are the starting model
-by other configs; another student is `--config.overrides="('model=NAME',)"`, a run alone
-`--config.runs="('OVD, 5: threshold=5',)"`. It is a comparison for accelerators.
+by other configs, the trained ones R1, Search-R1 and ZeroSearch. Another student is
+`--config.overrides="('model=NAME',)"`, a run alone `--config.runs="('OVD, 5:
+threshold=5',)"`. It is a comparison for accelerators.
 """
 
 from configs import compare
@@ -19,27 +20,32 @@ PROMPTED = {
     "Direct": "direct", "CoT": "cot", "RAG": "rag", "RA-Agent": "ra_agent",
     "Search-o1": "search_o1",
 }  # fmt: skip
+BASELINES = (
+    *(
+        f"{name}: base= eval_base=configs/eval_qa.py:{method}"
+        for name, method in PROMPTED.items()
+    ),
+    "R1: base=configs/webqa_r1.py eval_base=configs/eval_qa.py:cot",
+    "Search-R1: base=configs/webqa_search_r1.py",
+    "ZeroSearch: base=configs/webqa_zerosearch.py",
+)
 
 
-def get_config():
+def get_config(rows="ovd"):
+    if rows not in ("ovd", "baselines"):
+        raise ValueError(f"{rows!r} is not one of ovd, baselines.")
     config = compare.get_config()
-    config.run_dir = "runs/compare_webqa"
+    config.run_dir = f"runs/compare_webqa_{rows}"
     config.base = "configs/webqa.py"
     config.eval_base = "configs/eval_qa.py:search"
-    config.runs = (
-        *(
-            f"{name}: base= eval_base=configs/eval_qa.py:{method}"
-            for name, method in PROMPTED.items()
-        ),
-        "R1: base=configs/webqa_r1.py eval_base=configs/eval_qa.py:cot",
-        "Search-R1: base=configs/webqa_search_r1.py",
-        "ZeroSearch: base=configs/webqa_zerosearch.py",
-        *(f"OVD, trained at {at}: threshold={at}" for at in (0, 5, 7, 10)),
-    )
     config.eval_overrides = (
         "prompt_template=plain", "compute_dtype=bfloat16",
         "search.backend=http", f"search.url={RETRIEVER}",
     )  # fmt: skip
+    if rows == "baselines":
+        config.runs = BASELINES
+        return config
+    config.runs = tuple(f"OVD, trained at {at}: threshold={at}" for at in (0, 5, 7, 10))
     config.tests = (
         "student alone: test_threshold=0",
         *(f"tested at {at}: test_threshold={at} {AGENT}" for at in (5, 7, 10)),
