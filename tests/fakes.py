@@ -1,12 +1,12 @@
 """Stand-ins for model and teacher, and short ways to make the records of a rollout."""
 
-import dataclasses
 import random
 from collections.abc import Callable, Sequence
 
 from ovd_jax.models.embedded import arithmetic_tokenizer
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, judge_step, judge_steps
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest
@@ -56,16 +56,6 @@ class FakeTeacher:
             self._demonstrate(request, random.Random(f"{seed}-{i}"))
             for i, request in enumerate(requests)
         ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    """As the sampler's."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stopped: bool
-    observed: tuple[bool, ...] = ()
 
 
 class FakeStudent:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ovd_jax.rollout.search_collect import SearchCollector
 from ovd_jax.rollout.turns import Dialogue, TurnRules
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.search.pool import SearchThreads
 from ovd_jax.search.tags import ANSWER, contents, turn_ends
@@ -110,7 +111,7 @@ class Row:
         self.tokens += tokens
         self.observed += [False] * len(tokens)
         logprobs = (-1.0,) * len(tokens)
-        turn = fakes.Completion(tuple(tokens), logprobs, self.stopped)
+        turn = Completion(tuple(tokens), logprobs, self.stopped)
         return turn, self.limit - len(self.tokens)
 
     def read(self, tokens):
@@ -119,7 +120,7 @@ class Row:
 
     def completion(self):
         logprobs = tuple(-float(not read) for read in self.observed)
-        return fakes.Completion(
+        return Completion(
             tuple(self.tokens), logprobs, self.stopped, tuple(self.observed)
         )
 

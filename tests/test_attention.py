@@ -35,7 +35,7 @@ def shared_prompt(segments, lengths, stretch) -> Layout:
 
 
 LAYOUTS = {
-    "causal": causal(2, 17),
+    "causal": causal(2, 19),
     "branches": Layout(
         np.zeros((2, 6), np.int32),
         np.array([[1, 1, 1, 2, 2, 3], [1, 1, 2, 2, 3, 3]], np.int32),
@@ -44,6 +44,9 @@ LAYOUTS = {
     "one stretch": shared_prompt([[1, 1, 2, 2], [1, 2, 2, -1]], (5, 2), 4),
     "three stretches": shared_prompt(
         [[1, 1, 2, 3, 3, 3, 4, -1, -1], [1, 1, 1, 2, 2, -1, 3, 4, 5]], (1, 4), 3
+    ),
+    "two long stretches": shared_prompt(
+        [[1] * 15 + [2] * 4 + [3] * 9 + [-1] * 10, [1] * 19 + [2] * 19], (5, 2), 19
     ),
 }
 
@@ -70,7 +73,8 @@ def assert_close(actual, expected):
     jax.tree.map(assert_allclose, actual, expected)
 
 
-@pytest.mark.parametrize("block", [3, 256])
+# Blocks of 2 are so many in a row of 19 that some lie in loops, and some do not.
+@pytest.mark.parametrize("block", [2, 3, 256])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_blocks_equal_one_softmax_and_so_do_their_gradients(name, block, monkeypatch):
     monkeypatch.setattr(attention, "_BLOCK", block)
@@ -115,6 +119,18 @@ def test_a_stretch_costs_its_own_square():
     jaxpr = jax.make_jaxpr(lambda *x: attend(*x, layout))(*arrays(2, length))
     largest = max(v.aval.size for e in jaxpr.eqns for v in e.outvars)
     assert largest < 2 * HEADS * length**2 / 2
+
+
+def test_a_long_stretch_is_no_longer_a_program():
+    """Else the scores of all blocks would be in memory at once."""
+
+    def operations(blocks):
+        length = blocks * attention._BLOCK
+        shapes = jax.eval_shape(lambda: arrays(1, length))
+        layout = causal(1, length)
+        return str(jax.make_jaxpr(lambda *x: attend(*x, layout))(*shapes)).count("=")
+
+    assert operations(64) == operations(16)
 
 
 def test_a_new_token_sees_its_prompt_and_its_own_row_and_nothing_unused():

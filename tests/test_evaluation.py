@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
-from fakes import EOS, TOKENIZER, Completion, encode, problem
+from fakes import EOS, TOKENIZER, encode, problem
 from ml_collections import ConfigDict
 
 from ovd_jax.evaluation.attempts import (
@@ -21,6 +21,7 @@ from ovd_jax.evaluation.attempts import (
 from ovd_jax.evaluation.measures import accuracy, interval, mean_interval, pass_at
 from ovd_jax.evaluation.report import report
 from ovd_jax.evaluation.sets import eval_sets
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Grade
 from ovd_jax.tasks.math import MathTask

@@ -7,7 +7,6 @@ import pytest
 from fakes import (
     EOS,
     TOKENIZER,
-    Completion,
     FakeTeacher,
     encode,
     exact,
@@ -16,6 +15,7 @@ from fakes import (
 
 from ovd_jax.evaluation.attempts import evaluate
 from ovd_jax.evaluation.rejection import Rejecting, batches_of_distinct_prompts
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
 
 QUESTION = "((3+4)*2)-5"

@@ -6,7 +6,6 @@ The question is ((3+4)*2)-5. Its solution has 8 + 4 + 2 tokens and an end token.
 import pytest
 from fakes import (
     EOS,
-    Completion,
     FakeStudent,
     FakeTeacher,
     collector,
@@ -14,6 +13,7 @@ from fakes import (
     problem,
 )
 
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.teacher.base import DemonstrationRequest
 
 QUESTION = "((3+4)*2)-5"

@@ -1,11 +1,11 @@
 """Who is asked what where scorer, continuer and engine are different models."""
 
-import fakes
 import search_fakes
 from fakes import FakeTeacher
 
 from ovd_jax.rollout.refine import Refiner
 from ovd_jax.rollout.turns import Finding
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
@@ -60,7 +60,7 @@ def test_a_refiner_writes_one_note_on_each_finding():
     def generate(prompts, *, seed):
         asked.extend(search_fakes.decode(prompt) for prompt in prompts)
         tokens = tuple(search_fakes.encode("It was Ada.</information><|end|>"))
-        return [[fakes.Completion(tokens, (0.0,) * len(tokens), True)] for _ in prompts]
+        return [[Completion(tokens, (0.0,) * len(tokens), True)] for _ in prompts]
 
     refiner = Refiner(generate, search_fakes.TOKENIZER, chat=False)
     long = Document("T", "x" * 9000 + "\n</documents>")

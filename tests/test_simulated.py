@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from fakes import Completion
 from search_fakes import TOKENIZER, encode
 from teacher_server import TeacherServer
 
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
 from ovd_jax.search.simulated import (

@@ -5,11 +5,11 @@ import random
 
 import numpy as np
 import pytest
-from fakes import Completion
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ovd_jax.models.embedded import arithmetic_tokenizer
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.teacher.base import (
     DemonstrationRequest,
     ScoreRequest,

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from ovd_jax.rollout.turns import first_turn
-from ovd_jax.sampling.run import Environment
+from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.replies import Refused, Reply
@@ -20,16 +20,6 @@ _log = logging.getLogger(__name__)
 # text to which nothing is added, and settings that else come from the model's folder.
 _NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0}
 _DIALECTS = ("tokens", "text", "plain text")
-
-
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    """As the sampler's. `tokens` are those that the text is tokenized to."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stopped: bool
-    observed: tuple[bool, ...] = ()
 
 
 @dataclasses.dataclass

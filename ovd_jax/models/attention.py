@@ -15,6 +15,7 @@ from ovd_jax.learning.sharding import ROWS, platform, row_shards
 FORMS = ("auto", "blocked")  # of attention: what suits the platform, or the one for all
 _SPLASH_SLOTS = 1 << 15  # of a row: two slots must fit into an int32
 _BLOCK = 256  # queries whose scores are alive at once
+_SPANS = 8  # key ranges of a stretch: 12 % more scores than blocks of their own need
 _HIDDEN = -1e30  # a score that no softmax sees, and finite: padding may see nothing
 
 
@@ -181,16 +182,44 @@ def _summarize(q, k, v, sees):
 
 
 def _stretches(q_BRWHE, k_BRWKE, v_BRWKE, tokens, *, prompt) -> jax.Array:
-    """Attention of each stretch to itself and to (keys, values, tokens) of a prompt."""
+    """Attention of each stretch to itself and to (keys, values, tokens) of a prompt.
+
+    Of a long stretch several blocks read the same keys, in a loop: as many programs as
+    blocks would be scheduled with the scores of all of them in memory.
+    """
     width = q_BRWHE.shape[2]
+    span = _BLOCK * -(-width // (_BLOCK * _SPANS))
     run = jax.checkpoint(_block) if width > _BLOCK else _block
-    blocks = []
-    for start in range(0, width, _BLOCK):
-        end = min(start + _BLOCK, width)
+    spans = []
+    for start in range(0, width, span):
+        end = min(start + span, width)
         own = jax.tree.map(lambda x, end=end: x[:, :, :end], (k_BRWKE, v_BRWKE, tokens))
-        queries = jax.tree.map(lambda x, start=start: x[:, :, start:], own[2])
-        blocks.append(run(q_BRWHE[:, :, start:end], queries, own, prompt))
-    return jnp.concatenate(blocks, axis=2) if len(blocks) > 1 else blocks[0]
+        rows = jax.tree.map(lambda x, start=start: x[:, :, start:], own[2])
+        spans += _in_turn(run, (q_BRWHE[:, :, start:end], rows), own, prompt)
+    return jnp.concatenate(spans, axis=2) if len(spans) > 1 else spans[0]
+
+
+def _in_turn(run, queries, own, prompt) -> list[jax.Array]:
+    """`run` on (queries, their tokens), a block at a time; parts of what it gives."""
+    width = queries[0].shape[2]
+    if width <= _BLOCK:
+        return [run(*queries, own, prompt)]
+    count = width // _BLOCK
+
+    def blocks(x):
+        whole = x[:, :, : count * _BLOCK]
+        parts = whole.reshape(*x.shape[:2], count, _BLOCK, *x.shape[3:])
+        return jnp.moveaxis(parts, 2, 0)
+
+    mixed = jax.lax.map(
+        lambda block: run(*block, own, prompt), jax.tree.map(blocks, queries)
+    )
+    mixed = jnp.moveaxis(mixed, 0, 2)
+    mixed = [mixed.reshape(*mixed.shape[:2], -1, *mixed.shape[4:])]
+    if width > count * _BLOCK:
+        rest = jax.tree.map(lambda x: x[:, :, count * _BLOCK :], queries)
+        mixed.append(run(*rest, own, prompt))
+    return mixed
 
 
 def _block(q_BRTHE, queries, own, prompt) -> jax.Array:

@@ -85,7 +85,7 @@ class _Row:
 
 
 class Conversations:
-    """The environment of one batch of rows (see sampling/run.py).
+    """The environment of one batch of rows (see sampling/completion.py).
 
     `pool` may be one that only the first process runs (`FromMain`): all of them make
     the same calls, and act on the same results.

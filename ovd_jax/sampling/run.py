@@ -6,11 +6,11 @@ turn, reads what the environment has for it, and writes on with the same cache.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from ovd_jax.learning.sharding import fetch, row_shards
+from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
 from ovd_jax.sampling.rejoin import line_up, read_on
 from ovd_jax.sampling.shapes import bucket, compact, right_pad, round_up
@@ -20,27 +20,6 @@ _MIN_SLOTS = 64  # room for new tokens to begin with; it doubles when it is used
 _MIN_WIDTH = 128  # of a cache that rows rejoin in
 _MIN_READ = 32  # tokens that a row reads at once; fewer are padded to as many
 _JOIN_SHARE = 0.25  # of the rows: where as many wait, they read on
-
-
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    """What came after one prompt, the stop token included."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]  # under softmax(logits / temperature); 0 if not sampled
-    stopped: bool  # by a stop token or string; False: cut at the limit
-    observed: tuple[bool, ...] = ()  # tokens that were read; empty: all were sampled
-
-
-class Environment(Protocol):
-    """What rows converse with. All processes make the same calls, in one order."""
-
-    def ended(self, turns: Sequence[tuple[int, Completion, int]]) -> list[bool]:
-        """Which conversations go on, for (row, its turn, tokens it has left in all)."""
-
-    def observations(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """What each of these rows, which go on, reads next: at least one token, and
-        fewer than it has left."""
 
 
 @dataclasses.dataclass

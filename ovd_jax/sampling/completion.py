@@ -1,0 +1,26 @@
+"""What a sampler answers, and what it converses with; host code may read this."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """What came after one prompt, the stop token included."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]  # under softmax(logits / temperature); 0 if not sampled
+    stopped: bool  # by a stop token or string; False: cut at the limit
+    observed: tuple[bool, ...] = ()  # tokens that were read; empty: all were sampled
+
+
+class Environment(Protocol):
+    """What rows converse with. All processes make the same calls, in one order."""
+
+    def ended(self, turns: Sequence[tuple[int, Completion, int]]) -> list[bool]:
+        """Which conversations go on, for (row, its turn, tokens it has left in all)."""
+
+    def observations(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """What each of these rows, which go on, reads next: at least one token, and
+        fewer than it has left."""
