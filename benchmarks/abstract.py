@@ -10,12 +10,15 @@ else works on the mesh that is set then:
             print(name, abstract.memory(program()))
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 # Before jax: no accelerator is used, and libtpu need ask no server where it runs.
@@ -48,6 +51,10 @@ _OVERFLOW = (
     re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (?:hbm|\w+)"),
     re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
 )
+_TEMPORARIES = re.compile(  # but those in a TPU's vector memory, which have a colour
+    r"^allocation \d+: size (\d+), (?:page \d+, )?preallocated-temp", re.MULTILINE
+)
+_SETTLED_S = 1.0
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 FULL = Lora(rank=0, alpha=1.0, targets=())
 
@@ -222,6 +229,35 @@ def memory(program) -> dict[str, int]:
     found = {ours: getattr(analysis, theirs) for ours, theirs in BYTES.items()}
     peak = found["arguments"] + found["outputs"] - found["aliased"]
     return found | {"peak": peak + found["temporaries"]}
+
+
+def placed(lowered) -> dict[str, int]:
+    """What `lowered` is given when its buffers have their places, which is early in its
+    compilation: `temporaries`, or of one that does not fit into a TPU's memory all that
+    it `wanted` of what is `there`.
+
+    They are as `memory` says, but for a few KiB that a TPU's program needs later. The
+    compiler is still at work when this returns.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiling = concurrent.futures.ThreadPoolExecutor(1).submit(
+            lowered.compile, compiler_options=options
+        )
+        places = []
+        while not (places or compiling.done()):
+            places = list(Path(folder).glob("*buffer-assignment.txt"))
+            # Once more when there is a file: by then it is whole, or too much.
+            concurrent.futures.wait([compiling], timeout=_SETTLED_S)
+        if not compiling.done():
+            sizes = map(int, _TEMPORARIES.findall(places[0].read_text()))
+            return {"temporaries": sum(sizes)}
+        try:
+            return {"temporaries": memory(compiling.result())["temporaries"]}
+        except jax.errors.JaxRuntimeError as error:
+            if not (found := overflow(error)):
+                raise
+            return {"wanted": found[0], "there": found[1]}
 
 
 def on_device(tree) -> int:

@@ -1,7 +1,7 @@
 """Token-level distillation and OVD: the paper's memory arithmetic, and what is so.
 
     python benchmarks/memory.py                      # part of the grid, and real runs
-    python benchmarks/memory.py --config.full=True   # the whole grid: hours
+    python benchmarks/memory.py --config.full=True   # the whole grid: an hour
     python benchmarks/memory.py --config.platforms="()" --config.real=False
 
 First Table 1 and Figures 1 and 2 for any model. Then updates compiled from shapes alone
@@ -13,6 +13,7 @@ updates at SmolLM2's size. Writes benchmarks/results/memory.json and memory_*.pn
 """
 
 import json
+import multiprocessing
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ FULL = {
 POINT = ("platform", "student", "length", "samples", "method")
 METHODS = ("ovd", "dense", "chunked", "top_k")
 TEACHER = "HuggingFaceTB/SmolLM2-360M-Instruct"  # of the real updates
+_LIMIT_S = 3600  # of a point
 REAL = {  # one group, all at once
     "prompt": 64, "lengths": [[192] * 8], "remat": "full", "chunk": 128, "k": 64,
     "tokens_at_once": 1664, "teacher": TEACHER,
@@ -122,6 +124,16 @@ def compile_points(config, found: dict, result: dict):
 
 def measure(config, platform, student, length, samples, method, known: dict) -> dict:
     """What one update holds on one device: as `known`, if that is of this program."""
+    point = (platform, student, length, samples, method)
+    lowered, mesh, sizes = lower(config, *point)
+    key = digest(lowered.as_text(), platform, mesh.shape)
+    if known.get("key") != key:
+        known = place_apart(config, point)
+    return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
+
+
+def lower(config, platform, student, length, samples, method):
+    """(the gradient's program for a point, its mesh, bytes of what is beside it)."""
     shape, count = architecture(student), cpus(platform)
     kind = "cpu" if count else platform
     # The CPU has no bfloat16 of its own: XLA would keep float32 copies of everything.
@@ -144,32 +156,39 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
             beside = abstract.frozen(beside, dtype)
             part = (part, beside)
         program = abstract.update(stepper, state, part)["add"]
-        lowered = program.trace().lower()
-        key = digest(lowered.as_text(), platform, mesh.shape)
-        if known.get("key") != key:
-            known = compiled(lowered, platform, method, length, samples)
         sizes = {
             "state": abstract.on_device((state, state.model)),  # and the gradient
             "beside": abstract.on_device(beside),
             "eq_1": token_level.eq_1(shape, length, samples),
         }
-    point = (platform, student, length, samples, method)
-    return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
+        return program.trace().lower(), mesh, sizes
 
 
-def compiled(lowered, *names) -> dict:
-    """What the compiler says of a program: `temporaries`, or of one that does not fit
-    into a TPU's memory all that it `wanted` there."""
+def place_apart(config, point) -> dict:
+    """`abstract.placed` in a process of its own, which ends once it has answered: nine
+    tenths of a compilation for TPUs come after that."""
     started = time.time()
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_place, args=(theirs, config, point), daemon=True)
+    process.start()
+    theirs.close()
     try:
-        row = {"temporaries": abstract.memory(lowered.compile())["temporaries"]}
-    except jax.errors.JaxRuntimeError as error:
-        if not (overflow := abstract.overflow(error)):
-            raise
-        row = {"wanted": overflow[0], "there": overflow[1]}
+        if not ours.poll(_LIMIT_S):
+            raise TimeoutError(f"{point}: no answer in {_LIMIT_S} s")
+        row = ours.recv()  # EOFError: the process has died, its error is above
+    finally:
+        process.kill()
+        process.join()
     seconds = round(time.time() - started, 1)
-    print(*names, row, f"{seconds} s", file=sys.stderr, flush=True)
+    print(*point, row, f"{seconds} s", file=sys.stderr, flush=True)
     return row
+
+
+def _place(answer, config, point) -> None:
+    lowered, *_ = lower(config, *point)
+    answer.send(abstract.placed(lowered))
+    time.sleep(_LIMIT_S)  # to be killed: the compiler is at work
 
 
 def real(config) -> list[dict]:

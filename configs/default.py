@@ -181,6 +181,9 @@ def get_config():
     config.kl_estimator = "k3"  # k1 | k2 | k3
     config.reference_every = 0  # steps until the policy is the new reference; 0: never
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
+    # The teacher's tokens learn by the surrogate (0: Algorithm 1), or by their
+    # cross-entropy with this weight
+    config.imitation_coef = 0.0
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
     # Batches collected ahead, 0 or 1: with 1 the teacher judges the next one during an
     # update, and samples are one batch old; needs importance_cap, and one process

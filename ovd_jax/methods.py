@@ -118,7 +118,7 @@ def by_policy(config, reference: Callable, tokens) -> dict:
         name: config[name]
         for name in (
             "surrogate", "clip_low", "clip_high", "kl_coef", "kl_estimator",
-            "entropy_coef",
+            "entropy_coef", "imitation_coef",
         )
     }  # fmt: skip
     fields |= {

@@ -261,6 +261,24 @@ def test_the_entropy_bonus_is_taken_off_the_loss():
     assert_close(sums["entropy_sum"], np.sum(logprobs_KC[MASK_KC] ** 2))
 
 
+def test_the_teachers_tokens_are_imitated_by_hand():
+    """Whatever their advantage and ratio; the student's stay with the surrogate."""
+    batch = make_batch(
+        np.array([[0.5, 0.25, 0.25]], np.float32),
+        advantages_KC=np.array([[2.0, 2.0, 0.0]], np.float32),
+        behavior_logprobs_KC=np.array([[-1.0, -5.0, -1.0]], np.float32),
+        teacher_KC=np.array([[0, 1, 1]], bool),
+    )
+    logprobs_KC = jnp.array([[-1.0, -2.0, -3.0]])
+
+    def loss(x):
+        return loss_of(x, batch, kl_coef=0.0, imitation_coef=0.1)[0]
+
+    # 0.5 * ratio 1 * 2, then 0.1 * (0.25 * -2 + 0.25 * -3)
+    assert_close(loss(logprobs_KC), -(1.0 - 0.125))
+    assert_close(jax.grad(loss)(logprobs_KC), [[-1.0, -0.025, -0.025]])
+
+
 def test_the_mismatch_is_over_the_students_own_tokens():
     batch = make_batch(
         behavior_logprobs_KC=np.full((2, 5), -1.0, np.float32),

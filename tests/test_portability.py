@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -69,6 +70,40 @@ def test_a_program_that_is_known_is_not_compiled_again(monkeypatch):
     assert all(row["fits"] is None for row in rows)  # a computer's memory is its own
     monkeypatch.setattr(portability, "compiled", lambda *_: pytest.fail("compiled"))
     assert portability.measure(knobs(), point, {r["key"]: r for r in rows}) == rows
+
+
+class Unfinished:
+    """A program whose compilation, once its files are written, goes on until `end`."""
+
+    def __init__(self, lowered):
+        self.end = threading.Event()
+        self._lowered = lowered
+
+    def compile(self, compiler_options):
+        compiled = self._lowered.compile(compiler_options=compiler_options)
+        self.end.wait(60)
+        return compiled
+
+
+def test_places_of_buffers_are_known_before_a_program_is_compiled(monkeypatch):
+    monkeypatch.setattr(abstract, "_SETTLED_S", 0.1)
+    x = jnp.ones((256, 256))
+    lowered = jax.jit(lambda x: jnp.sin(x @ x) @ jnp.cos(x @ x)).lower(x)
+    expected = abstract.memory(lowered.compile())["temporaries"]
+    assert expected >= x.nbytes
+    unfinished = Unfinished(lowered)
+    assert abstract.placed(unfinished) == {"temporaries": expected}
+    unfinished.end.set()
+    assert abstract.placed(lowered) == {"temporaries": expected}  # if it is done first
+
+
+def test_a_program_that_cannot_be_compiled_says_why():
+    class Broken:
+        def compile(self, compiler_options):
+            raise jax.errors.JaxRuntimeError("Mosaic failed")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Mosaic failed"):
+        abstract.placed(Broken())
 
 
 @pytest.mark.slow

@@ -106,6 +106,7 @@ def policy_loss(
     clip_high: float,
     kl_coef: float,
     entropy_coef: float = 0.0,
+    imitation_coef: float = 0.0,
     importance_cap: float | None = None,
     surrogate: str = "clip",
     kl_estimator: str = "k3",
@@ -116,7 +117,8 @@ def policy_loss(
     `batch.weights_KC`, so the losses of parts of a batch add up to the batch's. With
     `importance_cap` the student's own tokens are weighted by min(p_behavior /
     p_sampler, cap): what the sampler differs by, in its numerics or because it had
-    older weights.
+    older weights. With `imitation_coef` the teacher's have their cross-entropy times
+    it in the surrogate's place, which no advantage weighs and no ratio clips.
     """
     trained, total = masked(batch)
     behavior = batch.behavior_logprobs_KC
@@ -134,6 +136,9 @@ def policy_loss(
             "importance_weight_sum": total(weights),
             "importance_capped_sum": total(weights == importance_cap),
         }
+    if imitation_coef:
+        likelier = imitation_coef * trained(logprobs)
+        gain = jnp.where(batch.teacher_KC, likelier, gain)
     kl = jnp.zeros_like(logprobs)
     if batch.ref_logprobs_KC is not None:
         estimate = KL_ESTIMATORS[kl_estimator]
