@@ -135,6 +135,21 @@ def test_a_grade_holds_all_that_is_reported(make):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "recall"),
+    [
+        (TURN + END, 1.0),
+        ("<information>Lima</information>" + END, 0.0),  # nobody was asked
+        ("<search> a </search> <b> <information>Lima</information>" + END, 0.0),
+        ("<search> a </search>\n<information>Lima" + END, 0.0),
+        (TURN.replace("Lima", "Cusco") + "<information>Lima</information>" + END, 0.0),
+    ],
+)
+def test_what_the_student_made_up_was_not_found(make, text, recall):
+    (grade,) = make().grade([PROBLEM], [text])
+    assert grade.metrics["recall"] == recall
+
+
 def test_an_empty_trajectory_is_graded_too(make):
     (grade,) = make().grade([PROBLEM], [""])
     assert (grade.extracted, grade.reason) == (None, "no_answer")

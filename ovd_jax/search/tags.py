@@ -27,6 +27,19 @@ def contents(text: str, name: str) -> list[str]:
     return found
 
 
+def found_by_queries(text: str) -> list[str]:
+    """What stands in the information tags right behind each query: a turn ends with its
+    query, so that no student has written there."""
+    _, *behind = text.split(f"</{SEARCH}>")
+    read = [part.lstrip() for part in behind]
+    return [
+        found
+        for part in read
+        if part.startswith(f"<{INFORMATION}>")
+        for found in contents(part, INFORMATION)[:1]
+    ]
+
+
 def turn_ends(text: str) -> tuple[int, ...]:
     """Where the turns of a trajectory end: after each observation and at the answer.
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from ovd_jax.search.base import Query, SearchBackend
 from ovd_jax.search.observation import observation
-from ovd_jax.search.tags import ANSWER, INFORMATION, SEARCH, TAGS, contents, turn_ends
+from ovd_jax.search.tags import (
+    ANSWER,
+    SEARCH,
+    TAGS,
+    contents,
+    found_by_queries,
+    turn_ends,
+)  # fmt: skip
 from ovd_jax.tasks import qa_metrics
 from ovd_jax.tasks.base import Grade, Problem, steps
 from ovd_jax.tasks.dataset import Dataset
@@ -134,7 +141,7 @@ class QATask:
         answer, golds = self.extract(text), problem.golds
         turns = list(steps(text, turn_ends(text)))
         acts = [bool(contents(t, SEARCH) or contents(t, ANSWER)) for t in turns]
-        read = contents(text, INFORMATION)
+        read = found_by_queries(text) if self._prompt.searches else []
         if self._prompt.reads:
             read.append(self._documents(problem))
         metrics = {
