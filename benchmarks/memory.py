@@ -8,8 +8,9 @@ First Table 1 and Figures 1 and 2 for any model. Then updates compiled from shap
 until each buffer has its place, for virtual CPU devices and for TPUs that need not
 exist: OVD's, and on-policy distillation with the whole vocabulary at once (`dense`), in
 chunks, or with the teacher's likeliest tokens (`top_k`). Each device has the N
-completions, all at once, of one prompt. A point that was compiled before is read from the results. Last, real
-updates at SmolLM2's size. Writes benchmarks/results/memory.json and memory_*.png.
+completions, all at once, of one prompt. A point that was compiled before is read from
+the results. Last, real updates at SmolLM2's size. Writes benchmarks/results/memory.json
+and memory_*.png.
 """
 
 import json
