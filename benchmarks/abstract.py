@@ -41,6 +41,10 @@ from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
 from ovd_jax.sampling.decode import decode, prefill, row_rngs
 from ovd_jax.sampling.decoder import Decoder, unstack
 
+# Kernels carry the names of their source files: without folders a program is the same
+# in any checkout, and what was measured of it is found again.
+jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")
+
 BYTES = {  # ours: of `memory_analysis()`; all of one device
     "arguments": "argument_size_in_bytes",
     "outputs": "output_size_in_bytes",
