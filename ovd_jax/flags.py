@@ -19,6 +19,7 @@ from pathlib import Path
 import absl.flags
 from ml_collections import ConfigDict, config_flags
 
+from ovd_jax.ranges import out_of_range
 from ovd_jax.run_dir import to_json
 from ovd_jax.search.base import SearchError
 from ovd_jax.stability import Collapsed
@@ -85,6 +86,10 @@ def parse(
     if program.help:
         print(help_text(config, doc=doc, program=argv[0], source=program.config))
         sys.exit(0)
+    if wrong := out_of_range(
+        {name: value for name, (_, value) in knobs(config).items()}
+    ):
+        raise UsageError(wrong)
     return config, arguments
 
 
