@@ -11,6 +11,25 @@ def special_tokens(tokenizer: Any) -> tuple[str, ...]:
     return tuple(token for token in tokens if len(token) > 1 and not token.isspace())
 
 
+def check_chat(tokenizer: Any, remedy: str) -> None:
+    """Raises ValueError, with the remedy, where a tokenizer has no chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            "A chat needs a tokenizer with a chat template; this "
+            f"{type(tokenizer).__name__} has none; {remedy}."
+        )
+
+
+def chat_prompt(tokenizer: Any, text: str, *, system: str = "") -> str:
+    """A user's message in the tokenizer's chat template, and the start of an answer."""
+    messages = [{"role": "system", "content": system}] if system else []
+    return tokenizer.apply_chat_template(
+        [*messages, {"role": "user", "content": text}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+
+
 def neutralize(text: str, special_tokens: Collection[str]) -> str:
     """Breaks up every special token in a text with a space after its first character.
 

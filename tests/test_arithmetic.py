@@ -108,6 +108,14 @@ def test_problems_respect_the_difficulty(knobs):
     assert max(seen) == limits.max_operand or limits.max_operand > 9
 
 
+def test_sizes_without_problems_are_refused():
+    with pytest.raises(ValueError, match=r"min_operations 5 is more than .*, 4"):
+        Difficulty(min_operations=5)
+    numbers = Difficulty(min_operations=0, max_operations=0, max_operand=2)
+    with pytest.raises(ValueError, match="hardly any held-out problems: set arith"):
+        ArithmeticTask(difficulty=numbers).held_out(1)
+
+
 def test_solutions_do_one_operation_a_line_and_end_in_the_answer():
     for problem in draw():
         lines = problem.solution.split("\n")

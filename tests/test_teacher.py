@@ -219,6 +219,14 @@ def test_label_10_of_the_papers_scale_is_the_score_9(chat_tokenizer):
     assert len(model.labels[0][9]) == 2
 
 
+def test_a_wording_for_chats_needs_a_tokenizer_that_has_them():
+    with pytest.raises(ValueError, match=r"this .* has none; name another teacher"):
+        LocalTeacher(
+            generate=None, label_probabilities=None, tokenizer=arithmetic_tokenizer(),
+            prompt=PROMPTS["digits"], score_rule="argmax", score_temperature=1.0,
+        )  # fmt: skip
+
+
 def test_a_teacher_that_gives_no_label_any_mass_is_an_error():
     with pytest.raises(TeacherError):
         local(Model(lambda tokens: [0.0] * 10)).score([step("7")], seed=0)

@@ -7,7 +7,7 @@ from ovd_jax.rollout.turns import Finding
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import plain
 from ovd_jax.teacher.wording import fill
-from ovd_jax.text import special_tokens
+from ovd_jax.text import chat_prompt, special_tokens
 
 _MAX_DOCUMENT = 4000  # characters of each document that the model is shown
 TEMPLATE = (
@@ -56,9 +56,5 @@ class Refiner:
             written=finding.written, query=finding.query, documents=documents,
         )  # fmt: skip
         if self._chat:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            text = chat_prompt(self._tokenizer, text)
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -17,7 +17,7 @@ from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.replies import Unavailable
 from ovd_jax.teacher.served import Question, ServedModel
 from ovd_jax.teacher.transport import Transport
-from ovd_jax.text import special_tokens
+from ovd_jax.text import chat_prompt, check_chat, special_tokens
 
 
 def noise_share(step: int, total: int, start: float, end: float) -> float:
@@ -159,6 +159,8 @@ class LocalWriter:
     tokens, as a sampler with its model."""
 
     def __init__(self, generate: Callable, tokenizer, *, chat: bool, identity: Mapping):
+        if chat:
+            check_chat(tokenizer, "set search.prompt to 'plain'")
         self.identity = {**identity, "chat": chat}
         self.special_tokens = special_tokens(tokenizer)
         self._generate = generate
@@ -184,9 +186,5 @@ class LocalWriter:
 
     def _encode(self, text: str) -> list[int]:
         if self._chat:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            text = chat_prompt(self._tokenizer, text)
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]

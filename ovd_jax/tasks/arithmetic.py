@@ -22,6 +22,7 @@ from ovd_jax.tasks.base import Grade, Problem
 
 ANSWER = "#### "
 _HELD_OUT_SHARE = 0.1
+_MOST_MISSES = 1000  # by chance once in 10^45 draws
 _INNERMOST = re.compile(r"\((\d+)([-+*])(\d+)\)|^(\d+)([-+*])(\d+)$")
 _TOUCHING = re.compile(r"\d\(|\)[\d(]")  # an operator is missing
 _MAX_LINE = 200  # characters; a longer line is no step of this task
@@ -29,12 +30,19 @@ _MAX_LINE = 200  # characters; a longer line is no step of this task
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """Sizes of the drawn expressions."""
+    """Sizes of the drawn expressions. Raises ValueError where there are none."""
 
     min_operations: int = 2
     max_operations: int = 4
     max_operand: int = 9
     max_value: int = 30  # no intermediate result leaves 0..max_value
+
+    def __post_init__(self):
+        if self.min_operations > self.max_operations:
+            raise ValueError(
+                f"arithmetic.min_operations {self.min_operations} is more than "
+                f"arithmetic.max_operations, {self.max_operations}."
+            )
 
 
 class ArithmeticTask:
@@ -95,12 +103,21 @@ class ArithmeticTask:
     def _draw(self, stream: str, count: int, held_out: bool) -> tuple[Problem, ...]:
         rng = random.Random(stream)
         problems = []
+        misses = 0  # in a row
         while len(problems) < count:
+            if misses == _MOST_MISSES:
+                kind = "held-out" if held_out else "training"
+                raise ValueError(
+                    f"{self.difficulty} has hardly any {kind} problems: "
+                    "set arithmetic.max_operations or arithmetic.max_operand to more."
+                )
+            misses += 1
             operations = rng.randint(
                 self.difficulty.min_operations, self.difficulty.max_operations
             )
             text, value = _expression(rng, operations, self.difficulty)
             if is_held_out(text) == held_out:
+                misses = 0
                 lines = tuple(solve(text))
                 problems.append(
                     Problem(

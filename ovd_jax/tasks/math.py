@@ -12,7 +12,7 @@ from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.tasks.steps import check_rule, step_ends
-from ovd_jax.text import neutralize, special_tokens
+from ovd_jax.text import chat_prompt, check_chat, neutralize, special_tokens
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -81,11 +81,8 @@ class MathTask:
         self._special_tokens = (
             special_tokens(tokenizer) if tokenizer is not None else ()
         )
-        if self._template.chat and not getattr(tokenizer, "chat_template", None):
-            raise ValueError(
-                f"Template {template!r} needs a tokenizer with a chat template; this "
-                f"{type(tokenizer).__name__} has none; use template 'plain'."
-            )
+        if self._template.chat:
+            check_chat(tokenizer, "set prompt_template to 'plain'")
         self._dataset = Dataset(data, held_out_data, seed=seed, load=load_checked)
         if max_prompt_tokens:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
@@ -109,12 +106,7 @@ class MathTask:
         text = self._template.text.format(question=question)
         if not self._template.chat:
             return text
-        messages = [{"role": "system", "content": self._system}] if self._system else []
-        return self._tokenizer.apply_chat_template(
-            [*messages, {"role": "user", "content": text}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        return chat_prompt(self._tokenizer, text, system=self._system)
 
     def step_ends(self, text: str) -> tuple[int, ...]:
         """By `step_rule`: see `tasks/steps.py`."""

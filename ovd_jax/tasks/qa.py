@@ -20,7 +20,7 @@ from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.qa_prompts import PROMPTS
 from ovd_jax.tasks.qa_sets import QA_SETS
 from ovd_jax.tasks.rows import load_problems
-from ovd_jax.text import neutralize, special_tokens
+from ovd_jax.text import chat_prompt, check_chat, neutralize, special_tokens
 
 REWARDS = ("f1", "em")
 
@@ -72,11 +72,8 @@ class QATask:
                 f"qa.prompt {prompt!r} shows documents; set search.backend, to bm25 or "
                 "http, say."
             )
-        if chat and not getattr(tokenizer, "chat_template", None):
-            raise ValueError(
-                "A chat needs a tokenizer with a chat template; this "
-                f"{type(tokenizer).__name__} has none; set prompt_template to 'plain'."
-            )
+        if chat:
+            check_chat(tokenizer, "set prompt_template to 'plain'")
         self.stop_strings = self._prompt.stop_strings
         self._reward = reward
         self._chat = chat
@@ -109,11 +106,7 @@ class QATask:
         text = self._prompt.text.format(**slots)
         if not self._chat:
             return text
-        return self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        return chat_prompt(self._tokenizer, text)
 
     def step_ends(self, text: str) -> tuple[int, ...]:
         """Where each turn ends: see `turn_ends`."""

@@ -13,7 +13,7 @@ from ovd_jax.teacher.base import (
     read_score,
 )
 from ovd_jax.teacher.wording import TeacherPrompt, fill
-from ovd_jax.text import special_tokens
+from ovd_jax.text import chat_prompt, check_chat, special_tokens
 
 
 class LocalTeacher:
@@ -33,6 +33,11 @@ class LocalTeacher:
         score_rule: str,
         score_temperature: float,
     ):
+        if prompt.chat:
+            check_chat(
+                tokenizer,
+                "name another teacher.model, or a teacher.prompt without chat",
+            )
         self.levels = len(prompt.labels)
         self._generate = generate
         self._label_probabilities = label_probabilities
@@ -131,11 +136,7 @@ class LocalTeacher:
     def _in_chat(self, text: str) -> str:
         if not self._prompt.chat:
             return text
-        return self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        return chat_prompt(self._tokenizer, text)
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
