@@ -164,13 +164,20 @@ def test_where_every_checkpoint_is_damaged_that_is_an_error(
         opened.restore_latest(make_state(0))
 
 
-@pytest.mark.parametrize("changes", [{"width": 24}, {"tied_head": True}])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 24}, r"step 3: its model\.\S+ is of shape \S+ \d+\), not "),
+        ({"qk_norm": True}, r"step 3: it has no model\.\S+norm"),
+        ({"tied_head": True}, "step 3: it has model.head.* too"),
+    ],
+)
 def test_the_checkpoint_of_another_model_is_refused(
-    changes, checkpoints, make_state, config, make_model
+    changes, said, checkpoints, make_state, config, make_model
 ):
     checkpoints().save(make_state(3))
     other = make_model(dataclasses.replace(config, **changes))
-    with pytest.raises(ValueError, match="do not fit this config"):
+    with pytest.raises(ValueError, match=rf"do not fit this config \({said}"):
         checkpoints().restore_latest(TrainState.create(other, TX))
 
 

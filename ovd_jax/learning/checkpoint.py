@@ -1,6 +1,7 @@
 """Saving and restoring a `TrainState`, whole or not at all."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(
             Path(run_dir).absolute() / "checkpoints",
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            item_handlers=ocp.StandardCheckpointHandler(),
         )
 
     @property
@@ -50,7 +52,10 @@ class Checkpoints:
         A damaged one is passed over with a warning: from the one before, training comes
         to the same state again. Raises ValueError where none of them can be read.
         """
-        saved = _newest(self.manager, ocp.args.StandardRestore(_abstract(state)))
+        abstract = _abstract(state)
+        saved = _newest(
+            self.manager, abstract, ocp.args.StandardRestore(abstract), whole=True
+        )
         return state if saved is None else _in_place_of(state, saved)
 
     def close(self) -> None:
@@ -74,24 +79,36 @@ def restore_model(run_dir, model: Transformer) -> Transformer | None:
         for name, x in _abstract(only_model).items()
     }
     options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(folder, options=options) as manager:
+    handlers = ocp.PyTreeCheckpointHandler()
+    with ocp.CheckpointManager(
+        folder, options=options, item_handlers=handlers
+    ) as manager:
         saved = _newest(
             manager,
+            abstract,
             ocp.args.PyTreeRestore(
                 abstract,
                 restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
                 partial_restore=True,
             ),
+            whole=False,
         )
     return saved and _in_place_of(only_model, saved).model
 
 
-def _newest(manager: ocp.CheckpointManager, args) -> dict[str, jax.Array] | None:
-    """What `args` asks for of the newest checkpoint that can be read; None if there is
-    none at all."""
+def _newest(
+    manager: ocp.CheckpointManager,
+    abstract: dict[str, jax.ShapeDtypeStruct],
+    args: ocp.args.CheckpointArgs,
+    *,
+    whole: bool,
+) -> dict[str, jax.Array] | None:
+    """The arrays `abstract`, by `args`, of the newest checkpoint that can be read; None
+    if there is none at all. They are the `whole` of it, or some of its arrays."""
     failures = []
     for step in sorted(manager.all_steps(), reverse=True):
         try:
+            _check_fits(manager.item_metadata(step).tree, abstract, whole=whole)
             saved = manager.restore(step, args=args)
         except Exception as error:  # Orbax raises plain ones too
             reason = " ".join(str(error).split())  # pages of it
@@ -111,6 +128,22 @@ def _newest(manager: ocp.CheckpointManager, args) -> dict[str, jax.Array] | None
             "another run_dir, or the config they were made with."
         )
     return None
+
+
+def _check_fits(
+    saved: Mapping, abstract: dict[str, jax.ShapeDtypeStruct], *, whole: bool
+) -> None:
+    """Raises ValueError where arrays are missing, of another shape or too many, before
+    any is read: Orbax would say less, and leave reads behind."""
+    if whole and (more := sorted(saved.keys() - abstract.keys())):
+        raise ValueError(f"it has {more[0]} too")
+    for name, array in abstract.items():
+        if name not in saved:
+            raise ValueError(f"it has no {name}")
+        if saved[name].shape != array.shape:
+            raise ValueError(
+                f"its {name} is of shape {saved[name].shape}, not {array.shape}"
+            )
 
 
 def _abstract(state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
