@@ -218,7 +218,8 @@ def get_config():
     # Evaluation, logging and checkpoints
     config.evaluate = "student"  # student | teacher (as a judge): launch/evaluate.py
     config.eval_every = 10  # steps; 0: only before and after
-    config.eval_problems = 200  # of each set, spread over it; eval_sets: 0 takes all
+    # Of each set, spread over it. 0: all of `eval_sets`; in training, no evaluation
+    config.eval_problems = 200
     config.eval_samples = 1  # completions a problem: avg@k and pass@k
     config.eval_temperature = 0.0  # 0: greedy
     config.eval_rows = 128  # problems sampled at a time

@@ -87,10 +87,11 @@ def main(config):
     with run, on_main(Progress, config.num_steps, start) as bar:
         for step in range(start, config.num_steps):
             row = {}
-            if step == 0 or (config.eval_every and step % config.eval_every == 0):
+            every = config.eval_every
+            if config.eval_problems and step % (every or config.num_steps) == 0:
                 with monitor.time("evaluate"):
                     row |= held_out(state.model)
-            if step == 0 and teacher:
+            if config.eval_problems and step == 0 and teacher:
                 row["teacher_accuracy"] = teacher_accuracy(
                     config, teacher, task, dialogue(training=False)
                 )
@@ -116,7 +117,8 @@ def main(config):
                 ahead.save()
             checkpoints.save(state, unit=learner.steps_a_batch)
             stop_if_collapsed(watch, row, checkpoints, state)
-        run.log(config.num_steps, held_out(state.model))
+        if config.eval_problems:
+            run.log(config.num_steps, held_out(state.model))
     checkpoints.save(state, force=True)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
@@ -248,23 +250,24 @@ def rates(row) -> dict[str, float]:
 
 
 def report(config, seconds: float) -> None:
-    """Curves, the table of accuracies, and the summary line."""
+    """Curves, the table of accuracies, and the summary line; null where `eval_problems`
+    is 0."""
     rows = read_metrics(config.run_dir)
     evaluations = [row["eval_accuracy"] for row in rows if "eval_accuracy" in row]
-    teacher = rows[0].get("teacher_accuracy")
+    before, after = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
+    teacher = next(
+        (r["teacher_accuracy"] for r in rows if "teacher_accuracy" in r), None
+    )
     plot_run(rows, Path(config.run_dir) / "curves.png", teacher_accuracy=teacher)
+    table = {"student before": before, "student after": after, "teacher": teacher}
     results_table(
         f"Held-out accuracy, {config.eval_problems} problems",
         ("model", "accuracy"),
-        [
-            ("student before", f"{evaluations[0]:.1%}"),
-            ("student after", f"{evaluations[-1]:.1%}"),
-            *([("teacher", f"{teacher:.1%}")] if teacher is not None else []),
-        ],
+        [(who, f"{value:.1%}") for who, value in table.items() if value is not None],
     )
     flags.summary(
-        accuracy_before=evaluations[0],
-        accuracy_after=evaluations[-1],
+        accuracy_before=before,
+        accuracy_after=after,
         accuracy_teacher=teacher,
         seconds=round(seconds, 1),
         run_dir=str(config.run_dir),

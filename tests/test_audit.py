@@ -108,6 +108,9 @@ def test_rows_are_sampled_evenly_from_several_files(tmp_path):
     assert rows == load_solutions(data, None, count=6, seed=0)
     (tmp_path / "c").write_text(json.dumps({**GOOD, "first_error": -1}))
     assert load_solutions(f"{tmp_path}/c", None, count=6, seed=0)[0].known == 2
+    assert len(load_solutions(data, None, count=0, seed=0)) == 18
+    with pytest.raises(ValueError, match=r"takes all rows of config\.data"):
+        load_solutions("", ArithmeticTask(), count=0, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,12 @@ def test_threshold_0_is_plain_grpo_and_10_asks_the_teacher_for_everything(
     assert bool(teacher.demonstrated) is not accepted
 
 
+def test_a_threshold_above_the_teacher_s_scale_is_refused():
+    with pytest.raises(ValueError, match="scores of this teacher, 0 to 9; 10 rejects"):
+        collector(FakeTeacher(), threshold=11)
+    collector(FakeTeacher(), threshold=11, granularity="none")  # nothing is scored
+
+
 def test_score_or_incorrect_rejects_a_wrong_answer_that_the_teacher_likes():
     flatterer = FakeTeacher(score=lambda request, rng: 9)
     (group,) = collect(flatterer, right_then_wrong, rejection="score_or_incorrect")

@@ -257,6 +257,11 @@ def test_unknown_sets_and_bad_entries_are_refused_by_name(folder, sets):
         eval_sets(config(data=str(folder), eval_sets=sets), MATH)
 
 
+def test_all_problems_of_no_set_are_refused():
+    with pytest.raises(ValueError, match="eval_sets, which is empty; set one"):
+        eval_sets(config(eval_problems=0), MATH)
+
+
 def test_the_paper_s_table_is_known_by_name():
     from configs import eval_math
 

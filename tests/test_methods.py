@@ -1,6 +1,7 @@
 """What each method collects and trains on; whole runs of all of them."""
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +293,13 @@ def test_a_refreshed_reference_is_where_the_run_left_off(tmp_path):
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     with pytest.raises(ValueError, match="reference_every 3, but nothing refers to it"):
         run(tmp_path / "none", make(), **options | {"kl_coef": 0.0})
+
+
+@pytest.mark.slow
+def test_a_run_may_go_without_evaluation(tmp_path, capsys):
+    config = flags.load_file("configs/grpo.py")
+    rows = run(tmp_path / "run", config, num_steps=1, eval_problems=0)
+    assert [row["step"] for row in rows] == [0]
+    assert not any(name.startswith("eval_") for name in rows[0])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["accuracy_before"] is summary["accuracy_after"] is None

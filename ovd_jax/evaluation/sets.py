@@ -27,6 +27,11 @@ def eval_sets(config, task: Task) -> list[EvalSet]:
     samples of each problem, or `*` for every file there.
     """
     if not config.eval_sets:
+        if not config.eval_problems:
+            raise ValueError(
+                "eval_problems 0 takes all problems of eval_sets, which is empty; set "
+                "one of the two."
+            )
         problems = task.held_out(config.eval_problems)
         return [EvalSet(config.task, problems, config.eval_samples, False)]
     wanted = dict(map(parse, config.eval_sets))

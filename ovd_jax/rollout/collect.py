@@ -87,6 +87,12 @@ class Collector:
         self.tokenizer = tokenizer
         self.rules = rules
         self.wording = wording
+        scored = teacher is not None and rules.granularity != "none"
+        if scored and rules.threshold > teacher.levels:
+            raise ValueError(
+                f"threshold {rules.threshold} is too high for the scores of this "
+                f"teacher, 0 to {teacher.levels - 1}; {teacher.levels} rejects all."
+            )
         if rules.feedback != "none" and not (wording and wording.feedback):
             raise ValueError(
                 f"feedback {rules.feedback!r} needs a teacher.prompt that asks for it, "

@@ -80,7 +80,7 @@ class Dataset:
         if not self._held_out:
             raise ValueError(
                 f"{self._data!r} has {len(self._train)} problem(s), too few to hold "
-                "some out; set held_out_data."
+                "some out; set held_out_data, or in training eval_problems to 0."
             )
         size = len(self._held_out)
         count = min(count, size)

@@ -37,7 +37,8 @@ def load_solutions(
     data: str, task: ArithmeticTask | None, *, count: int, seed: int
 ) -> list[Solution]:
     """`count` solutions: a seeded sample of the rows in the files that `data` names,
-    with commas between, as many of each; without a file, of the arithmetic task."""
+    with commas between, as many of each (0: all rows); without a file, of the
+    arithmetic task."""
     rng = random.Random(derive(seed, "audit"))
     if not data:
         return list(arithmetic_solutions(task, count, rng))
@@ -45,8 +46,9 @@ def load_solutions(
     chosen = []
     for path in paths:
         rows = list(read_solutions(Path(path)))
-        chosen += rng.sample(rows, min(len(rows), -(-count // len(paths))))
-    return chosen[:count]
+        share = -(-count // len(paths)) or len(rows)
+        chosen += rng.sample(rows, min(len(rows), share))
+    return chosen[: count or None]
 
 
 def arithmetic_solutions(
@@ -56,6 +58,8 @@ def arithmetic_solutions(
     them."""
     if not isinstance(task, ArithmeticTask):
         raise ValueError("Set config.data to files of judged steps for this task.")
+    if not count:
+        raise ValueError("eval_problems 0 takes all rows of config.data: set it, too.")
     for problem in task.held_out(count):
         lines, scores = judged_solution(problem.question, rng)
         wrong = (index for index, score in enumerate(scores) if score <= WRONG)
