@@ -74,6 +74,7 @@ def assert_close(actual, expected):
 
 
 # Blocks of 2 are so many in a row of 19 that some lie in loops, and some do not.
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [2, 3, 256])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_blocks_equal_one_softmax_and_so_do_their_gradients(name, block, monkeypatch):
@@ -104,6 +105,7 @@ KERNEL_LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNEL_LAYOUTS)
 def test_the_kernel_for_tpus_equals_blocks_and_so_do_its_gradients(name, monkeypatch):
     monkeypatch.setattr(splash, "_BLOCK", 128)

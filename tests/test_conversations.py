@@ -63,6 +63,7 @@ def look_every(request, monkeypatch):
     monkeypatch.setattr(run, "_LOOK_EVERY", request.param)
 
 
+@pytest.mark.slow
 def test_logprobs_are_those_of_a_fresh_forward_pass(model, look_every):
     library = Library()
     groups = converse(model, library)
@@ -176,6 +177,7 @@ def test_others_are_sampled_before_a_search_is_waited_for(model, monkeypatch):
     assert sum(others > 0 for others in library.meanwhile) > 12
 
 
+@pytest.mark.slow
 def test_a_bfloat16_model_and_adapters_converse_too(config, make_model):
     model = make_model(config, dtype=jnp.bfloat16)
     rows = rows_of(converse(model, Library()))

@@ -148,6 +148,7 @@ def top_k_loss(hidden_MD, head_VD, k, terms_of):
     return top_k_divergence(terms_of, *numbers, top, WEIGHTS_M)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "beta"), DIVERGENCES)
 def test_top_k_of_all_but_one_token_is_the_whole_vocabulary(name, beta):
     """And of fewer less, by the information that the rest held."""

@@ -168,6 +168,7 @@ def test_a_run_without_checkpoints_is_exported_from_its_export(
     assert_same_companions(tmp_path / "out", folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_nothing_has_the_embedded_tokenizer(tmp_path, capsys):
     run, tokenizer = tmp_path / "run", arithmetic_tokenizer()
     fresh = Transformer(SIZES["student"](len(tokenizer)), jax.random.key(3))
@@ -231,6 +232,7 @@ def test_what_cannot_be_done_is_refused_at_once(
     assert {path.name for path in tmp_path.iterdir()} == {"model", "notes"}
 
 
+@pytest.mark.slow
 def test_the_program_prints_a_summary_and_its_help(folder, tmp_path):
     program = [sys.executable, "launch/export.py"]
     knobs = [f"--config.model={folder}", f"--config.output={tmp_path / 'out'}"]

@@ -178,6 +178,7 @@ def test_scores_keep_the_order_of_repeated_pairs(grader):
     assert grader.grade([]) == []
 
 
+@pytest.mark.slow
 def test_hostile_answers_cost_seconds_and_score_zero():
     with Grader(timeout_s=0.5) as grader:
         grader.grade([(r"\sqrt4", "2")])

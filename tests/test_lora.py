@@ -163,6 +163,7 @@ def test_gradients_are_those_of_the_merged_weights_by_the_chain_rule(adapted):
         assert np.abs(actual.lora_a).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", REMAT)
 def test_recomputing_layers_and_adding_up_parts_change_no_gradient(remat, adapted):
     halves = [tuple(x[rows] for x in PART[:2]) for rows in (slice(2), slice(2, 4))]
@@ -196,6 +197,7 @@ def temporaries(model, remat: str) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_adapters_keep_of_a_layer_what_full_fine_tuning_does(config, make_model):
     """One output of a linear map, and not one of the map and one of its adapters."""
     kept = {}
@@ -212,6 +214,7 @@ def test_adapters_keep_of_a_layer_what_full_fine_tuning_does(config, make_model)
     assert 0 < kept[3] < 1.05 * kept[0]
 
 
+@pytest.mark.slow
 def test_a_frozen_base_is_kept_as_it_is_computed_with(model, tmp_path):
     """In half the bytes, with no number other than from float32."""
     hf.save(model, tmp_path)
@@ -248,6 +251,7 @@ def make_batch():
     return pack(groups, [[[1.0], [-1.0]]] * 2, length_multiple=8, max_tokens=64)
 
 
+@pytest.mark.slow
 def test_learning_changes_adapters_and_nothing_else(model):
     """The reference is what lies under them: its arrays stay where they are."""
     adapted = adapted_to(jax.tree.map(jnp.copy, model))
@@ -299,6 +303,7 @@ def run_steps(state, steps):
     return state
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(model, tmp_path):
     """The new process draws other adapters, and takes the saved ones."""
     create = functools.partial(TrainState.create, tx=TX)
@@ -332,6 +337,7 @@ def test_checkpoints_of_other_adapters_are_refused(saved, asked, model, tmp_path
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_transformers_computes_what_the_adapted_model_does(
     config, make_model, tmp_path, capsys
 ):

@@ -67,6 +67,7 @@ def collected(teacher, stream=None):
     return made.collect(PROBLEMS, FakeStudent(writes), seed=3, stream=stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", [(), ("logprobs",)])
 @pytest.mark.parametrize("faults", [{}, {"500": 0.1, "reset": 0.1, "label": 0.1}])
 def test_groups_are_the_same_whether_or_not_scoring_overlaps(without, faults, connect):

@@ -178,6 +178,7 @@ def of_separate_rows(model):
     return jax.jit(jax.value_and_grad(rows, has_aux=True))(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("multiple", "budget"), [(1, 20), (4, 64), (16, 200)])
 def test_loss_logprobs_and_gradient_are_those_of_separate_rows(
     multiple, budget, model, of_separate_rows

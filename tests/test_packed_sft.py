@@ -33,6 +33,7 @@ def loss_and_grads(model, rows, limit, *, full):
     return jax.value_and_grad(loss)(model)
 
 
+@pytest.mark.slow
 def test_packed_examples_give_the_same_loss_and_gradients(model):
     rows = sft.packed(encoded(EXAMPLES), 24)
     assert len(rows) < len(EXAMPLES)

@@ -61,6 +61,7 @@ def test_a_compiler_says_how_much_there_is(message, expected):
     assert abstract.overflow(Exception(message)) == expected
 
 
+@pytest.mark.slow
 def test_a_program_that_is_known_is_not_compiled_again(monkeypatch):
     point = ("tiny", "cpu:1", 1, 1, 2)
     monkeypatch.setitem(portability.KNOWN, "tiny", TINY)

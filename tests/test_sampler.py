@@ -218,6 +218,7 @@ def test_the_filling_after_a_finished_row_is_no_text(model, free):
     assert not any(c.stopped for c in completions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_rows", [1, 4])
 def test_rows_that_leave_and_room_that_grows_change_no_sample(
     min_rows, model, monkeypatch
@@ -384,6 +385,7 @@ def test_top_k_and_top_p_keep_what_was_worked_out_by_hand(options, kept):
     np.testing.assert_allclose(logprobs_B, np.log(tempered)[tokens_B], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-3])
 def test_a_vocabulary_of_many_blocks_is_drawn_from_as_a_small_one(top_p):
     """600 tokens are two blocks and a part of one; whole blocks may have no weight."""

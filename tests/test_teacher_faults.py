@@ -41,6 +41,7 @@ def connect():
         transport.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_changes_no_answer_when_the_policy_is_to_wait(fault, connect):
     with TeacherServer() as calm:

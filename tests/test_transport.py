@@ -137,6 +137,7 @@ class Peaks(Accounting):
         self.most = max([self.most, *(place.outstanding for place in self.endpoints)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy_above", [None, 6])
 def test_concurrency_grows_to_its_bound_and_shrinks_where_the_server_says_so(
     busy_above,

@@ -319,6 +319,7 @@ def test_weights_decay_but_neither_norms_nor_biases(model):
         assert_close(after, before * (0.9 if decays else 1.0))
 
 
+@pytest.mark.slow
 def test_weights_stay_float32_where_bfloat16_computes(config, make_model, batch):
     """Steps far below what bfloat16 can tell apart add up."""
     tx = optax.apply_if_finite(optax.sgd(1e-5), 2**30)

@@ -49,6 +49,7 @@ def test_the_agent_is_asked_as_it_was_taught():
     assert PROMPTS["world"].demonstrate == QA_PROMPTS["world"].text
 
 
+@pytest.mark.slow
 def test_the_agent_tells_right_turns_from_wrong_ones():
     config = quickstart_search.get_config()
     requests, exact = labelled_turns(World(), 120)
@@ -59,6 +60,7 @@ def test_the_agent_tells_right_turns_from_wrong_ones():
     assert agreed > 0.9 * len(exact)
 
 
+@pytest.mark.slow
 def test_the_agent_finds_what_the_world_is_like():
     config, world = quickstart_search.get_config(), World()
     engine = build.make_search(config, training=False)

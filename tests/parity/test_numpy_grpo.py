@@ -229,6 +229,7 @@ def by_name(tree) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_of_every_epoch(config, make_model):
     """Each parameter's gradient along a random direction of +1 and -1."""
     # `trace` keeps the gradient, for the test to look at.
