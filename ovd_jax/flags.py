@@ -86,9 +86,8 @@ def parse(
     if program.help:
         print(help_text(config, doc=doc, program=argv[0], source=program.config))
         sys.exit(0)
-    if wrong := out_of_range(
-        {name: value for name, (_, value) in knobs(config).items()}
-    ):
+    values = {name: value for name, (_, value) in knobs(config).items()}
+    if wrong := out_of_range(values):
         raise UsageError(wrong)
     return config, arguments
 

@@ -1,7 +1,7 @@
 """What the numbers of a config may be.
 
-Most of those out of range would not fail by themselves: a run with no samples waits for
-ever, one with a learning rate under zero unlearns.
+Some of those out of range would fail late and say little, a run with no samples by a
+division by zero; others not at all: with a learning rate under zero a run unlearns.
 """
 
 from collections.abc import Mapping

@@ -87,8 +87,8 @@ def main(config):
     with run, on_main(Progress, config.num_steps, start) as bar:
         for step in range(start, config.num_steps):
             row = {}
-            every = config.eval_every
-            if config.eval_problems and step % (every or config.num_steps) == 0:
+            due = step % (config.eval_every or config.num_steps) == 0
+            if config.eval_problems and due:
                 with monitor.time("evaluate"):
                     row |= held_out(state.model)
             if config.eval_problems and step == 0 and teacher:
