@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from ovd_jax import build, flags
+from ovd_jax.errors import UserError
 from ovd_jax.processes import on_mesh
 from ovd_jax.progress import results_table
 from ovd_jax.search.make_simulator_data import recorded_files
@@ -70,7 +71,7 @@ def held_out_turns(config) -> list[tuple[str, ScoreRequest]]:
     rng.shuffle(runs)
     runs = runs[: config.turns_scored]
     if len({run.question for run in runs}) < 2:
-        raise ValueError(
+        raise UserError(
             f"{config.trajectories!r} holds {len(runs)} held-out runs that searched "
             "and ended well; pass more, or raise held_out_share."
         )

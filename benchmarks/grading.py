@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from ovd_jax import flags
+from ovd_jax.errors import UserError
 from ovd_jax.progress import results_table
 from ovd_jax.tasks.compare import compare
 from ovd_jax.tasks.grading import Grader, NeedsAlgebra, refuse
@@ -51,7 +52,7 @@ def main(config):
     (RESULTS / "grading.json").write_text(json.dumps(result, indent=1) + "\n")
     flags.summary(**result)
     if left:
-        raise ValueError(f"The grading workers {sorted(left)} are still there.")
+        raise UserError(f"The grading workers {sorted(left)} are still there.")
 
 
 def is_easy(answer: str, gold: str) -> bool:

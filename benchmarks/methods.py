@@ -21,6 +21,7 @@ from ovd_vs_rlvr import is_complete
 
 from ovd_jax import flags, train
 from ovd_jax.curves import plot_comparison
+from ovd_jax.errors import UserError
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
@@ -52,7 +53,7 @@ def main(config):
     started = time.time()
     unknown = set(config.methods) - set(METHODS)
     if unknown:
-        raise ValueError(f"methods {sorted(unknown)} are not among {list(METHODS)}.")
+        raise UserError(f"methods {sorted(unknown)} are not among {list(METHODS)}.")
     runs = {
         name: [curve(config, index, changes, seed) for seed in config.seeds]
         for index, (name, changes) in enumerate(METHODS.items())

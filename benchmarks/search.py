@@ -23,6 +23,7 @@ import comparison
 import update
 
 from ovd_jax import flags, train
+from ovd_jax.errors import UserError
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
@@ -40,7 +41,7 @@ def main(config):
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for part in config.parts:
         if part not in PARTS:
-            raise ValueError(f"part {part!r} is not one of {', '.join(PARTS)}.")
+            raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
         results[part] = PARTS[part](config)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
@@ -116,7 +117,7 @@ def retrieval(config) -> list[dict]:
     each size builds the index, the second finds it built."""
     corpus, data = Path(config.corpus), Path(config.questions)
     if not (corpus.is_file() and data.is_file()):
-        raise ValueError(
+        raise UserError(
             "The part retrieval needs --config.corpus (JSONL of id, title, text) and "
             "--config.questions (JSONL of question)."
         )

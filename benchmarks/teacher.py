@@ -33,6 +33,7 @@ from pathlib import Path
 import openai
 
 from ovd_jax import build, flags, monitor, train
+from ovd_jax.errors import UserError
 from ovd_jax.methods import rules
 from ovd_jax.progress import results_table
 from ovd_jax.rollout.collect import Collector
@@ -98,7 +99,7 @@ def served(config) -> Iterator[str]:
     try:
         url = script.stdout.readline().strip()
         if not url:
-            raise ValueError(f"vLLM did not start; see {path}.")
+            raise UserError(f"vLLM did not start; see {path}.")
         yield url
     finally:
         late.cancel()
@@ -255,7 +256,7 @@ def measure_async(config) -> list[dict]:
             config.async_batches = batches
             config.run_dir = f"{config.run_dir.rstrip('01_')}_{batches}"
         if Path(config.run_dir).exists():
-            raise ValueError(f"{config.run_dir} is there already; set another run_dir.")
+            raise UserError(f"{config.run_dir} is there already; set another run_dir.")
         train.main(config)
         logged = read_metrics(config.run_dir)[1:-1]
         seconds = statistics.mean(

@@ -8,6 +8,7 @@ It is a comparison for accelerators.
 """
 
 from configs import compare
+from ovd_jax.errors import UserError
 
 TEACHER = "teacher.url=http://127.0.0.1:8000/v1"
 
@@ -15,7 +16,7 @@ TEACHER = "teacher.url=http://127.0.0.1:8000/v1"
 def get_config(examples="one"):
     problems = {"one": "math_one_example", "two": "math_two_examples"}
     if examples not in problems:
-        raise ValueError(f"{examples!r} is not one of {', '.join(problems)}.")
+        raise UserError(f"{examples!r} is not one of {', '.join(problems)}.")
     config = compare.get_config()
     config.run_dir = f"runs/compare_math_{examples}"
     config.base = f"configs/{problems[examples]}.py"

@@ -12,6 +12,7 @@ threshold=5',)"`. It is a comparison for accelerators.
 """
 
 from configs import compare
+from ovd_jax.errors import UserError
 
 RETRIEVER = "http://127.0.0.1:8001/retrieve"
 AGENT = "teacher.url=http://127.0.0.1:8000/v1"
@@ -33,7 +34,7 @@ BASELINES = (
 
 def get_config(rows="ovd"):
     if rows not in ("ovd", "baselines"):
-        raise ValueError(f"{rows!r} is not one of ovd, baselines.")
+        raise UserError(f"{rows!r} is not one of ovd, baselines.")
     config = compare.get_config()
     config.run_dir = f"runs/compare_webqa_{rows}"
     config.base = "configs/webqa.py"

@@ -17,6 +17,7 @@ sees the queries and nothing else.
 """
 
 from configs import default
+from ovd_jax.errors import UserError
 
 TABLE_3 = (
     "nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle",
@@ -33,7 +34,7 @@ METHODS = {  # method: (prompt, searches at most, whether documents are condense
 
 def get_config(method="search"):
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}.")
+        raise UserError(f"method {method!r} is not one of {', '.join(METHODS)}.")
     prompt, searches, refine = METHODS[method]
     config = default.get_config()
     config.run_dir = f"runs/eval_qa_{method}"

@@ -8,6 +8,7 @@ the colon: dapo, dr_grpo, gspo, cispo or rloo.
 """
 
 from configs import quickstart
+from ovd_jax.errors import UserError
 
 VARIANTS = {
     "": {},
@@ -33,7 +34,7 @@ VARIANTS = {
 
 def get_config(variant: str = ""):
     if variant not in VARIANTS:
-        raise ValueError(f"{variant!r} is not one of {', '.join(VARIANTS)[2:]}.")
+        raise UserError(f"{variant!r} is not one of {', '.join(VARIANTS)[2:]}.")
     config = quickstart.get_config()
     config.run_dir = f"runs/{variant or 'grpo'}"
     config.method = "grpo"

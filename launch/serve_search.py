@@ -9,6 +9,7 @@ summary in JSON.
 """
 
 from ovd_jax import flags
+from ovd_jax.errors import UserError
 
 
 def main(config):
@@ -16,7 +17,7 @@ def main(config):
     try:
         from ovd_jax.search import serve
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"A server needs more ({error}): pip install 'ovd_jax[search]'."
         ) from None
     serve.main(config)

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from ovd_jax.errors import UserError
 from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.sampling.sampler import Sampler
 
@@ -105,19 +106,19 @@ def in_thread(function: Callable, *args) -> concurrent.futures.Future:
 
 
 def check(config) -> None:
-    """Raises ValueError where batches cannot be collected ahead as `config` says."""
+    """Raises UserError where batches cannot be collected ahead as `config` says."""
     if config.async_batches not in (0, 1):
-        raise ValueError(f"async_batches is {config.async_batches}; use 0 or 1.")
+        raise UserError(f"async_batches is {config.async_batches}; use 0 or 1.")
     if not config.async_batches:
         return
     if not config.importance_cap:
-        raise ValueError(
+        raise UserError(
             "async_batches 1 trains on samples of older weights: set importance_cap, "
             "to 2.0 say, so that each token counts by how likely it is now."
         )
     shared = not config.teacher.url and jax.device_count() > 1
     if jax.process_count() > 1 or shared:
-        raise ValueError(
+        raise UserError(
             "async_batches 1 needs one process and, on several devices, a teacher at "
             "teacher.url: two threads that start programs on all devices may wait for "
             "each other for ever. Set it to 0."

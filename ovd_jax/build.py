@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from transformers import AutoTokenizer
 
 from ovd_jax import search
+from ovd_jax.errors import UserError
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.models import embedded, hf
@@ -52,14 +53,14 @@ def find_model(name: str, role: str) -> Path:
         return embedded.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
-            raise ValueError(
+            raise UserError(
                 f"SmolLM2 is not at {smollm2_dir()}: run launch/fetch_smollm2.py first."
             )
         return smollm2_dir()
     if (Path(name) / "export").is_dir():
         return Path(name) / "export"
     if (Path(name) / "checkpoints").is_dir():
-        raise ValueError(
+        raise UserError(
             f"{name} is a run without an export; write one with `python "
             f"launch/export.py --config.model={name} --config.output=DIR`."
         )
@@ -74,7 +75,7 @@ def load_model(folder: Path, config, *, master: bool = False) -> Transformer:
     trained: a `master` copy is float32.
     """
     if config.attention not in FORMS:
-        raise ValueError(
+        raise UserError(
             f"attention {config.attention!r} is not one of {', '.join(FORMS)}."
         )
     dtype = jnp.dtype(config.compute_dtype)
@@ -103,10 +104,10 @@ def load_student(folder: Path, config) -> Transformer:
 
 
 def load_tokenizer(folder: Path):
-    """The tokenizer of a model folder. Raises ValueError if it has no end token."""
+    """The tokenizer of a model folder. Raises UserError if it has no end token."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"The tokenizer in {folder} has no eos_token; set one.")
+        raise UserError(f"The tokenizer in {folder} has no eos_token; set one.")
     return tokenizer
 
 
@@ -154,7 +155,7 @@ def make_dialogue(
     if pool is None:
         return None
     if config.turns.refine and generate is None:
-        raise ValueError("turns.refine is for evaluation; set it to False.")
+        raise UserError("turns.refine is for evaluation; set it to False.")
     names = [field.name for field in dataclasses.fields(TurnRules)]
     chat = config.prompt_template == "chat"
     return Dialogue(
@@ -272,7 +273,7 @@ def make_transport(urls: str, options, *, name: str) -> Transport:
     """Requests to the servers at `urls`; `options` are knobs such as `teacher.*`."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
         # Not shown: it may be the key itself, which must not get into any log.
-        raise ValueError(
+        raise UserError(
             "teacher.api_key_env is not the name of an environment variable, such as "
             "OPENAI_API_KEY; the key itself belongs into that variable."
         )
@@ -291,7 +292,7 @@ def make_transport(urls: str, options, *, name: str) -> Transport:
 def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
     """A teacher of token-level distillation: one that is served, or the model itself.
 
-    Raises ValueError where its tokenizer is not the student's.
+    Raises UserError where its tokenizer is not the student's.
     """
     options = config.teacher
     if options.url:
@@ -300,7 +301,7 @@ def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
         return FromMain(served, "read")
     folder = find_model(options.model, "teacher")
     if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(
+        raise UserError(
             f"The tokenizer of teacher.model={options.model} has another vocabulary "
             "than the student's. Token-level distillation needs one tokenizer; the "
             "methods ovd, seq_kd and dpo_pairs do not."

@@ -23,6 +23,7 @@ import numpy as np
 from ovd_jax import flags
 from ovd_jax.bars import plot_bars
 from ovd_jax.curves import plot_comparison
+from ovd_jax.errors import UserError
 from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
@@ -94,7 +95,7 @@ def main(config):
     path.write_text(json.dumps(result, indent=1) + "\n")
     flags.summary(**result, comparison=str(path))
     if failed:
-        raise ValueError(
+        raise UserError(
             f"{len(failed)} of {len(cells)} cells failed; the ends of their logs say "
             "why, and the same command tries them again."
         )
@@ -121,7 +122,7 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     overrides = (knobs if colon else text).split()
     wrong = [item for item in overrides if not re.match(r"[\w.]+=", item)]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{text!r} has {wrong[0]!r}; write 'label: knob=value knob=value'."
         )
     return label or " ".join(overrides) or "base", tuple(overrides)
@@ -139,7 +140,7 @@ def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
             try:
                 flags.parse([program, *arguments], doc=None, default="")
             except flags.UsageError as error:
-                raise ValueError(f"The run {run.label!r}: {error}") from None
+                raise UserError(f"The run {run.label!r}: {error}") from None
 
 
 def command(program: str, base: str, changes: Sequence[str]) -> list[str]:
@@ -172,7 +173,7 @@ def locked(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise UserError(
                 f"Another process works in {folder}, perhaps one that a killed "
                 "comparison left behind; wait for it, or end it."
             ) from None

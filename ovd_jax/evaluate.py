@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ovd_jax import audit, build, monitor
+from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
 from ovd_jax.evaluation.rejection import (
     BlindCollector,
@@ -73,12 +74,12 @@ def evaluation_task(config, tokenizer) -> Task:
 
 
 def temperature(config, eval_set: EvalSet) -> float:
-    """At which a set is sampled. Raises ValueError for several equal attempts."""
+    """At which a set is sampled. Raises UserError for several equal attempts."""
     value = config.eval_temperature
     if eval_set.sampled:
         value = value or config.eval_sampled_temperature
     if eval_set.samples > 1 and not value and not config.test_threshold:
-        raise ValueError(
+        raise UserError(
             f"{eval_set.samples} greedy samples of a problem are all the same; set "
             "eval_temperature, or eval_samples to 1."
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ovd_jax import build, flags
+from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import restore_model
 from ovd_jax.models import embedded, gguf, hf
 from ovd_jax.models.folders import check_replaceable, fingerprint
@@ -47,13 +48,13 @@ def main(config):
 
 
 def check(config) -> None:
-    """Raises ValueError for what can be known to fail before any weight is read."""
+    """Raises UserError for what can be known to fail before any weight is read."""
     for knob, what in (("model", "the model to export"), ("output", "a new folder")):
         if not config[knob]:
-            raise ValueError(f"config.{knob} is empty; set it to {what}.")
+            raise UserError(f"config.{knob} is empty; set it to {what}.")
     output = Path(config.output).resolve()
     if output == Path(config.model).resolve():
-        raise ValueError(f"config.output={config.output} is the model; name another.")
+        raise UserError(f"config.output={config.output} is the model; name another.")
     check_replaceable(output)
     check_dtype(config.dtype)
 
@@ -82,7 +83,7 @@ def open_run(run: Path):
     exported = run / "export"
     if exported.is_dir():
         return hf.load(exported), None, exported
-    raise ValueError(
+    raise UserError(
         f"{run} holds no checkpoint yet; config.checkpoint_every says when it will."
     )
 

@@ -1,7 +1,7 @@
 """Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
 
 What a user can get wrong ends in one line on stderr: exit code 2 for the command line
-or the config file, 1 for a ValueError of the program, a teacher or search engine that
+or the config file, 1 for a UserError of the program, a teacher or search engine that
 does not answer, or a run that collapsed. `OVD_TRACEBACK=1` shows the rest.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import absl.flags
 from ml_collections import ConfigDict, config_flags
 
+from ovd_jax.errors import UserError
 from ovd_jax.ranges import out_of_range
 from ovd_jax.run_dir import to_json
 from ovd_jax.search.base import SearchError
@@ -62,7 +63,7 @@ def run(
         sys.exit(2)
     try:
         main(config, arguments) if takes_arguments else main(config)
-    except (ValueError, SearchError, TeacherError, Collapsed) as error:
+    except (UserError, SearchError, TeacherError, Collapsed) as error:
         if debug:
             raise
         print(f"error: {error} (OVD_TRACEBACK=1 shows where)", file=sys.stderr)
@@ -259,7 +260,7 @@ def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; is {folder} the directory of a run?")
+        raise UserError(f"{path} does not exist; is {folder} the directory of a run?")
 
     def restore(value):
         if isinstance(value, dict):

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.distill import (
     distill_objective,
     make_divergence,
@@ -52,16 +53,16 @@ def samples(config, collector: Collector, problems, generate, *, seed: int, stre
 
 
 def solutions(config, collector: Collector, problems, generate, *, seed: int, stream):
-    """The teacher's solutions, or those in the data. Raises ValueError for tasks whose
+    """The teacher's solutions, or those in the data. Raises UserError for tasks whose
     trajectories are conversations with a search engine."""
     if isinstance(collector, SearchCollector):
-        raise ValueError(
+        raise UserError(
             f"method {config.method!r} has solutions written without searching; the "
             "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
         )
     sources = {"teacher": teacher_groups, "data": given_groups}
     if config.distill.solutions not in sources:
-        raise ValueError(
+        raise UserError(
             f"distill.solutions {config.distill.solutions!r} is not one of "
             f"{', '.join(sources)}."
         )
@@ -111,7 +112,7 @@ def by_policy(config, reference: Callable, tokens) -> dict:
     """The policy gradient of the advantages."""
     for name, known in (("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS)):
         if config[name] not in known:
-            raise ValueError(
+            raise UserError(
                 f"{name} {config[name]!r} is not one of {', '.join(known)}."
             )
     fields = {
@@ -155,13 +156,13 @@ def by_divergence(config, reference: Callable, tokens) -> dict:
     options = config.distill
     known = ("dense", "chunked", "top_k")
     if options.vocabulary not in known:
-        raise ValueError(
+        raise UserError(
             f"distill.vocabulary {options.vocabulary!r} is not one of "
             f"{', '.join(known)}."
         )
     shown = (options.vocabulary, options.temperature) == ("top_k", 1.0)
     if is_served(tokens) and not shown:
-        raise ValueError(
+        raise UserError(
             "A served teacher shows its likeliest tokens alone, at temperature 1: set "
             "distill.vocabulary to top_k and distill.temperature to 1."
         )
@@ -242,15 +243,13 @@ METHODS = {
 
 
 def method_of(config) -> Method:
-    """The row of `config.method`. Raises ValueError where there is none, and where a
+    """The row of `config.method`. Raises UserError where there is none, and where a
     knob of the policy gradient is set that it would not use."""
     if config.method not in METHODS:
-        raise ValueError(
-            f"method {config.method!r} is not one of {', '.join(METHODS)}."
-        )
+        raise UserError(f"method {config.method!r} is not one of {', '.join(METHODS)}.")
     method = METHODS[config.method]
     if config.refills and method.learns is not by_policy:
-        raise ValueError(
+        raise UserError(
             f"refills {config.refills} is for groups with advantages; the method "
             f"{config.method} has none: set it to 0."
         )

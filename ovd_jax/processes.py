@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.sharding import make_mesh
 from ovd_jax.sampling.shapes import bucket
 
@@ -42,7 +43,7 @@ def connect(*, coordinator: str, processes: int, process: int) -> None:
     """Joins the others, before any device is used.
 
     `coordinator` is process 0's `host:port`; `auto` asks the cluster (TPU pods, Slurm,
-    Open MPI); empty means that there are no others. Raises ValueError.
+    Open MPI); empty means that there are no others. Raises UserError.
     """
     alone = not coordinator and processes == 1
     if alone or jax.distributed.is_initialized():
@@ -51,7 +52,7 @@ def connect(*, coordinator: str, processes: int, process: int) -> None:
         jax.distributed.initialize()
         return
     if ":" not in coordinator or not 0 <= process < processes:
-        raise ValueError(
+        raise UserError(
             f"config.distributed: coordinator {coordinator!r}, process {process} of "
             f"{processes}; give host:port (or auto), and to each process a number from "
             "0 to the number of processes less one."
@@ -122,7 +123,7 @@ def broadcast(message: bytes) -> bytes:
 
 
 def check_same(what: str, value) -> None:
-    """Raises ValueError on every process unless `value` has one `repr` on all.
+    """Raises UserError on every process unless `value` has one `repr` on all.
 
     Else they would wait for each other for ever: different programs are different
     collectives.
@@ -133,7 +134,7 @@ def check_same(what: str, value) -> None:
     everyone = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
     others = np.flatnonzero((everyone != everyone[0]).any(axis=1)).tolist()
     if others:
-        raise ValueError(
+        raise UserError(
             f"Processes {others} and process 0 differ in {what}; start all of them "
             "with the same code, config and data."
         )

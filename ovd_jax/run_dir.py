@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ovd_jax.errors import UserError
+
 Log = Callable[[int, dict[str, float]], None]  # step, scalars
 Close = Callable[[], None]
 
@@ -67,7 +69,7 @@ class RunDir:
 
 
 def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
-    """Notes what a run starts from in `origin.json`, or raises ValueError where a run
+    """Notes what a run starts from in `origin.json`, or raises UserError where a run
     that is `resumed` started from something else.
 
     A run that goes on needs what it started from: frozen weights, and the reference.
@@ -76,7 +78,7 @@ def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
     if resumed and file.is_file():
         before = json.loads(file.read_text("utf-8"))
         if before["fingerprint"] != origin["fingerprint"]:
-            raise ValueError(
+            raise UserError(
                 f"The run in {path} started from {before['model']} with other weights "
                 f"than {origin['model']} has now. Put those back, or name another "
                 "run_dir."
@@ -130,7 +132,7 @@ def read_rows(path: Path) -> Iterator[dict]:
             except ValueError as error:
                 if next(file, None) is None:
                     return
-                raise ValueError(
+                raise UserError(
                     f"{path}, line {number} is not JSON ({error}): {line[:60]!r}. "
                     "Delete that line, or the file."
                 ) from None
@@ -154,14 +156,14 @@ def open_rows(path: Path, start_step: int):
 
 
 def check_logger(name: str) -> None:
-    """Raises a ValueError that says what to do if logger `name` cannot be used."""
+    """Raises a UserError that says what to do if logger `name` cannot be used."""
     if name not in LOGGERS:
-        raise ValueError(f"Unknown logger {name!r}; choose from {', '.join(LOGGERS)}.")
+        raise UserError(f"Unknown logger {name!r}; choose from {', '.join(LOGGERS)}.")
     package = "tensorboardX" if name == "tensorboard" else name
     try:
         importlib.import_module(package)
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"Logger {name!r} needs the package {package} ({error}): "
             f"`pip install {package}`, or leave it out of the loggers."
         ) from error

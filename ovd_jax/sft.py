@@ -10,6 +10,7 @@ import numpy as np
 
 from ovd_jax import flags
 from ovd_jax.build import find_model, load_student, load_tokenizer
+from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -80,7 +81,7 @@ def starting_model(config):
     """(model to tune, its tokenizer, its folder); a fresh embedded model has none."""
     if config.model in embedded.SIZES:
         if config.lora.rank:
-            raise ValueError(
+            raise UserError(
                 f"config.model={config.model} starts from nothing, which adapters "
                 "cannot make up for; set config.lora.rank=0, or name a trained model."
             )
@@ -185,7 +186,7 @@ def pad_rows(rows, max_tokens: int, *, full: bool = False):
     `full` to `max_tokens`; one over `max_tokens` is refused."""
     longest = max(map(len, rows))
     if longest > max_tokens:
-        raise ValueError(
+        raise UserError(
             f"An example has {longest} tokens, over config.max_tokens={max_tokens}; "
             "raise it or shorten the data."
         )

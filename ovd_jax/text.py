@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from ovd_jax.errors import UserError
+
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:
     """All that a tokenizer makes one control token of, be it flagged special or not."""
@@ -12,9 +14,9 @@ def special_tokens(tokenizer: Any) -> tuple[str, ...]:
 
 
 def check_chat(tokenizer: Any, remedy: str) -> None:
-    """Raises ValueError, with the remedy, where a tokenizer has no chat template."""
+    """Raises UserError, with the remedy, where a tokenizer has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
+        raise UserError(
             "A chat needs a tokenizer with a chat template; this "
             f"{type(tokenizer).__name__} has none; {remedy}."
         )

@@ -11,6 +11,7 @@ import itertools
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.rollout.reject import is_accepted
 
 
@@ -207,6 +208,6 @@ def quantize(quality: np.ndarray, levels: int, *, how: str) -> np.ndarray:
     """The quality in [0, 1] that a score of `levels` levels stands for, S / (v - 1):
     S = floor((v - 1) Q) as in eq. 46, or the nearest."""
     if levels < 2:
-        raise ValueError(f"levels {levels}: a scale has at least 2, as v - 1 divides.")
+        raise UserError(f"levels {levels}: a scale has at least 2, as v - 1 divides.")
     to_score = {"floor": np.floor, "round": np.round}[how]
     return to_score((levels - 1) * quality) / (levels - 1)

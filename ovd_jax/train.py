@@ -13,6 +13,7 @@ from ovd_jax.ahead import Ahead, Gate
 from ovd_jax.ahead import check as check_ahead
 from ovd_jax.batches import collect, to_batch
 from ovd_jax.curves import plot_run
+from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.learning.checkpoint import Checkpoints
@@ -171,12 +172,12 @@ def starting_model(config, folder, model):
 def make_learner(config, tx, fields: dict) -> Learner:
     """The learner of `config`, with what its method learns by."""
     if config.problems_per_step < config.minibatches:
-        raise ValueError(
+        raise UserError(
             f"{config.problems_per_step} problems a step cannot be cut into "
             f"{config.minibatches} minibatches; change one of the two."
         )
     if config.reference_every and "reference" not in fields:
-        raise ValueError(
+        raise UserError(
             f"reference_every {config.reference_every}, but nothing refers to it: set "
             "it to 0, or kl_coef to more."
         )

@@ -128,12 +128,15 @@ def test_help_lists_the_docstring_and_the_knobs(program, capsys):
     assert re.search(r"--config.optimizer.learning_rate=0.001 +float\n", text)
 
 
-def test_a_value_error_of_the_program_has_no_traceback_unless_asked_for(tmp_path):
+def test_only_a_users_mistake_is_shown_without_a_traceback(tmp_path):
     (tmp_path / "small.py").write_text(CONFIG)
     (tmp_path / "p.py").write_text(
-        "from ovd_jax import flags\n"
+        "import os\n"
+        "from ovd_jax import errors, flags\n"
         "def main(config):\n"
-        "    raise ValueError('no teacher')\n"
+        "    if 'FAULT' in os.environ:\n"
+        "        raise ValueError('shapes differ')\n"
+        "    raise errors.UserError('no teacher')\n"
         "flags.run(main, doc='', default='small.py')\n"
     )
 
@@ -144,11 +147,13 @@ def test_a_value_error_of_the_program_has_no_traceback_unless_asked_for(tmp_path
             command, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
 
-    short, long = start(), start(OVD_TRACEBACK="1")
+    short, long, fault = start(), start(OVD_TRACEBACK="1"), start(FAULT="1")
     assert (short.returncode, short.stderr.count("\n")) == (1, 1)
     assert short.stderr.startswith("error: no teacher")
     assert long.returncode == 1
     assert "Traceback" in long.stderr
+    assert fault.returncode == 1
+    assert "Traceback" in fault.stderr
 
 
 def test_the_summary_is_one_line_of_json(capsys):

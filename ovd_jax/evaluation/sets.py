@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Problem, Task
 
 ENTRY = re.compile(r"([\w.-]+|\*)(?:@(\d+))?")
@@ -28,7 +29,7 @@ def eval_sets(config, task: Task) -> list[EvalSet]:
     """
     if not config.eval_sets:
         if not config.eval_problems:
-            raise ValueError(
+            raise UserError(
                 "eval_problems 0 takes all problems of eval_sets, which is empty; set "
                 "one of the two."
             )
@@ -53,7 +54,7 @@ def parse(entry: str) -> tuple[str, int | None]:
     """(name, samples) of `name` or `name@k`."""
     match = ENTRY.fullmatch(entry)
     if not match or match[2] == "0":
-        raise ValueError(
+        raise UserError(
             f"eval_sets names {entry!r}; write a set's name, name@k for k samples, or "
             "* for all files in config.data."
         )
@@ -71,18 +72,18 @@ def file_sources(data: str) -> dict[str, str]:
     if folder.is_dir():
         paths = sorted(folder.glob("*.jsonl"))
         if not paths:
-            raise ValueError(f"The folder {data!r} has no *.jsonl files.")
+            raise UserError(f"The folder {data!r} has no *.jsonl files.")
         return {path.stem: str(path) for path in paths}
     names = [part.strip() for part in data.split(",")]
     return {Path(name).stem: name for name in names}
 
 
 def check_known(names: Sequence[str], sources, data: str) -> None:
-    """Raises ValueError for a set that is nowhere."""
+    """Raises UserError for a set that is nowhere."""
     missing = [name for name in names if name not in sources]
     if missing:
         where = f"the folder {data!r}" if data else "the sets known by name"
-        raise ValueError(
+        raise UserError(
             f"eval_sets names {', '.join(missing)}, not among {where}: "
             f"{', '.join(sorted(sources))}."
         )

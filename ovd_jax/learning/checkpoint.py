@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.update import TrainState
 from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.models.transformer import Transformer
@@ -50,7 +51,7 @@ class Checkpoints:
         itself if none was saved.
 
         A damaged one is passed over with a warning: from the one before, training comes
-        to the same state again. Raises ValueError where none of them can be read.
+        to the same state again. Raises UserError where none of them can be read.
         """
         abstract = _abstract(state)
         saved = _newest(
@@ -67,7 +68,7 @@ class Checkpoints:
 def restore_model(run_dir, model: Transformer) -> Transformer | None:
     """`model` with the newest saved weights of a run, in its layout, or None.
 
-    What else a checkpoint holds is not read. Raises ValueError where none is readable.
+    What else a checkpoint holds is not read. Raises UserError where none is readable.
     """
     folder = Path(run_dir).absolute() / "checkpoints"
     if not folder.is_dir():
@@ -122,7 +123,7 @@ def _newest(
             )
         return saved
     if failures:
-        raise ValueError(
+        raise UserError(
             f"No checkpoint in {manager.directory} can be read: they are "
             f"damaged or do not fit this config ({'; '.join(failures)}). Use "
             "another run_dir, or the config they were made with."
@@ -133,15 +134,15 @@ def _newest(
 def _check_fits(
     saved: Mapping, abstract: dict[str, jax.ShapeDtypeStruct], *, whole: bool
 ) -> None:
-    """Raises ValueError where arrays are missing, of another shape or too many, before
+    """Raises UserError where arrays are missing, of another shape or too many, before
     any is read: Orbax would say less, and leave reads behind."""
     if whole and (more := sorted(saved.keys() - abstract.keys())):
-        raise ValueError(f"it has {more[0]} too")
+        raise UserError(f"it has {more[0]} too")
     for name, array in abstract.items():
         if name not in saved:
-            raise ValueError(f"it has no {name}")
+            raise UserError(f"it has no {name}")
         if saved[name].shape != array.shape:
-            raise ValueError(
+            raise UserError(
                 f"its {name} is of shape {saved[name].shape}, not {array.shape}"
             )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.logprobs import (
     HEAD,
     VOCAB,
@@ -57,14 +58,14 @@ def make_divergence(name: str, *, beta: float) -> Callable:
     """The terms (student, teacher) -> [..., V] of the divergence called `name`."""
     if name == "jsd":
         if not 0 < beta < 1:
-            raise ValueError(
+            raise UserError(
                 f"distill.beta {beta} is not between 0 and 1; the ends are the "
                 "divergences forward_kl and reverse_kl."
             )
         return functools.partial(jsd, beta=beta)
     known = {"forward_kl": forward_kl, "reverse_kl": reverse_kl}
     if name not in known:
-        raise ValueError(
+        raise UserError(
             f"distill.divergence {name!r} is not one of {', '.join(known)}, jsd."
         )
     return known[name]

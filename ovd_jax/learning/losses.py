@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.models.attention import Layout
 
 PADDING = -1  # the segment of slots that hold no token
@@ -91,7 +92,7 @@ def token_weights(
     elif aggregation == "dr_grpo":
         weights_KC = trained_KC / (trajectories * max_tokens)
     else:
-        raise ValueError(
+        raise UserError(
             f"aggregation {aggregation!r} is not one of grpo, dapo, dr_grpo."
         )
     return weights_KC.astype(np.float32)

@@ -16,6 +16,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ovd_jax.errors import UserError
+
 AXES = ("data", "fsdp", "tp")
 ROWS = P(("data", "fsdp"))  # of whatever has a row an example
 RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the layers
@@ -36,7 +38,7 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
 def make_mesh(*, data: int, fsdp: int, tp: int, devices=None) -> jax.sharding.Mesh:
     """All devices as `data` x `fsdp` x `tp`; one of the three may be -1: the rest.
 
-    Raises ValueError where they do not come to the number of devices.
+    Raises UserError where they do not come to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes((data, fsdp, tp), len(devices))
@@ -45,14 +47,14 @@ def make_mesh(*, data: int, fsdp: int, tp: int, devices=None) -> jax.sharding.Me
 
 
 def mesh_sizes(sizes: Sequence[int], count: int) -> tuple[int, ...]:
-    """The sizes of the axes with -1 filled in; ValueError unless they make `count`."""
+    """The sizes of the axes with -1 filled in; UserError unless they make `count`."""
     text = " x ".join(f"{name} {size}" for name, size in zip(AXES, sizes, strict=True))
     if sum(size == -1 for size in sizes) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise ValueError(f"mesh {text}: sizes are at least 1, and one may be -1.")
+        raise UserError(f"mesh {text}: sizes are at least 1, and one may be -1.")
     rest = count // math.prod(size for size in sizes if size != -1)
     filled = tuple(rest if size == -1 else size for size in sizes)
     if math.prod(filled) != count:
-        raise ValueError(
+        raise UserError(
             f"mesh {text} does not come to the {count} devices there are; change "
             "config.mesh (-1 in one place: the rest)."
         )
@@ -60,12 +62,12 @@ def mesh_sizes(sizes: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def spec_for(path, leaf) -> P:
-    """How the parameter at `path` is split; ValueError if no rule covers it."""
+    """How the parameter at `path` is split; UserError if no rule covers it."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     for pattern, spec in RULES:
         if re.search(pattern, name):
             return spec
-    raise ValueError(
+    raise UserError(
         f"No sharding rule matches {name!r}, shape {leaf.shape}; add one to RULES."
     )
 
@@ -74,7 +76,7 @@ def shardings(tree, mesh: jax.sharding.Mesh):
     """The sharding of every array of a model or a `TrainState`.
 
     An optimizer's moments lie as their parameter does, whose path theirs ends with.
-    Raises ValueError for a parameter without a rule, and where an axis of the mesh does
+    Raises UserError for a parameter without a rule, and where an axis of the mesh does
     not divide the dimension that it splits: nothing is padded.
     """
 
@@ -83,7 +85,7 @@ def shardings(tree, mesh: jax.sharding.Mesh):
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis and size % mesh.shape[axis]:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise ValueError(
+                raise UserError(
                     f"{name} of shape {leaf.shape}: mesh axis {axis}="
                     f"{mesh.shape[axis]} does not divide {size}; set config.mesh."
                     f"{axis} to a divisor of it."
@@ -102,9 +104,9 @@ def lay_out(tree):
 
 
 def check_heads(num_kv_heads: int, mesh: jax.sharding.Mesh) -> None:
-    """Raises ValueError where `tp` would cut through a key-value head."""
+    """Raises UserError where `tp` would cut through a key-value head."""
     if num_kv_heads % mesh.shape["tp"]:
-        raise ValueError(
+        raise UserError(
             f"mesh axis tp={mesh.shape['tp']} does not divide the model's "
             f"{num_kv_heads} key-value heads; set config.mesh.tp to a divisor of it, "
             "and fsdp or data to the rest."

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
 from ovd_jax.learning.sharding import lay_out
@@ -57,7 +58,7 @@ def optimizer(
         "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps),
     }
     if schedule not in rest:
-        raise ValueError(f"schedule {schedule!r} is not one of {', '.join(rest)}.")
+        raise UserError(f"schedule {schedule!r} is not one of {', '.join(rest)}.")
     warmup = optax.linear_schedule(
         learning_rate / max(warmup_steps, 1), learning_rate, max(warmup_steps - 1, 1)
     )

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ovd_jax.errors import UserError
+
 _COMPANIONS = (  # what a model needs besides config.json and weights
     "generation_config.json",
     "chat_template.jinja",
@@ -53,11 +55,11 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises ValueError if writing `folder` would destroy what is not a model."""
+    """Raises UserError if writing `folder` would destroy what is not a model."""
     if not folder.exists() or is_model_folder(folder):
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise ValueError(
+        raise UserError(
             f"{folder} exists and is no model folder; it is left alone. Name a new one."
         )
 
@@ -67,7 +69,7 @@ def replaced(folder: str | Path) -> Iterator[Path]:
     """An empty folder to write into, which is `folder` after the block.
 
     It lies beside `folder` and is renamed, so `folder` is never half there. A model in
-    `folder` is replaced; raises ValueError rather than replace anything else.
+    `folder` is replaced; raises UserError rather than replace anything else.
     """
     folder = Path(folder).resolve()
     check_replaceable(folder)

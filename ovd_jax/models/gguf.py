@@ -20,6 +20,7 @@ from tokenizers import (
     processors,
 )
 
+from ovd_jax.errors import UserError
 from ovd_jax.models.folders import replaced
 
 _CLASSES = {
@@ -72,7 +73,7 @@ _SPECIAL_IDS = {  # Hugging Face -> GGUF
 def read_gguf(path: str | Path) -> tuple[dict, Iterator[tuple[str, np.ndarray]]]:
     """(config.json's content, float32 tensors one by one under Hugging Face's names).
 
-    Raises ValueError for an architecture or a tensor that is not known.
+    Raises UserError for an architecture or a tensor that is not known.
     """
     reader = GGUFReader(path)
     metadata = _read_metadata(reader)
@@ -82,7 +83,7 @@ def read_gguf(path: str | Path) -> tuple[dict, Iterator[tuple[str, np.ndarray]]]
 def write_hf_folder(gguf_path: str | Path, out_dir: str | Path) -> None:
     """Writes a folder that `models.hf`, `transformers` and vLLM read.
 
-    `out_dir` is never half there. Replaces a model folder; raises ValueError rather
+    `out_dir` is never half there. Replaces a model folder; raises UserError rather
     than replace anything else.
     """
     reader = GGUFReader(gguf_path)
@@ -95,14 +96,14 @@ def _read_metadata(reader: GGUFReader) -> dict:
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     arch = metadata["general.architecture"]
     if arch not in _CLASSES:
-        raise ValueError(
+        raise UserError(
             f"GGUF architecture {arch!r} is not supported; {', '.join(_CLASSES)} are."
         )
     if metadata.get("split.count", 1) > 1:
-        raise ValueError("This GGUF is one of several parts; join them first.")
+        raise UserError("This GGUF is one of several parts; join them first.")
     scaling = metadata.get(f"{arch}.rope.scaling.type", "none")
     if scaling != "none":
-        raise ValueError(f"Rotary scaling {scaling!r} of a GGUF is not supported.")
+        raise UserError(f"Rotary scaling {scaling!r} of a GGUF is not supported.")
     return metadata
 
 
@@ -172,7 +173,7 @@ def _hf_name(name: str, arch: str) -> str:
     block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     suffixes = _BLOCK_NAMES | _OWN_BLOCK_NAMES[arch]
     if block is None or block[2] not in suffixes:
-        raise ValueError(
+        raise UserError(
             f"Tensor {name!r} of this GGUF has no counterpart in {_CLASSES[arch]}."
         )
     return f"model.layers.{block[1]}.{suffixes[block[2]]}"
@@ -224,7 +225,7 @@ def _build_tokenizer(metadata: dict) -> Tokenizer:
     kind = metadata.get("tokenizer.ggml.model")
     pre = metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in _PRE_TOKENIZERS:
-        raise ValueError(
+        raise UserError(
             f"GGUF tokenizer {kind!r} with pre-tokenizer {pre!r} is not supported; "
             f"'gpt2' with one of {', '.join(_PRE_TOKENIZERS)} is."
         )

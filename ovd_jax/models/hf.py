@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from ovd_jax.errors import UserError
 from ovd_jax.models import shards
 from ovd_jax.models.folders import copy_companions, replaced
 from ovd_jax.models.hf_config import find_gguf, read_config, read_raw, to_hf_config
@@ -46,14 +47,14 @@ class _Stored:
 def resolve(model: str) -> Path:
     """The local folder of `model`: itself, or a hub repository's snapshot.
 
-    Raises ValueError where neither can be had, with the remedy.
+    Raises UserError where neither can be had, with the remedy.
     """
     path = Path(model)
     if path.is_dir() or find_gguf(path):
         read_raw(path)  # says what to do if there is only a GGUF, or nothing
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise ValueError(
+        raise UserError(
             f"No model folder at {model!r}, and it is no hub name (owner/name)."
         )
     from huggingface_hub import snapshot_download
@@ -62,7 +63,7 @@ def resolve(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a dozen types of its own
-        raise ValueError(
+        raise UserError(
             f"Could not fetch {model!r} from the hub ({type(error).__name__}: "
             f"{error}); pass a local Hugging Face folder instead."
         ) from error
@@ -76,7 +77,7 @@ def load(
 
     `shardings` is a tree of the model's structure with a NamedSharding for each array;
     of a tensor, every process reads what its devices hold. The host keeps one tensor of
-    the files at a time, besides what devices hold in its memory. Raises ValueError
+    the files at a time, besides what devices hold in its memory. Raises UserError
     naming a tensor that is missing or has another shape.
     """
     config = read_config(folder)
@@ -202,7 +203,7 @@ def save(
     `source` is the folder that the model came from: its tokenizer, chat template and
     generation settings come along as they are; without one, `tokenizer` is saved.
     Weights are cut into files of at most `max_shard_bytes`; the host keeps one tensor
-    at a time. All processes take part, the first one writes. Raises ValueError rather
+    at a time. All processes take part, the first one writes. Raises UserError rather
     than replace a folder that holds no model.
     """
     dtype = jnp.dtype(dtype)

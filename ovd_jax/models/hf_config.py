@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ovd_jax.errors import UserError
 from ovd_jax.models.transformer import RopeScaling, TransformerConfig
 
 _CLASSES = {
@@ -13,21 +14,21 @@ _CLASSES = {
 
 
 def read_config(folder: Path) -> TransformerConfig:
-    """The architecture in `folder/config.json`; ValueError if it is another family."""
+    """The architecture in `folder/config.json`; UserError if it is another family."""
     return parse_config(read_raw(folder))
 
 
 def read_raw(folder: Path) -> dict:
-    """What `folder/config.json` says. Raises ValueError where there is none."""
+    """What `folder/config.json` says. Raises UserError where there is none."""
     path = Path(folder) / "config.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     if files := find_gguf(folder):
-        raise ValueError(
+        raise UserError(
             f"{folder} is no Hugging Face folder; of a GGUF make one first, with "
             f"`python launch/export.py --config.model={files[0]} --config.output=DIR`."
         )
-    raise ValueError(f"{path} is missing: {folder} is no Hugging Face folder.")
+    raise UserError(f"{path} is missing: {folder} is no Hugging Face folder.")
 
 
 def find_gguf(path: Path) -> list[Path]:
@@ -42,17 +43,15 @@ def parse_config(raw: dict) -> TransformerConfig:
     """A Hugging Face config as ours; both spellings of the rotary settings are read."""
     family = raw.get("model_type")
     if family not in _CLASSES:
-        raise ValueError(f"model_type {family!r} is not one of {', '.join(_CLASSES)}.")
+        raise UserError(f"model_type {family!r} is not one of {', '.join(_CLASSES)}.")
     unsupported = ["mlp_bias", "use_sliding_window", "quantization_config"]
     if family != "qwen2":
         unsupported.append("attention_bias")  # there, o_proj has a bias as well
     for name in unsupported:
         if raw.get(name):
-            raise ValueError(f"{name} in config.json is not supported.")
+            raise UserError(f"{name} in config.json is not supported.")
     if raw.get("hidden_act", "silu") != "silu":
-        raise ValueError(
-            f"hidden_act {raw['hidden_act']!r} is not supported (silu is)."
-        )
+        raise UserError(f"hidden_act {raw['hidden_act']!r} is not supported (silu is).")
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     heads = raw["num_attention_heads"]
     return TransformerConfig(
@@ -78,7 +77,7 @@ def _parse_scaling(rope: dict) -> RopeScaling | None:
     if kind == "default":
         return None
     if kind != "llama3":
-        raise ValueError(
+        raise UserError(
             f"rope_type {kind!r} is not supported (default and llama3 are)."
         )
     return RopeScaling(
@@ -125,7 +124,7 @@ def to_hf_config(config: TransformerConfig) -> dict:
 
 def _family(config: TransformerConfig) -> str:
     if config.qkv_bias and config.qk_norm:
-        raise ValueError("No family has both qkv_bias and qk_norm; set one of them.")
+        raise UserError("No family has both qkv_bias and qk_norm; set one of them.")
     if config.qk_norm:
         return "qwen3"
     return "qwen2" if config.qkv_bias else "llama"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovd_jax.errors import UserError
 from ovd_jax.models.transformer import Layer, Linear, Transformer
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")  # the linear maps of a layer
@@ -18,7 +19,7 @@ TARGETS = ("q", "k", "v", "o", "gate", "up", "down")  # the linear maps of a lay
 class Lora:
     """Which linear maps get adapters, and of what size.
 
-    Raises ValueError for what cannot be.
+    Raises UserError for what cannot be.
     """
 
     rank: int  # 0: no adapters, all weights are trained
@@ -27,12 +28,12 @@ class Lora:
 
     def __post_init__(self):
         if self.rank < 0:
-            raise ValueError(f"lora.rank {self.rank} is negative; 0 trains everything.")
+            raise UserError(f"lora.rank {self.rank} is negative; 0 trains everything.")
         if self.rank and not self.targets:
-            raise ValueError(f"lora.targets is empty; name some of {_listed()}.")
+            raise UserError(f"lora.targets is empty; name some of {_listed()}.")
         for name in self.targets:
             if name not in TARGETS:
-                raise ValueError(f"lora.targets: {name!r} is not one of {_listed()}.")
+                raise UserError(f"lora.targets: {name!r} is not one of {_listed()}.")
 
 
 def _listed() -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ovd_jax.errors import UserError
+
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -35,19 +37,19 @@ class Tensors:
                     self._stored[name] = stored
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raises ValueError unless `name` is there, in `shape` and a dtype we read."""
+        """Raises UserError unless `name` is there, in `shape` and a dtype we read."""
         if name not in self._stored:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} has no tensor {name!r} that config.json implies."
             )
         path, found, code = self._stored[name]
         if found != shape:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {name} has shape {found}, config.json implies {shape}; the "
                 "two files do not belong together."
             )
         if code not in _CODES.values():
-            raise ValueError(
+            raise UserError(
                 f"{path}: {name} is stored as {code}; {', '.join(_CODES.values())} are "
                 "read. Use the checkpoint that is not quantised."
             )
@@ -65,13 +67,13 @@ def _weight_files(folder: Path) -> list[Path]:
     if not (folder / _INDEX).is_file():
         files = sorted(folder.glob("*.safetensors"))
         if not files:
-            raise ValueError(f"{folder} holds no *.safetensors file.")
+            raise UserError(f"{folder} holds no *.safetensors file.")
         return files
     index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     files = [folder / name for name in sorted(set(index["weight_map"].values()))]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{folder} lacks {', '.join(missing)}, which {_INDEX} names; fetch the "
             "folder again."
         )
@@ -82,7 +84,7 @@ def _opened(path: Path):
     try:
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no whole safetensors file ({error}); fetch it again."
         ) from error
 
@@ -120,9 +122,9 @@ def write(
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises ValueError for a dtype that weights are not written in."""
+    """Raises UserError for a dtype that weights are not written in."""
     if dtype not in _CODES:
-        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(_CODES)}.")
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join(_CODES)}.")
 
 
 def _size(tensor: Tensor) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.rollout.feedback import with_feedback
 from ovd_jax.rollout.reject import is_accepted, make_verdict
 from ovd_jax.rollout.replace import replace_rejected
@@ -52,18 +53,18 @@ class Rules:
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
-                raise ValueError(
+                raise UserError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}."
                 )
         if self.feedback == "revise" and self.replacement == "step":
-            raise ValueError(
+            raise UserError(
                 "feedback 'revise' gives whole solutions: set replacement to "
                 "trajectory or suffix."
             )
         if self.granularity in ("none", "trajectory"):
             for name in ("replacement", "credit"):
                 if getattr(self, name) != "trajectory":
-                    raise ValueError(
+                    raise UserError(
                         f"{name} {getattr(self, name)!r} needs the scores of steps: "
                         "set granularity to step or hybrid."
                     )
@@ -89,12 +90,12 @@ class Collector:
         self.wording = wording
         scored = teacher is not None and rules.granularity != "none"
         if scored and rules.threshold > teacher.levels:
-            raise ValueError(
+            raise UserError(
                 f"threshold {rules.threshold} is too high for the scores of this "
                 f"teacher, 0 to {teacher.levels - 1}; {teacher.levels} rejects all."
             )
         if rules.feedback != "none" and not (wording and wording.feedback):
-            raise ValueError(
+            raise UserError(
                 f"feedback {rules.feedback!r} needs a teacher.prompt that asks for it, "
                 "such as digits."
             )

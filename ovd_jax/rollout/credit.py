@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.rollout.trajectory import Group, Verdict
 
 
@@ -27,7 +28,7 @@ def step_rewards(
         return scaled
     if credit == "hybrid":
         return [weight * outcome + (1 - weight) * value for value in scaled]
-    raise ValueError(f"credit {credit!r} is not one of trajectory, step, hybrid.")
+    raise UserError(f"credit {credit!r} is not one of trajectory, step, hybrid.")
 
 
 def group_advantages(
@@ -67,9 +68,7 @@ def group_advantages(
         "leave_one_out": after,
     }  # fmt: skip
     if baseline not in references:
-        raise ValueError(
-            f"baseline {baseline!r} is not one of {', '.join(references)}."
-        )
+        raise UserError(f"baseline {baseline!r} is not one of {', '.join(references)}.")
     counted = slice(1) if credit == "trajectory" else slice(None)  # once, or every step
     values = [value for steps in references[baseline] for value in steps[counted]]
     mean, scale = center_and_scale(values, eps)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.losses import PADDING, Batch, TopK
 from ovd_jax.rollout.trajectory import Group, Trajectory
 from ovd_jax.sampling.shapes import bucket, round_up
@@ -54,7 +55,7 @@ def pack(
     slots are on each of `shards` devices, which split the packs, at a time. With
     `together`, no group is given several packs. All weights are 1, for the learner to
     share out; a minibatch that there is nothing for gets an empty pack.
-    Raises ValueError where a prompt and what must share its pack exceed `max_tokens`;
+    Raises UserError where a prompt and what must share its pack exceed `max_tokens`;
     nothing is cut.
     """
     lengths = [len(r.final.tokens) for group in groups for r in group.rollouts]
@@ -74,7 +75,7 @@ def pack(
             )
             options.append((slots * penalty, shape, filled))
         elif stretch == longest:
-            raise ValueError(
+            raise UserError(
                 f"A prompt and {least} times the longest completion take {prompt} + "
                 f"{least * stretch} tokens, over the budget of {max_tokens}; raise "
                 "config.tokens_at_once."

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.rollout.trajectory import Verdict
 from ovd_jax.teacher.base import Score
 
@@ -30,7 +31,7 @@ def aggregate(values: Sequence[float], how: str) -> float:
         return sum(values) / len(values)
     if how == "last":
         return values[-1]
-    raise ValueError(f"step aggregation {how!r} is not one of min, mean, last.")
+    raise UserError(f"step aggregation {how!r} is not one of min, mean, last.")
 
 
 def is_accepted(
@@ -56,7 +57,7 @@ def is_accepted(
         return value >= threshold and correct
     if rule == "soft":
         return draw < min(1.0, math.exp((value - (levels - 1)) / beta))
-    raise ValueError(
+    raise UserError(
         f"rejection rule {rule!r} is not one of score, score_or_incorrect, soft."
     )
 

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.rollout.collect import Collector, pieces
 from ovd_jax.rollout.search_metrics import search_metrics
 from ovd_jax.rollout.trajectory import Group, Trajectory, make_conversation
@@ -28,7 +29,7 @@ class SearchCollector(Collector):
         total = dialogue.rules.total_tokens  # the sampler's bound is of a turn
         self.rules = rules = dataclasses.replace(self.rules, max_new_tokens=total)
         if rules.threshold > 0 and rules.replacement != "step":
-            raise ValueError(
+            raise UserError(
                 f"replacement {rules.replacement!r} would have the teacher make up "
                 "search results; set replacement to step and granularity to step or "
                 "hybrid."

@@ -4,6 +4,7 @@ on."""
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.rollout.collect import Collector, make_group
 from ovd_jax.rollout.replace import (
     candidate_rewards,
@@ -34,10 +35,10 @@ def given_groups(
     collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
 ) -> list[Group]:
     """The solution that the data has for each problem, if it is right, or need not be,
-    and not too long. Raises ValueError where it has none."""
+    and not too long. Raises UserError where it has none."""
     for problem in problems:
         if not problem.solution:
-            raise ValueError(
+            raise UserError(
                 f"Problem {problem.id!r} has no solution in the data; set "
                 "distill.solutions to teacher, or use data with solutions."
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.observation import message, observation
 from ovd_jax.search.pool import SearchBatch, SearchThreads
@@ -184,7 +185,7 @@ class Dialogue:
         nothing = self.encode(observation((), self._special, 0))
         self.least_room = max(map(len, (self.correction, nothing))) + 1
         if self.least_room > rules.observation_tokens:
-            raise ValueError(
+            raise UserError(
                 f"turns.observation_tokens {rules.observation_tokens} leaves no room "
                 f"for an observation; it takes at least {self.least_room}."
             )
@@ -209,7 +210,7 @@ class Dialogue:
         prompt, are needed where a simulator is shown the golds.
         """
         if self._with_golds and problems is None:
-            raise ValueError("A simulator in training needs the problems.")
+            raise UserError("A simulator in training needs the problems.")
         count = len(prompts)
         if draws is None:
             draws = np.arange(count * samples).reshape(count, samples)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decoder import next_logits
@@ -29,9 +30,9 @@ def label_probabilities(
     """
     labels = [tuple(label) for label in labels]
     if not labels or len(set(labels)) != len(labels) or not all(labels):
-        raise ValueError(f"Labels must be distinct and not empty, got {labels}.")
+        raise UserError(f"Labels must be distinct and not empty, got {labels}.")
     if not all(map(len, prompts)):
-        raise ValueError("A prompt is empty; give it at least a start token.")
+        raise UserError("A prompt is empty; give it at least a start token.")
     mass = {(): np.ones(len(prompts))}
     for prefix in sorted(inner_prefixes(labels), key=len):
         nexts = sorted(

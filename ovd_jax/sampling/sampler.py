@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.sharding import row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.completion import Completion, Environment
@@ -55,7 +56,7 @@ class Sampler:
         sampled beside it. `limits` holds a budget of new tokens for each prompt,
         `max_new_tokens` at most. With an `environment` rows are conversations: it says
         which go on after a turn, and what they read first; `limits` are of turns and
-        readings together, and without them there is none. Raises ValueError for an
+        readings together, and without them there is none. Raises UserError for an
         empty prompt.
         """
         stream = self.stream(
@@ -82,7 +83,7 @@ class Sampler:
         if not prompts:
             return
         if not all(map(len, prompts)):
-            raise ValueError("A prompt is empty; give it at least a start token.")
+            raise UserError("A prompt is empty; give it at least a start token.")
         most = self.max_new_tokens if environment is None else _NEVER
         limits = [most] * len(prompts) if limits is None else limits
         limits = [min(limit, most) for limit in limits]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ovd_jax.errors import UserError
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.engine import Engine, Nothing, Search
 from ovd_jax.teacher.cache import DiskCache
@@ -25,7 +26,7 @@ def make_search(config, *, training: bool, make_writer: Callable) -> Search:
 
 
 def make_engine(config, make_writer: Callable) -> Engine:
-    """The engine that `config.search.backend` names. Raises ValueError."""
+    """The engine that `config.search.backend` names. Raises UserError."""
     options = config.search
     if options.backend == "none":
         return Nothing()
@@ -55,6 +56,6 @@ def make_engine(config, make_writer: Callable) -> Engine:
             topk=options.topk,
             share=lambda step: noise_share(step, config.num_steps, start, end),
         )
-    raise ValueError(
+    raise UserError(
         f"search.backend {options.backend!r} is not one of {', '.join(BACKENDS)}."
     )

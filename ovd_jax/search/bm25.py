@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.corpus import Corpus, digest, lines, passage
 
@@ -52,7 +53,7 @@ class Bm25:
     """The best `topk` passages of the JSONL file `corpus` by their words.
 
     `cache` holds the index, in a folder named for the corpus' content. Raises
-    ValueError for a file that is no corpus.
+    UserError for a file that is no corpus.
     """
 
     draws = False
@@ -60,7 +61,7 @@ class Bm25:
     def __init__(self, corpus: str | Path, *, topk: int, cache: Path):
         path = Path(corpus)
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"search.corpus {str(corpus)!r} is no file; pass the path of a JSONL "
                 "file with the texts id, title and text on each line."
             )
@@ -144,7 +145,7 @@ def build(path: Path, folder: Path) -> None:
         texts.append(ids)
         offsets.append(offsets[-1] + len(line))
     if not vocabulary:
-        raise ValueError(f"{path} has no words; write a passage on each line.")
+        raise UserError(f"{path} has no words; write a passage on each line.")
     index = bm25s.BM25(k1=K1, b=B)
     index.index((texts, vocabulary), show_progress=False)
     folder.parent.mkdir(parents=True, exist_ok=True)

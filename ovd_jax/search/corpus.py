@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document
 
 
@@ -45,13 +46,13 @@ def passage(line: bytes, where: str) -> Document:
         row = json.loads(line)
         texts = {key: row[key] for key in ("id", "title", "text")}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{where} is no passage ({error!r}); a corpus has a JSON object with the "
             "texts id, title and text on each line."
         ) from None
     wrong = [key for key, text in texts.items() if not isinstance(text, str)]
     if wrong:
-        raise ValueError(f"{where}: {', '.join(wrong)} must be a text.")
+        raise UserError(f"{where}: {', '.join(wrong)} must be a text.")
     return Document(**texts)
 
 

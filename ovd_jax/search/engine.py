@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.cache import DiskCache
@@ -70,7 +71,7 @@ class Search:
         with_golds: bool = False,
     ):
         if on_failure not in POLICIES:
-            raise ValueError(
+            raise UserError(
                 f"search.on_failure {on_failure!r} is not one of {', '.join(POLICIES)}."
             )
         self.engine = engine

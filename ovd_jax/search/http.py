@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import httpx
 import tenacity
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away
 from ovd_jax.teacher.endpoint import retry_after
@@ -36,7 +37,7 @@ class Http:
     def __init__(self, url: str, *, topk: int, timeout_s: float, retries: int):
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
+            raise UserError(
                 f"search.url {url!r} is no URL such as http://127.0.0.1:8001/retrieve."
             )
         self.identity = {"engine": "http", "url": url, "topk": topk}
@@ -85,7 +86,7 @@ class Http:
                 if time.monotonic() > end:
                     raise TimeoutError(f"no answer within {self._timeout_s:g} s")
                 if len(content) > _MAX_BYTES:
-                    raise ValueError(f"its answer has more than {_MAX_BYTES} bytes")
+                    raise UserError(f"its answer has more than {_MAX_BYTES} bytes")
             status = response.status_code
             if status != 200:
                 said = self._said(f"HTTP {status}, {bytes(content[:200])!r}")

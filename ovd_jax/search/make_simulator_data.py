@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ovd_jax import flags
+from ovd_jax.errors import UserError
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.simulator_data import (
@@ -45,7 +46,7 @@ def main(config):
         )
     )
     if not made:
-        raise ValueError(
+        raise UserError(
             f"No query of {config.trajectories!r} and none of {config.corpus_queries} "
             "made of the corpus has documents of both kinds; raise corpus_queries, or "
             "pass the corpus that the trajectories searched."
@@ -67,5 +68,5 @@ def recorded_files(pattern: str) -> list[str]:
     """The files that a pattern such as FOLDER/*.jsonl names; none for an empty one."""
     found = sorted(glob.glob(pattern)) if pattern else []
     if pattern and not found:
-        raise ValueError(f"trajectories {pattern!r} names no file.")
+        raise UserError(f"trajectories {pattern!r} names no file.")
     return found

@@ -8,6 +8,7 @@ for a document of its own; and its length is bounded.
 import re
 from collections.abc import Collection, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document
 from ovd_jax.search.tags import ANSWER, INFORMATION, SEARCH, THINK
 from ovd_jax.text import neutralize
@@ -34,10 +35,10 @@ def observation(
 def message(text: str) -> str:
     """Our own words to the student, such as a correction, in the observation's form.
 
-    Raises ValueError for a tag in them: an answer is looked for in all of a text.
+    Raises UserError for a tag in them: an answer is looked for in all of a text.
     """
     if found := _BRACKET.search(text):
-        raise ValueError(
+        raise UserError(
             f"What a student reads may hold no tag, and {text!r} has one at "
             f"{text[found.start() : found.start() + 9]!r}; write 'answer tags', say."
         )

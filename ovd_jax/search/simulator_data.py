@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.bm25 import Bm25, words_of
 from ovd_jax.search.simulator_prompts import WORDS, SimulatorPrompt, ask, written
@@ -55,7 +56,7 @@ class Pair:
 
 def load_recorded(paths: Sequence[str | Path]) -> list[Recorded]:
     """Runs from JSONL rows of `question`, `answers`, `em` (whether it ended well) and
-    `steps`. Raises ValueError naming a row without them."""
+    `steps`. Raises UserError naming a row without them."""
     runs = []
     for path in map(Path, paths):
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -66,7 +67,7 @@ def load_recorded(paths: Sequence[str | Path]) -> list[Recorded]:
                 runs.append(run := Recorded(*fields, steps))
                 run.turns  # noqa: B018 raises for a step without its fields
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
+                raise UserError(
                     f"{path}:{number} is no recorded run ({error!r}); it needs "
                     "question, answers, em and steps of think (text), search (query), "
                     "documents (ids) and answer (text)."

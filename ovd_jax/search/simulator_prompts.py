@@ -9,6 +9,7 @@ import re
 import string
 from collections.abc import Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query
 from ovd_jax.teacher.wording import fill
 
@@ -24,7 +25,7 @@ _LINE = re.compile(  # "Doc 1(Title: Peru) Lima is ...", "Document 2: ...", "3. 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorPrompt:
-    """One way to ask; ValueError for missing or unknown fields.
+    """One way to ask; UserError for missing or unknown fields.
 
     `text` needs the query and the kind of documents; a model that was trained on one
     count, length and background of nothing needs no more.
@@ -48,7 +49,7 @@ class SimulatorPrompt:
             parsed = string.Formatter().parse(getattr(self, name))
             found = {field for _, field, _, _ in parsed} - {None}
             if not needed <= found <= needed | more:
-                raise ValueError(
+                raise UserError(
                     f"The simulator template {name} has the fields {sorted(found)}, "
                     f"but needs {sorted(needed)}, and may have {sorted(more)}."
                 )
@@ -88,9 +89,9 @@ PROMPTS = {
 
 
 def find_prompt(name: str) -> SimulatorPrompt:
-    """One of `PROMPTS`. Raises ValueError."""
+    """One of `PROMPTS`. Raises UserError."""
     if name not in PROMPTS:
-        raise ValueError(f"search.prompt {name!r} is not one of {', '.join(PROMPTS)}.")
+        raise UserError(f"search.prompt {name!r} is not one of {', '.join(PROMPTS)}.")
     return PROMPTS[name]
 
 

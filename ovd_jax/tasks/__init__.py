@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Problem, Task, steps
 
@@ -46,4 +47,4 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             search=make_search() if reads and make_search else None,
             max_observation_chars=config.search.max_chars,
         )
-    raise ValueError(f"task {config.task!r} is not one of arithmetic, math, qa.")
+    raise UserError(f"task {config.task!r} is not one of arithmetic, math, qa.")

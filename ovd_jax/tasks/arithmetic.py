@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Grade, Problem
 
 ANSWER = "#### "
@@ -30,7 +31,7 @@ _MAX_LINE = 200  # characters; a longer line is no step of this task
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """Sizes of the drawn expressions. Raises ValueError where there are none."""
+    """Sizes of the drawn expressions. Raises UserError where there are none."""
 
     min_operations: int = 2
     max_operations: int = 4
@@ -39,7 +40,7 @@ class Difficulty:
 
     def __post_init__(self):
         if self.min_operations > self.max_operations:
-            raise ValueError(
+            raise UserError(
                 f"arithmetic.min_operations {self.min_operations} is more than "
                 f"arithmetic.max_operations, {self.max_operations}."
             )
@@ -65,7 +66,7 @@ class ArithmeticTask:
 
     def load(self, source: str) -> tuple[Problem, ...]:
         """Refused: the problems of this task are drawn."""
-        raise ValueError(
+        raise UserError(
             f"The task arithmetic reads no data, so not {source!r}; leave config.data "
             "and config.eval_sets empty, or set config.task."
         )
@@ -107,7 +108,7 @@ class ArithmeticTask:
         while len(problems) < count:
             if misses == _MOST_MISSES:
                 kind = "held-out" if held_out else "training"
-                raise ValueError(
+                raise UserError(
                     f"{self.difficulty} has hardly any {kind} problems: "
                     "set arithmetic.max_operations or arithmetic.max_operand to more."
                 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Problem
 
 HELD_OUT_SHARE = 0.1
@@ -53,7 +54,7 @@ class Dataset:
         )
         dropped = len(self._train) - len(kept)
         if not kept:
-            raise ValueError(
+            raise UserError(
                 f"All {dropped} prompts are over max_prompt_tokens={limit}; raise it."
             )
         if dropped:
@@ -68,7 +69,7 @@ class Dataset:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
         size = len(self._train)
         if not size:
-            raise ValueError("There are no training problems: set config.data.")
+            raise UserError("There are no training problems: set config.data.")
         picked = []
         for position in range(step * count, (step + 1) * count):
             epoch, place = divmod(position, size)
@@ -78,7 +79,7 @@ class Dataset:
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """`count` problems spread evenly over those held out, or all if fewer are."""
         if not self._held_out:
-            raise ValueError(
+            raise UserError(
                 f"{self._data!r} has {len(self._train)} problem(s), too few to hold "
                 "some out; set held_out_data, or in training eval_problems to 0."
             )
@@ -93,7 +94,7 @@ def _without(
     questions = {problem.question for problem in held_out}
     kept = tuple(problem for problem in problems if problem.question not in questions)
     if not kept:
-        raise ValueError(
+        raise UserError(
             f"All {len(problems)} training problems are also in {held_out_data!r}; "
             "pass other data for one of the two."
         )

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.arithmetic import ANSWER, ArithmeticTask
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.corruption import judged_solution
@@ -94,17 +95,17 @@ def arithmetic_examples(
 
 def file_examples(path: str, *, seed: int) -> Callable[[int, int], list[Example]]:
     """Examples from JSONL rows with `prompt` and `completion`, in a new order every
-    epoch. Raises ValueError naming a row without them."""
+    epoch. Raises UserError naming a row without them."""
     rows = []
     for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
         row = json.loads(line)
         if not isinstance(row.get("prompt"), str) or not row.get("completion"):
-            raise ValueError(
+            raise UserError(
                 f"{path}:{number} needs the texts `prompt` and `completion`."
             )
         rows.append(Example(((row["prompt"], 0.0), (row["completion"], 1.0))))
     if not rows:
-        raise ValueError(f"{path} holds no examples.")
+        raise UserError(f"{path} holds no examples.")
 
     def draw(step: int, count: int) -> list[Example]:
         picked = []

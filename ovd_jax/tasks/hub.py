@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.answers import last_boxed
 
 NAME = re.compile(
@@ -41,7 +42,7 @@ def hub_rows(data: str, split: str) -> Iterator[dict[str, Any]]:
         if found is None:
             continue
         if not found["question"] or not found["answer"].strip():
-            raise ValueError(
+            raise UserError(
                 f"{data}, row {number} of {split!r} has the columns {sorted(row)}, in "
                 "which no question or no answer was found; write the rows to a JSONL "
                 "file and pass that."
@@ -128,7 +129,7 @@ def load(data: str, split: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{data!r} is on the hub, and reading it needs the library `datasets` "
             f"({error}): pip install 'ovd_jax[hub]', or {remedy}."
         ) from None
@@ -140,7 +141,7 @@ def load(data: str, split: str) -> Any:
             parts = NAME.fullmatch(data).groupdict()
         return load_split(datasets, **parts, use=split)
     except Exception as error:  # `datasets` raises a dozen unrelated types
-        raise ValueError(
+        raise UserError(
             f"The hub data set {data!r} could not be read: {error}. Check its name and "
             f"the connection, or {remedy}."
         ) from error
@@ -151,11 +152,11 @@ def load_split(datasets, name: str, config: str | None, split: str | None, use: 
     configs = datasets.get_dataset_config_names(name)
     usual = [c for c in ("default", "main") if c in configs]
     if not config and not usual and len(configs) > 1:
-        raise ValueError(f"name one of its configs {configs}, as '{name}:CONFIG'")
+        raise UserError(f"name one of its configs {configs}, as '{name}:CONFIG'")
     config = config or (usual or configs)[0]
     if split is None:
         splits = datasets.get_dataset_split_names(name, config)
         split = next((s for s in SPLITS[use] if s in splits), None)
         if split is None:
-            raise ValueError(f"of {SPLITS[use]} it has none, only {splits}")
+            raise UserError(f"of {SPLITS[use]} it has none, only {splits}")
     return datasets.load_dataset(name, config, split=split)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from ovd_jax.errors import UserError
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.corruption import judged_solution
@@ -57,9 +58,9 @@ def arithmetic_solutions(
     """Held-out problems, solved with slips in some lines, as an exact judge sees
     them."""
     if not isinstance(task, ArithmeticTask):
-        raise ValueError("Set config.data to files of judged steps for this task.")
+        raise UserError("Set config.data to files of judged steps for this task.")
     if not count:
-        raise ValueError("eval_problems 0 takes all rows of config.data: set it, too.")
+        raise UserError("eval_problems 0 takes all rows of config.data: set it, too.")
     for problem in task.held_out(count):
         lines, scores = judged_solution(problem.question, rng)
         wrong = (index for index, score in enumerate(scores) if score <= WRONG)
@@ -69,9 +70,9 @@ def arithmetic_solutions(
 
 def read_solutions(path: Path) -> Iterator[Solution]:
     """Rows with `question`, `steps` and `first_error` (or `error_steps`: all wrong
-    ones). Raises ValueError naming a row that is not so."""
+    ones). Raises UserError naming a row that is not so."""
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"There is no file {str(path)!r}; config.data names such files."
         )
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
@@ -93,11 +94,9 @@ def read_solutions(path: Path) -> Iterator[Solution]:
             AttributeError,
             RecursionError,
         ) as error:
-            raise ValueError(
+            raise UserError(
                 f"{where} is no row with question, steps and first_error ({error!r})."
             ) from None
         if not steps or not known:
-            raise ValueError(
-                f"{where}: first_error {first!r} is no step's index or -1."
-            )
+            raise UserError(f"{where}: first_error {first!r} is no step's index or -1.")
         yield Solution(str(row.get("id", number)), question, steps, first)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.answers import extract_answer
 from ovd_jax.tasks.base import Grade, Problem
 from ovd_jax.tasks.compare import choice_letter
@@ -72,7 +73,7 @@ class MathTask:
         max_prompt_tokens: int = 0,
     ):
         if template not in TEMPLATES:
-            raise ValueError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
+            raise UserError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
         check_rule(step_rule)
         self._step_rule = step_rule
         self._template = TEMPLATES[template]
@@ -150,7 +151,7 @@ def load_checked(data: str, split: str) -> tuple[Problem, ...]:
     problems = load_problems(data, split)
     for problem in problems:
         if problem.choices and not choice_letter(problem.answer, problem.choices):
-            raise ValueError(
+            raise UserError(
                 f"{data}: the answer {problem.answer!r} of {problem.id!r} is none of "
                 f"its choices {problem.choices}; write a choice or its letter."
             )

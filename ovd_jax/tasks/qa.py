@@ -4,6 +4,7 @@ engine."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ovd_jax.errors import UserError
 from ovd_jax.search.base import Query, SearchBackend
 from ovd_jax.search.observation import observation
 from ovd_jax.search.tags import (
@@ -65,10 +66,10 @@ class QATask:
             ("qa.prompt", prompt, PROMPTS), ("qa.reward", reward, REWARDS)
         ):  # fmt: skip
             if value not in known:
-                raise ValueError(f"{name} is {value!r}; use one of {', '.join(known)}.")
+                raise UserError(f"{name} is {value!r}; use one of {', '.join(known)}.")
         self._prompt = PROMPTS[prompt]
         if self._prompt.reads and search is None:
-            raise ValueError(
+            raise UserError(
                 f"qa.prompt {prompt!r} shows documents; set search.backend, to bm25 or "
                 "http, say."
             )

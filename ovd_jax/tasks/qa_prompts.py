@@ -3,10 +3,12 @@
 import dataclasses
 import string
 
+from ovd_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class QAPrompt:
-    """One way to ask; ValueError for missing or unknown fields."""
+    """One way to ask; UserError for missing or unknown fields."""
 
     text: str
     stop_strings: tuple[str, ...] = ("</answer>",)  # `</search>` too: it may search
@@ -15,7 +17,7 @@ class QAPrompt:
         fields = {field for _, field, _, _ in string.Formatter().parse(self.text)}
         fields.discard(None)
         if "question" not in fields or fields - {"question", "documents"}:
-            raise ValueError(
+            raise UserError(
                 f"A prompt has the fields {sorted(fields)}; it needs question, and may "
                 "have documents."
             )

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.hub import hub_rows, is_hub_name
 from ovd_jax.tasks.world import world_named, world_problems
@@ -27,7 +28,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     made-up world ("world", or "world:1" for another seed), or what `hub_rows` reads.
     """
     if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; it must be 'train' or 'eval'.")
+        raise UserError(f"split is {split!r}; it must be 'train' or 'eval'.")
     if world := world_named(data):
         return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
@@ -37,7 +38,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
         rows = hub_rows(data, split)
         return tuple(_problem(row, f"{data}, {row['id']}") for row in rows)
     samples = ", ".join(sorted(path.stem for path in SAMPLES.glob("*.jsonl")))
-    raise ValueError(
+    raise UserError(
         f"There is no file {data!r}, and it is not a hub name such as "
         f"'openai/gsm8k:main'. Pass a JSONL path, or one of {samples}, world."
     )
@@ -52,7 +53,7 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         row = _ours(_parse(line, where))
         problem = _problem(row, where)
         if problem.id in lines:
-            raise ValueError(
+            raise UserError(
                 f"{where}: id {problem.id!r} is also on line {lines[problem.id]}; give "
                 "each row its own."
             )
@@ -61,9 +62,9 @@ def _load_file(path: Path, split: str) -> tuple[Problem, ...]:
         if row["split"] == split:
             problems.append(problem)
     if not lines:
-        raise ValueError(f"{path} is empty; write an object with {REQUIRED} a line.")
+        raise UserError(f"{path} is empty; write an object with {REQUIRED} a line.")
     if not problems:
-        raise ValueError(
+        raise UserError(
             f"{path} has no row whose split is {split!r}, only {dict(splits)}; pass a "
             "file for this use, or correct `split` in its rows."
         )
@@ -74,11 +75,11 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{where} is not a JSON object in UTF-8 ({error}); write one object a line."
         ) from None
     if not isinstance(row, dict):
-        raise ValueError(f"{where} is a JSON {type(row).__name__}; write an object.")
+        raise UserError(f"{where} is a JSON {type(row).__name__}; write an object.")
     return row
 
 
@@ -97,10 +98,10 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
         row = row | {"answer": answers[0]}
     for key in REQUIRED:
         if key not in row:
-            raise ValueError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
+            raise UserError(f"{where} lacks {key!r}; a row needs {REQUIRED}.")
     texts = {key: _text(row, key, where) for key in REQUIRED}
     if texts["split"] not in SPLITS:
-        raise ValueError(
+        raise UserError(
             f"{where}: split is {texts['split']!r}; write 'train' or 'eval'."
         )
     return Problem(
@@ -117,18 +118,18 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
 def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     values = row.get(key, [])
     if not isinstance(values, list):
-        raise ValueError(f"{where}: {key} is {values!r}; write a list of texts.")
+        raise UserError(f"{where}: {key} is {values!r}; write a list of texts.")
     return tuple(_text({key: value}, key, where) for value in values)
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
     value = row[key]
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: {key} is {value!r}; write a non-empty text.")
+        raise UserError(f"{where}: {key} is {value!r}; write a non-empty text.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(
+        raise UserError(
             f"{where}: {key} has half of a surrogate pair, which no tokenizer takes; "
             "write the character itself."
         ) from None

@@ -8,6 +8,8 @@ what a tag encloses.
 import re
 from collections import defaultdict
 
+from ovd_jax.errors import UserError
+
 # Newlines with the blank lines after them, what opens or closes, escaped characters.
 _ALWAYS = r"""
     \n(?:[^\S\n]*+\n)*+
@@ -49,9 +51,9 @@ _BLANK = re.compile(r"\s*")
 
 
 def check_rule(rule: str) -> None:
-    """Raises ValueError unless `rule` is one of RULES."""
+    """Raises UserError unless `rule` is one of RULES."""
     if rule not in RULES:
-        raise ValueError(f"step_rule {rule!r} is not one of {', '.join(RULES)}.")
+        raise UserError(f"step_rule {rule!r} is not one of {', '.join(RULES)}.")
 
 
 def step_ends(text: str, rule: str = "lines") -> tuple[int, ...]:

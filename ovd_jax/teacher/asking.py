@@ -1,5 +1,6 @@
 """From a request to the text that puts it to a teacher, however that is reached."""
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.wording import TeacherPrompt, fill, without_claims
 
@@ -22,7 +23,7 @@ def feedback_text(
 
 def _judged(prompt, template: str, request: ScoreRequest, special_tokens) -> str:
     if prompt.shows_reference and not request.reference:
-        raise ValueError(
+        raise UserError(
             "This teacher.prompt shows the gold answer to the judge, and there is none "
             "here: evaluation never gives it. Choose a prompt without {reference}."
         )

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from ovd_jax.errors import UserError
 from ovd_jax.seeds import derive
 
 Place = tuple[int, ...]  # of a request among all that share a seed
@@ -109,7 +110,7 @@ def read_score(
     if rule == "expected":
         return Score(sum(i * p for i, p in enumerate(probs)), probs, outside)
     if rule != "sample":
-        raise ValueError(f"score rule {rule!r} is not one of sample, argmax, expected.")
+        raise UserError(f"score rule {rule!r} is not one of sample, argmax, expected.")
     peak = max(probs)
     tempered = [(p / peak) ** (1 / temperature) for p in probs]
     return Score(float(rng.choices(range(len(probs)), tempered)[0]), probs, outside)

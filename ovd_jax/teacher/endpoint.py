@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import openai
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.limit import Limit
 from ovd_jax.teacher.replies import Denied, Refused, Reply, Unavailable, parse
@@ -148,14 +149,14 @@ def of_status(error: openai.APIStatusError) -> TeacherError:
 
 
 def checked_url(url: str) -> str:
-    """`url` without a slash at its end. Raises ValueError for one that is none."""
+    """`url` without a slash at its end. Raises UserError for one that is none."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
+        raise UserError(
             f"teacher.url {url!r} is no URL such as http://127.0.0.1:8000/v1."
         )
     if parts.username or parts.password:
-        raise ValueError(
+        raise UserError(
             "teacher.url holds a user name or password, which would be saved with the "
             "run; put the key into the variable that teacher.api_key_env names."
         )

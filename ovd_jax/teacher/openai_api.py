@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.asking import feedback_text, score_text
 from ovd_jax.teacher.base import (
@@ -49,7 +50,7 @@ class OpenAITeacher:
         cache: DiskCache | None = None,
     ):
         if on_failure not in POLICIES:
-            raise ValueError(
+            raise UserError(
                 f"teacher.on_failure {on_failure!r} is not one of "
                 f"{', '.join(POLICIES)}."
             )

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.wording import TeacherPrompt, from_json
 
 # Tokens of the embedded tokenizer that ask for a score of what stands before them.
@@ -157,12 +158,12 @@ def load_prompt(name: str) -> TeacherPrompt:
         return PROMPTS[name]
     path = Path(name)
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"teacher.prompt {name!r} is neither a JSON file nor one of "
             f"{', '.join(PROMPTS)}."
         )
     try:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON in UTF-8: {error}") from None
+        raise UserError(f"{name} is no JSON in UTF-8: {error}") from None
     return from_json(raw, name)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import TeacherError
 
 _MASKED = -9000.0  # vLLM writes -9999 for a token that cannot come
@@ -90,7 +91,7 @@ def _prompt_tokens(places) -> list[dict[int, tuple[float, str]]] | None:
 def _logprob(value) -> float:
     """`value`, if it can be the log of a probability."""
     if math.isnan(value) or value > 1e-3:
-        raise ValueError(
+        raise UserError(
             f"{value} is no log-probability; vLLM gives such with "
             "--logprobs-mode raw_logits or processed_logits"
         )

@@ -4,6 +4,7 @@ import functools
 import zlib
 from collections.abc import Mapping, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.replies import Reply, Unavailable
 from ovd_jax.teacher.transport import Transport
 
@@ -15,7 +16,7 @@ class ServedTokens:
     """Log-probabilities of prompts, as vLLM's /completions gives them.
 
     Teacher and student must share a vocabulary: it is their token ids that are sent.
-    Raises ValueError where they do not, or the server shows no such thing.
+    Raises UserError where they do not, or the server shows no such thing.
     """
 
     def __init__(self, transport: Transport, *, tokenizer, top: int):
@@ -71,7 +72,7 @@ class ServedTokens:
         url = self._transport.endpoints[0].url
         places = reply.prompt_tokens
         if places is None:
-            raise ValueError(
+            raise UserError(
                 f"The teacher at {url} shows no prompt_logprobs, which token-level "
                 "distillation needs; vLLM does."
             )
@@ -81,7 +82,7 @@ class ServedTokens:
             if token in place
         ]
         if sum(alike) < _ALIKE * (len(tokens) - 1):
-            raise ValueError(
+            raise UserError(
                 f"The teacher at {url} has another vocabulary than the student: "
                 f"{sum(alike)} of {len(tokens) - 1} tokens of a text mean the same to "
                 "both. Token-level distillation needs one tokenizer; the methods ovd, "

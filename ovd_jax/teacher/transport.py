@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import tenacity
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.endpoint import Endpoint, WrongModel
 from ovd_jax.teacher.limit import Pool
@@ -89,12 +90,12 @@ class Transport:
         self._loop.close()
 
     async def connect(self) -> None:
-        """Finds out which model is served; raises ValueError where it is not the one
+        """Finds out which model is served; raises UserError where it is not the one
         that was asked for."""
         try:
             await self._identify_any()
         except WrongModel as error:
-            raise ValueError(f"{error}; set config.teacher.served_name.") from None
+            raise UserError(f"{error}; set config.teacher.served_name.") from None
         except Unavailable as error:
             if not self._wait:
                 raise
@@ -211,7 +212,7 @@ class Transport:
                 raise error
         (name, *others) = {e.name for e in self.endpoints if e.name}
         if others:
-            raise ValueError(f"The servers differ: {name}, {', '.join(others)}.")
+            raise UserError(f"The servers differ: {name}, {', '.join(others)}.")
         for endpoint in self.endpoints:
             endpoint.name = name
 

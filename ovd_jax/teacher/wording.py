@@ -10,6 +10,7 @@ import functools
 import re
 import string
 
+from ovd_jax.errors import UserError
 from ovd_jax.text import neutralize
 
 # Template: (fields it needs, fields it may have).
@@ -41,7 +42,7 @@ _CLAIM_KEY = re.compile(r"[\"'](?:score|grade|rating)[\"']\s{0,9}:\s{0,9}[\"']?\
 
 @dataclasses.dataclass(frozen=True)
 class TeacherPrompt:
-    """One way to put the questions; ValueError for missing or unknown fields."""
+    """One way to put the questions; UserError for missing or unknown fields."""
 
     score_step: str
     score_trajectory: str
@@ -59,13 +60,13 @@ class TeacherPrompt:
             found = fields_of(name, template)
             if not needed <= found <= needed | possible:
                 also = f" (and may have {sorted(possible)})" if possible else ""
-                raise ValueError(
+                raise UserError(
                     f"The template {name} has the fields {sorted(found)}, but needs "
                     f"{sorted(needed)}{also}."
                 )
         labels = self.labels
         if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
-            raise ValueError(f"labels {labels} must be two or more different words.")
+            raise UserError(f"labels {labels} must be two or more different words.")
 
     @property
     def shows_reference(self) -> bool:
@@ -75,26 +76,26 @@ class TeacherPrompt:
 
 
 def fields_of(name: str, template: str) -> set[str]:
-    """The fields of the template called `name`. Raises ValueError where braces do not
+    """The fields of the template called `name`. Raises UserError where braces do not
     close or a field has a format of its own."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"The template {name}: {error}; write {{{{ for {{.") from None
+        raise UserError(f"The template {name}: {error}; write {{{{ for {{.") from None
     for _, field, spec, conversion in parts:
         if spec or conversion:
-            raise ValueError(
+            raise UserError(
                 f"The template {name} gives {field!r} a format; write {{{field}}}."
             )
     return {field for _, field, _, _ in parts if field is not None}
 
 
 def from_json(raw, where: str) -> TeacherPrompt:
-    """The prompt in a decoded JSON object. Raises ValueError naming what is wrong."""
+    """The prompt in a decoded JSON object. Raises UserError naming what is wrong."""
     known = {field.name: field for field in dataclasses.fields(TeacherPrompt)}
     if not isinstance(raw, dict) or raw.keys() - known.keys():
         extra = sorted(raw.keys() - known.keys()) if isinstance(raw, dict) else raw
-        raise ValueError(
+        raise UserError(
             f"{where} has {str(extra)[:100]}; write an object of {', '.join(known)}."
         )
     missing = [
@@ -103,18 +104,18 @@ def from_json(raw, where: str) -> TeacherPrompt:
         if field.default is dataclasses.MISSING and name not in raw
     ]
     if missing:
-        raise ValueError(f"{where} lacks {', '.join(missing)}.")
+        raise UserError(f"{where} lacks {', '.join(missing)}.")
     labels = raw["labels"]
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
-        raise ValueError(f"{where}: labels is {labels!r}; write a list of texts.")
+        raise UserError(f"{where}: labels is {labels!r}; write a list of texts.")
     for name, value in raw.items():
         expected = {"labels": list, "chat": bool}.get(name, str)
         if not isinstance(value, expected):
-            raise ValueError(f"{where}: {name} is {value!r}, no {expected.__name__}.")
+            raise UserError(f"{where}: {name} is {value!r}, no {expected.__name__}.")
     try:
         return TeacherPrompt(**raw | {"labels": tuple(labels)})
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def fill(template: str, special_tokens: tuple[str, ...], **slots: str) -> str:

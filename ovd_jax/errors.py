@@ -1,0 +1,9 @@
+"""What a program says in one line and ends with."""
+
+
+class UserError(ValueError):
+    """The command, the config, the data or the environment is wrong.
+
+    The message names what is wrong, its value, and what to do. `flags.run` prints it as
+    one line; any other ValueError is a fault of the program and shows its traceback.
+    """
