@@ -1,5 +1,5 @@
-"""Install with `pip install -e .`; `pip install -e .[test]` adds what the tests
-need."""
+"""Install with `pip install -e .`, on an accelerator with one of the extras cuda12,
+cuda13, rocm and tpu; the extra `test` adds what the tests need."""
 
 from pathlib import Path
 
@@ -13,12 +13,14 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["ovd_jax", "ovd_jax.*"]),
     package_data={"ovd_jax": ["embedded/*/*"]},
     install_requires=[
         "absl-py>=2.1",
         "bm25s>=0.3",
+        "datasets>=4.0",  # runs no scripts of a data set
         "flax>=0.12",
         "gguf>=0.17",
         "httpx>=0.27",
@@ -39,10 +41,12 @@ setup(
         "transformers>=4.50",
     ],
     extras_require={
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "rocm": ["jax[rocm7-local]>=0.10"],  # beside a ROCm 7 that is installed
+        "tpu": ["jax[tpu]>=0.10"],
         "search": ["fastapi>=0.115", "uvicorn>=0.30"],
-        "hub": ["datasets>=3.0", "huggingface_hub>=0.30"],
         "test": [
-            "datasets>=3.0",
             "fastapi>=0.115",
             "psutil>=6",
             "pytest>=8",

@@ -1,16 +1,14 @@
 """The paper's Table 4 and Figures 5 and 6: RLVR and OVD's thresholds on mathematics,
 trained on one example (`compare_math.py:two` trains on two):
 
-    bash launch/serve_teacher.sh Qwen/QwQ-32B
+    bash launch/serve_teacher.sh Qwen/Qwen2.5-32B-Instruct 8000 --tensor-parallel-size 2
     python launch/compare.py --config=configs/compare_math.py
 
-It is a comparison for accelerators.
+It is a comparison for accelerators; see configs/math.py for the teacher.
 """
 
 from configs import compare
 from ovd_jax.errors import UserError
-
-TEACHER = "teacher.url=http://127.0.0.1:8000/v1"
 
 
 def get_config(examples="one"):
@@ -21,7 +19,6 @@ def get_config(examples="one"):
     config.run_dir = f"runs/compare_math_{examples}"
     config.base = f"configs/{problems[examples]}.py"
     config.eval_base = "configs/eval_math.py"
-    config.overrides = (TEACHER,)
     config.runs = (
         "before training: base=",
         "RLVR: method=grpo",
@@ -30,7 +27,7 @@ def get_config(examples="one"):
     config.eval_overrides = ("compute_dtype=bfloat16", "prompt_template=qwen_boxed")
     config.tests = (
         "student alone: test_threshold=0",
-        f"tested at 7: test_threshold=7 {TEACHER}",
-        f"tested at 7\N{DAGGER}: test_threshold=7 test_score_rule=sample {TEACHER}",
+        "tested at 7: test_threshold=7",
+        "tested at 7\N{DAGGER}: test_threshold=7 test_score_rule=sample",
     )
     return config

@@ -15,7 +15,6 @@ from configs import compare
 from ovd_jax.errors import UserError
 
 RETRIEVER = "http://127.0.0.1:8001/retrieve"
-AGENT = "teacher.url=http://127.0.0.1:8000/v1"
 DAGGER, SAMPLED = "\N{DAGGER}", "test_score_rule=sample"
 PROMPTED = {
     "Direct": "direct", "CoT": "cot", "RAG": "rag", "RA-Agent": "ra_agent",
@@ -49,9 +48,9 @@ def get_config(rows="ovd"):
     config.runs = tuple(f"OVD, trained at {at}: threshold={at}" for at in (0, 5, 7, 10))
     config.tests = (
         "student alone: test_threshold=0",
-        *(f"tested at {at}: test_threshold={at} {AGENT}" for at in (5, 7, 10)),
+        *(f"tested at {at}: test_threshold={at}" for at in (5, 7, 10)),
         *(
-            f"tested at {at}{DAGGER}: test_threshold={at} {SAMPLED} {AGENT}"
+            f"tested at {at}{DAGGER}: test_threshold={at} {SAMPLED}"
             for at in (5, 7, 10)
         ),
     )

@@ -6,7 +6,8 @@
 
 Sets come from the hub, or from the files NAME.jsonl of the folder `config.data`.
 `config.data=a.jsonl,b.jsonl` evaluates on those files. Greedy, and 8 samples at
-temperature 0.6 of AIME's few problems.
+temperature 0.6 of AIME's few problems. With `--config.test_threshold=7` a teacher that
+is served, as for configs/math.py, checks each step.
 """
 
 from configs import default
@@ -24,6 +25,9 @@ def get_config():
     config.data = ""
     config.prompt_template = "chat"  # with a system line; plain: for other tokenizers
     config.max_new_tokens = 3072
+    config.teacher.url = "http://127.0.0.1:8000/v1"  # asked with test_threshold alone
+    config.teacher.prompt = "digits"
+    config.teacher.max_new_tokens = 3072
     config.eval_sets = (*TABLE_4[:-1], "aime24@8", "gsm8k", "math500")
     config.averaged_sets = TABLE_4
     config.eval_problems = 0

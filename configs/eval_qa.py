@@ -7,8 +7,9 @@
 
 What stands after the colon is the method: `direct`, `cot` (R1, too, whose model was
 trained to), `rag`, `ra_agent`, `search_o1`, or `search`, the default: models that were
-trained to search (Search-R1, ZeroSearch, OVD; `--config.test_threshold=7` has a teacher
-check each turn, `--config.test_score_rule=sample` is the paper's dagger).
+trained to search (Search-R1, ZeroSearch, OVD). With `--config.test_threshold=7` a
+teacher that is served, as for configs/webqa.py, checks each turn;
+`--config.test_score_rule=sample` is the paper's dagger.
 
 Sets come from the hub, or from the files NAME.jsonl of the folder `config.data`;
 `config.data=GAIA/metadata.jsonl` is your own copy of GAIA. Any engine will do:
@@ -50,6 +51,7 @@ def get_config(method="search"):
     config.turns.observation_tokens = 1024
     config.search.backend = "bm25"
     config.search.topk = 3
+    config.teacher.url = "http://127.0.0.1:8000/v1"  # asked with test_threshold alone
     config.teacher.prompt = "turns"
     config.teacher.max_new_tokens = 500
     config.eval_sets = TABLE_3

@@ -1,9 +1,13 @@
-"""The paper's maths setting (A.6.2): Qwen2.5-Math-1.5B under a QwQ-32B teacher.
+"""The paper's maths setting (A.6.2): Qwen2.5-Math-1.5B under a teacher of 32B.
 
+    bash launch/serve_teacher.sh Qwen/Qwen2.5-32B-Instruct 8000 --tensor-parallel-size 2
     python launch/train.py --config=configs/math.py
 
 128 prompts a step with 8 samples each, 1024 + 3072 tokens, constant learning rate 1e-6.
-For one accelerator of 80 GB or more, or several; the teacher runs in this process.
+The student is for one accelerator of 80 GB or more, or several. The teacher needs some
+of its own, here two of 80 GB: its weights alone take 65 GB in bfloat16. Any model
+will do, on any machine (`--config.teacher.url=`), as long as its first token is the
+answer: the paper's own teacher, QwQ-32B, thinks first. Problems come from the hub.
 """
 
 from configs import default
@@ -24,7 +28,7 @@ def get_config():
     config.temperature = 0.6
     config.max_prompt_tokens = 1024
     config.max_new_tokens = 3072
-    config.teacher.model = "Qwen/QwQ-32B"
+    config.teacher.url = "http://127.0.0.1:8000/v1"
     config.teacher.prompt = "digits"
     config.teacher.max_new_tokens = 3072
     config.granularity = "step"

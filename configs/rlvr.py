@@ -1,6 +1,8 @@
 """The paper's RLVR rows: `math` with outcome rewards alone, and no teacher:
 
-python launch/train.py --config=configs/rlvr.py
+    python launch/train.py --config=configs/rlvr.py
+
+No server is asked; the student needs what it needs in configs/math.py.
 """
 
 from configs import math

@@ -107,6 +107,21 @@ def test_the_maths_config_is_that_of_the_papers_appendix():
     assert config.teacher.score_temperature == 0.7
 
 
+SERVED = ("math", "math_one_example", "math_two_examples", "eval_math", "webqa")
+SERVED += ("eval_qa", "compare_math", "compare_webqa")
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_large_teacher_is_asked_on_a_server_and_never_loaded_here(name):
+    url, config = "http://127.0.0.1:8000/v1", load(name)
+    for base in (config.get("base"), config.get("eval_base")):
+        if base:
+            assert flags.load_file(base).teacher.url == url
+    if not config.get("base"):
+        assert config.teacher.url == url
+        assert config.teacher.prompt in ("digits", "turns")
+
+
 def test_rlvr_is_the_maths_config_without_a_teacher():
     differing = {
         knob
