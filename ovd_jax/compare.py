@@ -28,6 +28,8 @@ from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
+DEFAULT = "configs/default.py"  # has the knobs of both programs
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -138,7 +140,7 @@ def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
         ]
         for program, *arguments in commands:
             try:
-                flags.parse([program, *arguments], doc=None, default="")
+                flags.parse([program, *arguments], doc=None, default=DEFAULT)
             except flags.UsageError as error:
                 raise UserError(f"The run {run.label!r}: {error}") from None
 

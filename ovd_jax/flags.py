@@ -19,7 +19,10 @@ from pathlib import Path
 import absl.flags
 from ml_collections import ConfigDict, config_flags
 
+from ovd_jax.choices import not_a_choice
 from ovd_jax.errors import UserError
+from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
+from ovd_jax.path_knobs import expanded, not_a_path
 from ovd_jax.ranges import out_of_range
 from ovd_jax.run_dir import to_json
 from ovd_jax.search.base import SearchError
@@ -28,12 +31,6 @@ from ovd_jax.teacher.base import TeacherError
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
-EXPECTED = {
-    int: "an int",
-    float: "a float",
-    bool: "true or false",
-    tuple: "a tuple such as '(1, 2)'",
-}
 
 
 class UsageError(Exception):
@@ -82,15 +79,32 @@ def parse(
         rest = program(argv, known_only=True)
     except (absl.flags.Error, ValueError) as error:
         raise UsageError(str(error)) from error
-    config = load_file(program.config)
-    arguments = override(config, rest, source=program.config)
+    config, known = load_file(program.config), load_file(default)
+    if wrong := check_file(config, known):
+        raise UsageError(f"--config={program.config} {wrong}")
+    as_floats(config, known)
+    arguments = override(config, rest, known, source=program.config)
     if program.help:
         print(help_text(config, doc=doc, program=argv[0], source=program.config))
         sys.exit(0)
     values = {name: value for name, (_, value) in knobs(config).items()}
-    if wrong := out_of_range(values):
+    if wrong := out_of_range(values) or not_a_choice(values) or not_a_path(values):
         raise UsageError(wrong)
+    config.update_from_flattened_dict(expanded(values))
     return config, arguments
+
+
+def as_floats(config: ConfigDict, known: ConfigDict) -> None:
+    """Turns the ints that a config file put in the place of floats into floats, so
+    that the command line may set them to any float."""
+    kinds = {name: kind for name, (kind, _) in knobs(known).items()}
+    ints = {
+        name: float(value)
+        for name, (_, value) in knobs(config).items()
+        if kinds[name] is float and isinstance(value, int)
+    }
+    with config.ignore_type():
+        config.update_from_flattened_dict(ints)
 
 
 def load_file(name: str) -> ConfigDict:
@@ -99,7 +113,8 @@ def load_file(name: str) -> ConfigDict:
     `FILE:text` calls `get_config(text)`, as in ml_collections.
     """
     file_name, *text = name.split(":", 1)
-    path = next((p for p in (Path(file_name), ROOT / file_name) if p.is_file()), None)
+    places = Path(file_name).expanduser(), ROOT / file_name
+    path = next((p for p in places if p.is_file()), None)
     if path is None:
         raise UsageError(
             f"--config={name}: no such file, here ({Path.cwd()}) or in {ROOT}."
@@ -116,7 +131,8 @@ def load_file(name: str) -> ConfigDict:
         where = [
             f" ({frame.filename}, line {frame.lineno})"
             for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != __file__ and not frame.filename.startswith("<")
+            if frame.filename != __file__
+            and not re.match("<|.*ml_coll", frame.filename)
         ]
         raise UsageError(
             f"--config={name} failed{''.join(where[-1:])}: "
@@ -130,9 +146,12 @@ def load_file(name: str) -> ConfigDict:
     return config.lock()
 
 
-def override(config: ConfigDict, argv: list[str], *, source: str) -> list[str]:
-    """Sets the knobs that `argv` names and returns its positional arguments."""
-    known = knobs(config)
+def override(
+    config: ConfigDict, argv: list[str], default: ConfigDict, *, source: str
+) -> list[str]:
+    """Sets the knobs that `argv` names and returns its positional arguments. Their
+    types are those of the config `default`."""
+    known = knobs(default)
     given = {}  # knob: how the user wrote it
     for index, argument in enumerate(argv):
         if match := OVERRIDE.match(argument):
@@ -140,7 +159,7 @@ def override(config: ConfigDict, argv: list[str], *, source: str) -> list[str]:
             written = argument if "=" in argument else f"{argument}={following}"
             given[match[1]] = written
             if match[1] not in known:
-                raise UsageError(unknown(match[1], written, config, source))
+                raise UsageError(f"{written} ({source}): {unknown(match[1], config)}")
     values = absl.flags.FlagValues()
     values.set_gnu_getopt(True)
     try:
@@ -157,69 +176,11 @@ def override(config: ConfigDict, argv: list[str], *, source: str) -> list[str]:
         if not blamed or blamed[1] not in given:
             raise UsageError(str(error)) from error
         raise UsageError(mistyped(given[blamed[1]], known[blamed[1]])) from error
-    check_items(known, knobs(config), given)
+    # A tuple's parser takes anything: `abc` would become `('abc',)`.
+    for name, (_, value) in knobs(config).items():
+        if name in given and not holds(known[name], value):
+            raise UsageError(mistyped(given[name], known[name]))
     return arguments
-
-
-def check_items(before: dict, after: dict, given: dict[str, str]) -> None:
-    """Refuses a tuple whose items are of another type than the ones it replaces.
-
-    Tuples are the one type whose parser takes anything: `abc` would become `('abc',)`.
-    """
-    for name, written in given.items():
-        old, new = before[name][1], after[name][1]
-        if not isinstance(old, tuple) or not old:
-            continue
-        kinds = {type(item) for item in old}
-        if float in kinds:
-            kinds.add(int)
-        if not {type(item) for item in new} <= kinds:
-            raise UsageError(mistyped(written, before[name]))
-
-
-def knobs(config: ConfigDict, prefix: str = "") -> dict[str, tuple[type, object]]:
-    """Every knob by its dotted name, with its type and value."""
-    found = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            found |= knobs(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = (config.get_type(name), value)
-    return found
-
-
-def mistyped(written: str, knob: tuple[type, object]) -> str:
-    """What to say of a value that its knob cannot hold."""
-    kind, now = knob
-    expected = EXPECTED.get(kind, f"a {kind.__name__}")
-    return f"{written}: expected {expected}; it is {now!r} now."
-
-
-def unknown(name: str, written: str, config: ConfigDict, source: str) -> str:
-    """What to say of a knob that does not exist."""
-    inside = [knob for knob in knobs(config) if knob.startswith(f"{name}.")]
-    if inside:
-        examples = ", ".join(f"--config.{knob}" for knob in inside[:3])
-        return f"{written}: a group of knobs; set them one by one, as in {examples}."
-    return f"{written}: no such knob in {source}. {nearest(name, config)}"
-
-
-def nearest(written: str, config: ConfigDict) -> str:
-    """A question about the knob that was probably meant."""
-    name = written.lstrip("-").removeprefix("config.").split("=")[0]
-    known = knobs(config)
-
-    def likeness(knob):
-        whole = difflib.SequenceMatcher(None, name, knob).ratio()
-        # `learning_rate` is meant for `optimizer.learning_rate`.
-        ends = name.rsplit(".", 1)[-1], knob.rsplit(".", 1)[-1]
-        return max(whole, difflib.SequenceMatcher(None, *ends).ratio()), whole
-
-    best = max(known, key=likeness, default=None)
-    if best is None or likeness(best)[0] < 0.6:
-        return "See --help for all knobs."
-    kind, now = known[best]
-    return f"Did you mean --config.{best} ({kind.__name__}, now {now!r})?"
 
 
 def similar_files(name: str) -> str:

@@ -84,7 +84,7 @@ def test_positional_arguments_reach_a_main_that_takes_them(tmp_path):
     flags.run(
         lambda config, arguments: given.append((config.num_steps, arguments)),
         doc="",
-        default="no such file",
+        default=f"{tmp_path}/small.py",
         argv=["p", "a", f"--config={tmp_path}/small.py:large", "b"],
     )
     assert given == [(6000, ["a", "b"])]

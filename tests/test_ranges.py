@@ -72,7 +72,7 @@ def test_the_ends_of_an_interval(value, interval, expected):
 def test_a_command_line_with_a_number_out_of_range_is_refused(capsys, knob, value):
     argv = ["train", "--config=configs/quickstart.py", f"--config.{knob}={value}"]
     with pytest.raises(SystemExit) as exit_:
-        flags.run(lambda config: None, doc="", default="", argv=argv)
+        flags.run(lambda config: None, doc="", default="configs/default.py", argv=argv)
     assert exit_.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {knob} is ")
