@@ -66,12 +66,13 @@ def tested(config) -> dict[str, float]:
     """The measures of `config.model` on held-out questions."""
     folder = build.find_model(config.model, "student")
     tokenizer = build.load_tokenizer(folder)
+    task = make_task(config, tokenizer)
     pool = build.make_pool(config, training=False)
     return measure(
         config,
-        folder,
+        build.held_out_sampler(config, folder, tokenizer, task),
         tokenizer,
-        make_task(config, tokenizer),
+        task,
         build.load_model(folder, config),
         build.make_dialogue(config, tokenizer, pool, training=False),
     )

@@ -116,12 +116,13 @@ def check(config) -> None:
             "async_batches 1 trains on samples of older weights: set importance_cap, "
             "to 2.0 say, so that each token counts by how likely it is now."
         )
-    shared = not config.teacher.url and jax.device_count() > 1
-    if jax.process_count() > 1 or shared:
+    simulates = config.turns.searches and config.search.backend == "simulated"
+    here = not config.teacher.url or (simulates and not config.search.url)
+    if jax.process_count() > 1 or (here and jax.device_count() > 1):
         raise UserError(
             "async_batches 1 needs one process and, on several devices, a teacher at "
-            "teacher.url: two threads that start programs on all devices may wait for "
-            "each other for ever. Set it to 0."
+            "teacher.url and a simulated engine at search.url: two threads that start "
+            "programs on all devices may wait for each other for ever. Set it to 0."
         )
 
 
@@ -132,6 +133,12 @@ class Gate:
         self._sampler = sampler
         self.lock = threading.Lock()
         self.sampled = threading.Event()  # set whenever a call of the sampler is over
+
+    def beside(self, sampler: Sampler) -> "Gate":
+        """Another sampler, such as that of evaluation, which takes turns with them."""
+        gate = Gate(sampler)
+        gate.lock = self.lock
+        return gate
 
     def __call__(self, *args, **kwargs):
         """The sampler's."""

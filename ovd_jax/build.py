@@ -139,6 +139,13 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
+def held_out_sampler(config, folder: Path, tokenizer, task) -> Sampler:
+    """The sampler of held-out evaluation."""
+    return student_sampler(
+        config, folder, tokenizer, task, temperature=config.eval_temperature
+    )
+
+
 def shapes(config) -> dict[str, int]:
     """What all samplers of this process round their shapes up to."""
     return {name: config[name] for name in ("min_rows", "prompt_multiple")}
@@ -147,7 +154,8 @@ def shapes(config) -> dict[str, int]:
 def make_dialogue(
     config, tokenizer, pool, *, training: bool, generate: Callable | None = None
 ) -> Dialogue | None:
-    """Conversations with the engine in `pool`; None where there is none.
+    """Conversations with the engine in `pool`, of which they get a view of their own;
+    None where there is none.
 
     In `training` a simulated engine is shown the gold answers. `generate` is the
     student's own, which `turns.refine` needs.
@@ -158,8 +166,11 @@ def make_dialogue(
         raise UserError("turns.refine is for evaluation; set it to False.")
     names = [field.name for field in dataclasses.fields(TurnRules)]
     chat = config.prompt_template == "chat"
+    view = pool.view()
+    if isinstance(view, SearchThreads):  # of several processes the first one searches
+        view = FromMain(view, "start", "take")
     return Dialogue(
-        pool,
+        view,
         rules=TurnRules(**{name: config.turns[name] for name in names}),
         tokenizer=tokenizer,
         with_golds=training and config.search.backend == "simulated",
@@ -208,14 +219,14 @@ def simulator(config) -> Writer:
 
 
 def make_pool(config, *, training: bool):
-    """The engine of `config.search`, in threads of the first process, or in step with
-    all of them where it is a model in this process; None if nothing may search."""
+    """The engine of `config.search`, in threads, or called by all processes in step
+    where it is a model in this process; None if nothing may search."""
     if not config.turns.searches:
         return None
     backend = make_search(config, training=training)
     if config.search.backend == "simulated" and not config.search.url:
         return SearchBatch(backend)
-    return FromMain(SearchThreads(backend), "start", "take")
+    return SearchThreads(backend)
 
 
 def make_teacher(config, model: Transformer | None = None):

@@ -51,6 +51,7 @@ def main(config):
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
     sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
+    tester = sampler.beside(build.held_out_sampler(config, folder, tokenizer, task))
     pool = build.make_pool(config, training=True)
     dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
     collector = make_collector(
@@ -82,7 +83,7 @@ def main(config):
     on_main(flags.save, config, config.run_dir)
 
     def held_out(model):
-        return measure(config, folder, tokenizer, task, model, dialogue(training=False))
+        return measure(config, tester, tokenizer, task, model, dialogue(training=False))
 
     monitor, watch = Monitor(), Watch.of(config.collapse)
     with run, on_main(Progress, config.num_steps, start) as bar:
@@ -199,12 +200,10 @@ def longest(config) -> int:
     return turns.total_tokens if turns.searches else config.max_new_tokens
 
 
-def measure(config, folder, tokenizer, task, model, dialogue=None) -> dict[str, float]:
+def measure(config, sampler, tokenizer, task, model, dialogue=None) -> dict[str, float]:
     """The student's held-out accuracy, and the task's own metrics of its answers, all
-    named "eval_..."."""
-    sampler = build.student_sampler(
-        config, folder, tokenizer, task, temperature=config.eval_temperature
-    )
+    named "eval_...". While a thread collects the next batch, `sampler` must take turns
+    with that of training: see `Gate.beside`."""
     generate = functools.partial(sampler.stream, model)
     if dialogue is not None:
         generate = functools.partial(dialogue.generate, generate)

@@ -57,13 +57,16 @@ class Engine:
         self.queries = []
         self.seeds = []
 
-    def search(self, queries, *, seed):
+    def search(self, queries, *, seeds):
         self.queries += queries
-        self.seeds.append(seed)
+        self.seeds += seeds
         return [self._find(query) for query in queries]
 
     def metrics(self):
         return {"searched": len(self.queries)}
+
+    def close(self):
+        pass
 
 
 class Student:

@@ -2,6 +2,7 @@
 of it is the same, and nothing is lost."""
 
 import threading
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -202,6 +203,35 @@ def test_what_fails_ahead_fails_when_it_is_asked_for(sampled, tmp_path):
     ahead.begin({"w": jnp.zeros(())}, 1, gate)
     with pytest.raises(TeacherError, match="no answer"):
         ahead.take(None, 1)
+
+
+def test_samplers_beside_each_other_take_turns_on_the_devices():
+    """On several devices two programs at once may wait for each other for ever."""
+    busy, most = [], []
+
+    class Sampler:
+        def stream(self, rows):
+            for row in range(rows):
+                busy.append(row)
+                most.append(len(busy))
+                time.sleep(0.005)
+                busy.pop()
+                yield row
+
+        def __call__(self, rows):
+            return list(self.stream(rows))
+
+    training = Gate(Sampler())
+    evaluation = training.beside(Sampler())
+    calls = [training, training.stream, evaluation, evaluation.stream]
+    threads = [
+        threading.Thread(target=lambda call=call: list(call(5))) for call in calls
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 20
 
 
 @pytest.mark.parametrize(

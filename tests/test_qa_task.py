@@ -32,7 +32,7 @@ class Engine:
     def __init__(self, text="Lima is its capital."):
         self.text, self.asked = text, []
 
-    def search(self, queries, *, seed):
+    def search(self, queries, *, seeds):
         self.asked += queries
         return [(Document("Peru", self.text),) for _ in queries]
 

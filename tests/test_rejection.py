@@ -13,8 +13,8 @@ from fakes import (
     problem,
 )
 
-from ovd_jax.evaluation.attempts import evaluate
-from ovd_jax.evaluation.rejection import Rejecting, batches_of_distinct_prompts
+from ovd_jax.evaluation.attempts import evaluate, make_asks
+from ovd_jax.evaluation.rejection import Rejecting, batches_of_one_seed
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
 
@@ -157,9 +157,33 @@ def test_without_a_demonstration_the_student_s_own_stays():
 
 
 def test_no_batch_has_a_prompt_twice():
-    class Asked:
-        def __init__(self, prompt):
-            self.prompt = prompt
+    problems = [problem(q, "1") for q in ("1+1", "1+2", "1+1", "1+3")]
+    asks = make_asks(
+        problems, task=TASK, tokenizer=TOKENIZER, samples=2, seed=0, greedy=False
+    )
+    assert list(batches_of_one_seed(asks, 2)) == [[0, 2], [6], [1, 3], [7], [4], [5]]
 
-    asks = [Asked(p) for p in [(1,), (1,), (2,), (1,), (3,), (2,)]]
-    assert list(batches_of_distinct_prompts(asks, 2)) == [[0, 2], [4], [1, 5], [3]]
+
+def test_an_attempt_does_not_depend_on_those_beside_it():
+    """So an evaluation that was ended and resumed gives what a whole one gives."""
+
+    def writes(prompts, *, seed, samples=1, limits=None, draws=None):
+        for row, (drawn,) in enumerate(draws):
+            tokens = (*encode(f"{drawn}\n{drawn % 7}\n#### 1"), EOS)
+            yield row, Completion(tokens, (0.0,) * len(tokens), True)
+
+    def solved(questions):
+        teacher = Teacher(
+            lambda request, rng: rng.choice([0, 9]), lambda request, rng: "5\n#### 2"
+        )
+        results = evaluate(
+            [problem(q, "9") for q in questions], task=TASK, tokenizer=TOKENIZER,
+            samples=3, solver=solver(teacher, stream=writes), seed=0,
+        )  # fmt: skip
+        return {r.problem.question: [a.text for a in r.attempts] for r in results}
+
+    questions = ["1+1", "2+3", "1+1+1", "4-2", "(1+2)*3"]
+    whole = solved(questions)
+    assert len({text for texts in whole.values() for text in texts}) > 3
+    for question in questions:
+        assert solved([question])[question] == whole[question]

@@ -193,11 +193,11 @@ def test_documents_come_from_a_server(connect, prompt):
 def test_no_request_of_an_evaluation_holds_question_or_gold(connect):
     with TeacherServer(write=write) as server:
         told = Search(simulated(connect(server)), with_golds=True)
-        told.search([TOLD], seed=0)
+        told.search([TOLD], seeds=[0])
         assert TOLD.answers[0] in str(server.bodies)  # so this test can fail
         server.bodies.clear()
         untold = Search(simulated(connect(server)), with_golds=False)
-        untold.search([TOLD, TOLD], seed=0)
+        untold.search([TOLD, TOLD], seeds=[0, 1])
         assert len(server.bodies) == 2
         for hidden in (TOLD.question, *TOLD.answers):
             assert hidden not in str(server.bodies)

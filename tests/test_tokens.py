@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -85,7 +86,10 @@ def teacher(url: str):
 def test_each_token_of_a_completion_has_its_likeliest_ones():
     prompt, completion = encode("3+4=\n"), encode("#### 7")
     with server(failures=1) as url, teacher(url) as served:
+        served.metrics()
+        started = time.perf_counter()
         first, second = served.read([(prompt, completion), (prompt, (2,))])
+        seconds = time.perf_counter() - started
         metrics = served.metrics()
     assert len(first) == len(completion)
     for token, found in zip(completion, first, strict=True):
@@ -93,7 +97,8 @@ def test_each_token_of_a_completion_has_its_likeliest_ones():
         assert found == {id_: -1.0 - rank for rank, id_ in enumerate(shown)}
     assert second == [{1: -1.0, 2: -2.0, 3: -3.0}]
     assert metrics["token_teacher_retries"] == 1
-    assert metrics["seconds_token_teacher"] > 0
+    assert 0 < metrics["seconds_token_teacher"] <= seconds
+    assert 0 < metrics["seconds_token_teacher_waited"] <= seconds  # counted once
 
 
 def test_another_vocabulary_is_refused():

@@ -66,7 +66,7 @@ def test_the_agent_finds_what_the_world_is_like():
     engine = build.make_search(config, training=False)
     facts = random.Random(0).sample(world.facts, 40)
     queries = [Query(Need(f.subject, f.relation).queries[0]) for f in facts]
-    found = engine.search(queries, seed=0)
+    found = engine.search(queries, seeds=range(len(queries)))
     told = [
         any(document.text == fact.sentence for document in documents)
         for fact, documents in zip(facts, found, strict=True)

@@ -19,6 +19,7 @@ class Ask:
     problem: Problem
     prompt: tuple[int, ...]  # its tokens
     seed: int  # of everything random in the attempt
+    batch_seed: int = 0  # shared with the asks that are solved in one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,8 @@ def make_asks(
 
     A seed is a function of the prompt, of how often it has come before, and of the
     sample: neither the data around a problem nor its id changes it. A greedy attempt
-    needs no seed, so equal prompts are solved once.
+    needs no seed, so equal prompts are solved once. Asks with one `batch_seed` have
+    different prompts.
     """
     asks, seen = [], Counter()
     for problem in problems:
@@ -154,7 +156,8 @@ def make_asks(
         digest = hashlib.sha256(repr(prompt).encode()).hexdigest()
         for sample in range(samples):
             drawn = derive(seed, "evaluate", digest, seen[prompt], sample)
-            asks.append(Ask(problem, prompt, 0 if greedy else drawn))
+            batch = derive(seed, "batch", seen[prompt] * samples + sample)
+            asks.append(Ask(problem, prompt, 0 if greedy else drawn, batch))
         seen[prompt] += 1
     return asks
 

@@ -28,7 +28,9 @@ from ovd_jax.teacher.base import (
 class Rejecting:
     """A student whose steps a teacher checks while it answers; `rows` at a time.
 
-    What a batch draws depends on which problems are in it, where scores are sampled.
+    Samples, searches and scores of an attempt do not depend on those beside it. The
+    teacher's own steps do, where `teacher.temperature` is not 0: they are drawn by
+    their place in the batch.
     """
 
     greedy = False  # the teacher's steps are sampled
@@ -72,7 +74,7 @@ class Rejecting:
 
     def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
         """Batch by batch; no two in a batch share a prompt, so none shares a score."""
-        for places in batches_of_distinct_prompts(asks, self._rows):
+        for places in batches_of_one_seed(asks, self._rows):
             part = [asks[place] for place in places]
             remembering = Remembering(self._make_teacher())
             collector = self._make_collector(
@@ -84,7 +86,7 @@ class Rejecting:
             groups = collector.collect(
                 [without_gold(ask.problem) for ask in part],
                 generator(self._stream),
-                seed=part[0].seed,
+                seed=part[0].batch_seed,
             )
             shared = self._shared_cost(len(part))
             for place, ask, group in zip(places, part, groups, strict=True):
@@ -133,9 +135,9 @@ class Remembering:
         places: Sequence[Place],
     ) -> list[Score | None]:
         """As the teacher, who sees only what is new."""
-        at = dict(zip(requests, places, strict=True))
-        new = [request for request in at if request not in self._scores]
-        new_places = [at[request] for request in new]
+        new = [r for r in dict.fromkeys(requests) if r not in self._scores]
+        # Their own places are numbers in a batch; a score must not depend on those.
+        new_places = [(derive(0, repr(request)),) for request in new]
         found = self._teacher.score(new, seed=seed, places=new_places) if new else []
         self._scores |= dict(zip(new, found, strict=True))
         self._scored.update(request.question for request in new)
@@ -197,14 +199,12 @@ def digest(prompt: Sequence[int]) -> str:
     return hashlib.sha256(repr(tuple(prompt)).encode()).hexdigest()
 
 
-def batches_of_distinct_prompts(asks: Sequence[Ask], rows: int) -> Iterator[list[int]]:
-    """Places of the asks, at most `rows` at a time: first each prompt's first, and so
-    on."""
-    seen = Counter()
+def batches_of_one_seed(asks: Sequence[Ask], rows: int) -> Iterator[list[int]]:
+    """Places of the asks with one `batch_seed`, at most `rows` at a time; no two have
+    one prompt."""
     rounds: dict[int, list[int]] = {}
     for place, ask in enumerate(asks):
-        rounds.setdefault(seen[ask.prompt], []).append(place)
-        seen[ask.prompt] += 1
+        rounds.setdefault(ask.batch_seed, []).append(place)
     for places in rounds.values():
         for start in range(0, len(places), rows):
             yield places[start : start + rows]

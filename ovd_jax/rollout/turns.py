@@ -5,6 +5,7 @@ or an answer. Token ids are never made of its text; text is only read off them.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -136,8 +137,8 @@ class Conversations:
                 Finding(rows[n].written, rows[n].pending.text, documents)
                 for n, documents in zip(asked, found, strict=True)
             ]
-            seed = derive(self._seed, "refine", *[rows[n].draw for n in asked])
-            found = self._dialogue.refine(items, seed=seed)
+            # Not of the rows' draws: no note may depend on what is found beside it.
+            found = self._dialogue.refine(items, seed=derive(self._seed, "refine"))
         documents = dict(zip(asked, found, strict=True))
         for row in rows.values():
             row.searches += 1
@@ -147,6 +148,15 @@ class Conversations:
             else self._dialogue.correction
             for n, row in rows.items()
         ]
+
+
+def numbered(items: Sequence) -> list[str]:
+    """A name for each item: its content, and how often that came before."""
+    seen, names = Counter(), []
+    for item in items:
+        names.append(repr((item, seen[item])))
+        seen[item] += 1
+    return names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,13 +222,20 @@ class Dialogue:
         if self._with_golds and problems is None:
             raise UserError("A simulator in training needs the problems.")
         count = len(prompts)
+        # What a search finds must not depend on the rows beside it, as a number would.
+        own = [
+            derive(0, place, sample)
+            for place in numbered([tuple(map(int, prompt)) for prompt in prompts])
+            for sample in range(samples)
+        ]
         if draws is None:
             draws = np.arange(count * samples).reshape(count, samples)
-        of_each = (problems or [None] * count, searches or [0] * count, draws)
+        else:
+            own = [int(draw) for numbers in draws for draw in numbers]
+        problems, searches = problems or [None] * count, searches or [0] * count
         rows = [
-            _Row(problem, int(draw), used)
-            for problem, used, numbers in zip(*of_each, strict=True)
-            for draw in numbers
+            _Row(problems[i // samples], draw, searches[i // samples])
+            for i, draw in enumerate(own)
         ]
         limits = [self.rules.total_tokens] * count if limits is None else limits
         return sample(
@@ -236,7 +253,14 @@ class Dialogue:
     ) -> list[list[int]]:
         """What the queries of turns that the student did not write find, in tokens,
         `rooms` of them at most; all of the turns must be searches."""
-        rows = [_Row(problem, number) for number, problem in enumerate(problems)]
+        asked = [
+            (problem.question, turn)
+            for problem, turn in zip(problems, turns, strict=True)
+        ]
+        rows = [
+            _Row(problem, derive(0, place))
+            for problem, place in zip(problems, numbered(asked), strict=True)
+        ]
         for row, turn, room in zip(rows, turns, rooms, strict=True):
             row.pending, row.written, row.left = action(turn), turn, room + 1
         environment = Conversations(self, rows, seed=derive(seed, "look up"))

@@ -40,13 +40,16 @@ class SearchBackend(Protocol):
     """
 
     def search(
-        self, queries: Sequence[Query], *, seed: int
+        self, queries: Sequence[Query], *, seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
         """What the engine finds for each query, the best first, at most its top k.
 
-        A function of the queries and, where documents are made up, of the seed.
-        Raises SearchError.
+        A function of the query and, where documents are made up, of the seed beside it:
+        never of the other queries. Raises SearchError.
         """
 
     def metrics(self) -> dict[str, float]:
         """What was asked since the last call, and the seconds waited for it."""
+
+    def close(self) -> None:
+        """Ends connections; a search that waits for an engine raises SearchError."""

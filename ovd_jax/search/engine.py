@@ -9,7 +9,6 @@ from typing import Protocol
 
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query, SearchError
-from ovd_jax.seeds import derive
 from ovd_jax.teacher.cache import DiskCache
 
 POLICIES = ("wait", "empty", "fail")
@@ -78,16 +77,16 @@ class Search:
         self._cache = cache
         self._on_failure = on_failure
         self._with_golds = with_golds
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), threading.Event()
         self._counts, self._seconds = Counter(), 0.0
 
     def search(
-        self, queries: Sequence[Query], *, seed: int
+        self, queries: Sequence[Query], *, seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """What the engine finds for each query; equal questions are put once."""
+        """What the engine finds for each query; equal ones, of equal seeds where the
+        engine draws, are put once."""
         if not self._with_golds:
             queries = [Query(query.text) for query in queries]
-        seeds = [derive(seed, index) for index in range(len(queries))]
         if not self.engine.draws:
             seeds = [0] * len(queries)
         asked = list(zip(queries, seeds, strict=True))
@@ -124,7 +123,8 @@ class Search:
         return own | {"seconds_search": seconds} | more
 
     def close(self) -> None:
-        """Ends the engine's connections."""
+        """Ends the engine's connections, and the waiting for one that is away."""
+        self._closed.set()
         if hasattr(self.engine, "close"):
             self.engine.close()
 
@@ -167,4 +167,5 @@ class Search:
                 if tries % _REMIND == 0:
                     _log.warning("The run waits for its search engine: %s", error)
             tries += 1
-            time.sleep(_PAUSE)
+            if self._closed.wait(_PAUSE):
+                raise SearchError("The search ended before its engine was back.")

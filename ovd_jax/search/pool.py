@@ -1,34 +1,75 @@
 """Searches that are started, and taken when somebody needs what they found."""
 
 import concurrent.futures
+import functools
+import queue
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ovd_jax.search.base import Document, Query, SearchBackend
-from ovd_jax.seeds import derive
+
+
+class DaemonThreads:
+    """Runs calls in up to `workers` threads, which no program waits for at its end: the
+    threads of `ThreadPoolExecutor` keep it alive while they wait for a server."""
+
+    def __init__(self, workers: int):
+        self._workers = workers
+        self._started = 0
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+
+    def submit(self, call: Callable) -> concurrent.futures.Future:
+        """The future result of `call()`."""
+        future = concurrent.futures.Future()
+        self._calls.put((future, call))
+        with self._lock:
+            if self._started < self._workers:
+                self._started += 1
+                threading.Thread(target=self._work, name="search", daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """Cancels the calls that have not begun and ends the threads."""
+        while not self._calls.empty():
+            future, _ = self._calls.get()
+            future.cancel()
+        for _ in range(self._started):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:  # raised where the result is asked for
+                future.set_exception(error)
 
 
 class SearchThreads:
-    """Runs searches in threads, so that what is computed meanwhile hides them.
+    """Runs searches in threads, so that what is computed meanwhile hides them."""
 
-    Each search is a call of its own with a seed of its own, so that what it finds does
-    not depend on which others were started beside it.
-    """
-
-    def __init__(self, backend: SearchBackend, *, workers: int = 32):
+    def __init__(self, backend: SearchBackend, threads: DaemonThreads | None = None):
         self._backend = backend
-        self._threads = concurrent.futures.ThreadPoolExecutor(workers, "search")
+        self._threads = threads or DaemonThreads(workers=32)
         self._running: dict[tuple, concurrent.futures.Future] = {}
         self._waited = 0.0
+
+    def view(self) -> "SearchThreads":
+        """The same engine and threads for another user: an error in the searches of
+        one leaves those of the other alone."""
+        return SearchThreads(self._backend, self._threads)
 
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Starts (key, query, seed) each; a key must not be under way."""
         for key, query, seed in searches:
             if key in self._running:
                 raise ValueError(f"A search under {key} has not been taken yet.")
-            self._running[key] = self._threads.submit(
-                self._backend.search, [query], seed=seed
-            )
+            search = functools.partial(self._backend.search, [query], seeds=[seed])
+            self._running[key] = self._threads.submit(search)
 
     @property
     def identity(self) -> Mapping:
@@ -60,8 +101,9 @@ class SearchThreads:
         return self._backend.metrics() | {"seconds_search_waited": waited}
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads and the engine, for all views."""
+        self._threads.close()
+        self._backend.close()
 
 
 class SearchBatch:
@@ -72,6 +114,10 @@ class SearchBatch:
         self._backend = backend
         self._started: dict[tuple, tuple[Query, int]] = {}
         self._waited = 0.0
+
+    def view(self) -> "SearchBatch":
+        """As that of `SearchThreads`."""
+        return SearchBatch(self._backend)
 
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Notes (key, query, seed) each."""
@@ -93,7 +139,7 @@ class SearchBatch:
         queries, seeds = zip(*[self._started.pop(key) for key in keys], strict=True)
         started = time.perf_counter()
         try:
-            return self._backend.search(list(queries), seed=derive(0, *seeds))
+            return self._backend.search(queries, seeds=seeds)
         finally:
             self._waited += time.perf_counter() - started
 
@@ -103,4 +149,5 @@ class SearchBatch:
         return self._backend.metrics() | {"seconds_search_waited": waited}
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Ends the engine."""
+        self._backend.close()

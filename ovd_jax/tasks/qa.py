@@ -156,7 +156,7 @@ class QATask:
         and grade."""
         question = problem.question
         if question not in self._found:
-            (found,) = self._search.search([Query(question)], seed=0)
+            (found,) = self._search.search([Query(question)], seeds=[0])
             shown = observation(found, self._special_tokens, self._max_chars)
             self._found[question] = shown
         return self._found[question]

@@ -34,8 +34,7 @@ class ServedTokens:
             functools.partial(self._read, order, prompt, completion)
             for order, (prompt, completion) in enumerate(rows)
         ]
-        with self._transport.accounting.waiting():
-            return self._transport.run(jobs)
+        return self._transport.run(jobs)
 
     def metrics(self) -> dict[str, float | None]:
         """What was asked and waited for since the last call, named apart from what a

@@ -1,0 +1,146 @@
+"""Searches under way: what one finds depends on itself alone, and nobody waits for
+ever."""
+
+import threading
+import time
+
+import pytest
+from search_fakes import TOKENIZER, Student, dialogue, encode, problem
+from test_search import Scripted
+
+from ovd_jax import build, flags
+from ovd_jax.rollout.turns import Dialogue
+from ovd_jax.search.base import Document, Query, SearchError
+from ovd_jax.search.engine import Away, Search
+from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.teacher.cache import DiskCache
+
+POOLS = [SearchThreads, SearchBatch]
+SEARCHES = [(("row", n), Query(f"query {n % 3}"), 100 + n) for n in range(8)]
+
+
+def found(pool, searches):
+    pool.start(searches)
+    documents = pool.take([key for key, _, _ in searches])
+    return dict(zip([key for key, _, _ in searches], documents, strict=True))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("company", [1, 2, 3, 5, 8])
+def test_what_a_search_finds_does_not_depend_on_those_beside_it(pool, company):
+    whole = found(pool(Search(Scripted(draws=True))), SEARCHES)
+    assert len(set(whole.values())) == len(SEARCHES)  # each from a seed of its own
+    for start in range(0, len(SEARCHES), company):
+        part = SEARCHES[start : start + company][::-1]
+        some = found(pool(Search(Scripted(draws=True))), part)
+        assert some == {key: whole[key] for key, _, _ in part}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_resumed_evaluation_finds_in_the_cache_what_it_found_before(pool, tmp_path):
+    engine = Scripted(draws=True)
+    before = found(pool(Search(engine, cache=DiskCache(tmp_path))), SEARCHES[:5])
+    asked = len([query for queries, _ in engine.asked for query in queries])
+    resumed = Search(engine, cache=DiskCache(tmp_path))
+    after = found(pool(resumed), SEARCHES)
+    assert resumed.metrics()["search_cache_hits"] == 5
+    assert len([q for queries, _ in engine.asked for q in queries]) == asked + 3
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("questions", [("b",), ("c", "a"), ("d", "c", "b", "a")])
+def test_a_conversation_reads_the_same_whatever_is_beside_it(questions, samples):
+    """In rollouts, and where the teacher's turn searches."""
+
+    def write(text, sample, rng):
+        if "Doc 1(" in text:
+            return "<answer> x </answer>"
+        return f"<think> {text[3]} </think>\n<search> who </search>"
+
+    def talked(names):
+        talk = Dialogue(
+            SearchBatch(Search(Scripted(draws=True))), tokenizer=TOKENIZER,
+            rules=dialogue().rules, with_golds=False,
+        )  # fmt: skip
+        prompts = [encode(f"Q: {name}\n") for name in names]
+        rows = talk.generate(Student(write), prompts, seed=3, samples=samples)
+        turns = [f"<search> {name} </search>" for name in names]
+        looked = talk.look_up(
+            turns, [150] * len(names), seed=4, problems=[problem(n) for n in names]
+        )
+        read = [[TOKENIZER.decode(row.tokens) for row in group] for group in rows]
+        return dict(zip(names, zip(read, looked, strict=True), strict=True))
+
+    whole = talked("abcd")
+    assert len(set(whole["a"][0])) == samples
+    assert talked(questions) == {name: whole[name] for name in questions}
+
+
+def failing_on(text):
+    class Engine(Scripted):
+        def find(self, queries, seeds):
+            if any(query.text == text for query in queries):
+                raise SearchError("no such thing")
+            return super().find(queries, seeds)
+
+    return Engine()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_error_in_one_view_leaves_the_searches_of_the_other_alone(pool):
+    training = pool(Search(failing_on("bad")))
+    evaluation = training.view()
+    training.start([(("a",), Query("good"), 1), (("b",), Query("fine"), 2)])
+    evaluation.start([(("a",), Query("bad"), 3)])  # equal keys do not meet
+    with pytest.raises(SearchError, match="no such thing"):
+        evaluation.take([("a",)])
+    documents = training.take([("a",), ("b",)])
+    assert [found[0].title for found in documents] == ["good", "fine"]
+
+
+def test_training_and_evaluation_have_views_of_their_own():
+    config = flags.load_file("configs/eval_qa.py")
+    config.search.backend = "none"
+    pool = build.make_pool(config, training=True)
+    training, evaluation = (
+        build.make_dialogue(config, TOKENIZER, pool, training=training).pool
+        for training in (True, False)
+    )
+    training.start([((0,), Query("a"), 0)])
+    with pytest.raises(KeyError):
+        evaluation.take([(0,)])
+    assert training.take([(0,)]) == [()]
+
+
+def test_a_closed_pool_waits_for_no_engine_and_starts_no_search():
+    class Gone(Scripted):
+        def find(self, queries, seeds):
+            super().find(queries, seeds)
+            raise Away("gone")
+
+    engine = Gone()
+    pool = SearchThreads(Search(engine, on_failure="wait"))
+    pool.start([((n,), Query(str(n)), n) for n in range(100)])
+    while len(engine.asked) < 32:
+        time.sleep(0.001)
+    assert all(t.daemon for t in threading.enumerate() if t.name == "search")
+    pool.close()
+    started = time.perf_counter()
+    with pytest.raises(SearchError, match="ended before its engine was back"):
+        pool.take([(0,)])
+    assert time.perf_counter() - started < 1.0
+    assert len(engine.asked) == 32
+
+
+def test_a_document_is_found_as_soon_as_its_thread_is_free():
+    class Slow(Scripted):
+        def find(self, queries, seeds):
+            time.sleep(0.02)
+            return super().find(queries, seeds)
+
+    pool = SearchThreads(Search(Slow()))
+    started = time.perf_counter()
+    documents = found(pool, [((n,), Query(str(n)), n) for n in range(64)])
+    assert time.perf_counter() - started < 64 * 0.02 / 2
+    assert documents[63,] == (Document("63", "0", "1", 0.5),)
