@@ -12,9 +12,9 @@ import openai
 from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.limit import Limit
-from ovd_jax.teacher.replies import Denied, Refused, Reply, Unavailable, parse
+from ovd_jax.teacher.replies import Reply, Unavailable
+from ovd_jax.teacher.statuses import fault, reply_in
 
-_BUSY = (408, 409, 425, 429, 502, 503, 504, 529)
 _NO_KEY = "none"  # the client insists on one; servers without keys ignore it
 
 
@@ -80,7 +80,7 @@ class Endpoint:
             if not self._verified:
                 await self.identify()
         async with self._explained():
-            reply = parse(await self._client.post(path, body=body, cast_to=object))
+            reply = reply_in(await self._client.post(path, body=body, cast_to=object))
             self._signature = self._signature or reply.model
             if reply.model not in ("", self._signature):
                 raise WrongModel(
@@ -125,27 +125,13 @@ def explained(error: Exception, *, timeout_s: float) -> TeacherError:
         message = f"no answer within {timeout_s:g} s"
         return Unavailable(message, congested=True, lost=True)
     if isinstance(error, openai.APIStatusError):
-        return of_status(error)
+        wait = retry_after(error.response.headers.get("retry-after"))
+        return fault(error.status_code, error.body, retry_after=wait)
     if isinstance(error, openai.OpenAIError):
         cause = error.__cause__ or error
         message = f"{type(cause).__name__}: {cause or error}"
         return Unavailable(message, lost=True)
     return Unavailable(f"its answer is no JSON ({error})")
-
-
-def of_status(error: openai.APIStatusError) -> TeacherError:
-    """What an HTTP status means for the one who asked."""
-    status = error.status_code
-    text = f"HTTP {status}, {str(error.message)[:300]}"
-    if status in (401, 403):
-        return Denied(f"{text} (the key is in the variable that api_key_env names)")
-    if status in _BUSY:
-        wait = retry_after(error.response.headers.get("retry-after"))
-        return Unavailable(text, congested=True, retry_after=wait)
-    # 404: vLLM does not know the model, another one may have taken its place.
-    if status >= 500 or status == 404:
-        return Unavailable(text, lost=True)
-    return Refused(text)
 
 
 def checked_url(url: str) -> str:
@@ -164,9 +150,11 @@ def checked_url(url: str) -> str:
 
 
 def models_in(body) -> list[tuple[str, str]]:
-    """(name, where its weights are) of each model in the answer of /models."""
+    """(name, where its weights are) of each model in the answer of /models, which is a
+    list at some servers."""
     try:
-        cards = [(card["id"], str(card.get("root") or "")) for card in body["data"]]
+        listed = body if isinstance(body, list) else body["data"]
+        cards = [(card["id"], str(card.get("root") or "")) for card in listed]
     except (AttributeError, KeyError, TypeError):
         cards = []
     if not cards:

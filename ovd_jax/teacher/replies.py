@@ -2,12 +2,21 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 
 from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import TeacherError
 
 _MASKED = -9000.0  # vLLM writes -9999 for a token that cannot come
+# Spellings of `finish_reason` for an answer that was cut. All others are an end: stop,
+# eos, eos_token, STOP, stop_sequence, end_turn, ...
+_CUT = re.compile(
+    r"length|max\w*[ _-]?tokens?|limit|context_window|truncated|incomplete",
+    re.IGNORECASE,
+)
+_BROKEN = ("abort", "error", "cancelled")  # the server gave up in the middle
+_SPOKEN = ("text", "output_text")  # types of a message's parts; others are thoughts
 
 
 class Unavailable(TeacherError):
@@ -41,6 +50,7 @@ class Reply:
     model: str  # as the server calls itself; may be empty
     tokens_in: int
     tokens_out: int
+    thought: bool = False  # the server says that the model thought before it answered
     # Of each token of the prompt, if asked for: {id: (log-probability, text)}.
     prompt_tokens: list[Mapping[int, tuple[float, str]]] | None = None
 
@@ -50,13 +60,15 @@ def parse(body) -> Reply:
     try:
         choice = body["choices"][0]
         usage = body.get("usage") or {}
+        why = str(choice.get("finish_reason"))
         reply = Reply(
             text=_text(choice),
-            finished=choice.get("finish_reason") == "stop",
+            finished=not _CUT.search(why),
             first_tokens=_first_tokens(choice.get("logprobs")),
             model=body.get("model") or "",
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
+            thought=_thought(choice, usage),
             prompt_tokens=_prompt_tokens(choice.get("prompt_logprobs")),
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -64,15 +76,49 @@ def parse(body) -> Reply:
             f"its answer has not the shape of a completion ({error!r}): "
             f"{str(body)[:200]!r}"
         ) from None
+    if why.lower() in _BROKEN:
+        raise Unavailable(f"it broke off its answer (finish_reason {why})")
     return reply
 
 
 def _text(choice: Mapping) -> str:
-    """Of a chat's message (None where it is empty), or of a plain completion."""
-    text = choice["message"]["content"] if "message" in choice else choice["text"]
-    if text is not None and not isinstance(text, str):
-        raise TypeError(f"content of the type {type(text).__name__}")
-    return text or ""
+    """The text of a chat's message or of a plain completion; "" where it is null."""
+    if "message" in choice:
+        return _joined(choice["message"].get("content"))
+    return _joined(choice["text"])
+
+
+def _joined(content) -> str:
+    """A text, or the texts of a list of parts without those that are thoughts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(map(_joined, content))
+    if not isinstance(content, Mapping):
+        raise TypeError(f"content of the type {type(content).__name__}")
+    if content.get("type", "text") not in _SPOKEN:
+        return ""
+    text = content.get("text")
+    return _joined(text.get("value") if isinstance(text, Mapping) else text)
+
+
+def _thought(choice: Mapping, usage: Mapping) -> bool:
+    """Whether the server says that the model thought before it answered."""
+    message = choice.get("message") or {}
+    details = usage.get("completion_tokens_details") or {}
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return bool(
+        message.get("reasoning_content")
+        or message.get("reasoning")
+        or details.get("reasoning_tokens")
+        or any(
+            isinstance(part, Mapping) and part.get("type") in ("thinking", "reasoning")
+            for part in parts
+        )
+    )
 
 
 def _prompt_tokens(places) -> list[dict[int, tuple[float, str]]] | None:
