@@ -12,11 +12,12 @@ import sys
 import venv
 from pathlib import Path
 
+import record
+
 from ovd_jax.paths import cache_dir
 from ovd_jax.progress import results_table
 
 SIDES = Path(__file__).parent / "sides"
-RESULTS = Path(__file__).parent / "results"
 REQUIREMENTS = {
     "tunix": ["google-tunix==0.1.7"],
     "trl": ["torch==2.13.0", "trl==1.16.0", "psutil"],
@@ -70,20 +71,18 @@ def best(sides: list[dict], key: str) -> float | None:
     return min(values, default=None)
 
 
-def publish(name: str, title: str, rows: list[dict], machine: dict) -> dict:
-    """Writes `results/<name>.json`, prints the table, and returns the summary.
+def publish(output: record.Output, title: str, rows: list[dict], machine: dict) -> dict:
+    """Writes the results, prints the table of this run, and returns the summary.
 
-    Rows of works and peers that were not run this time stay; each has the limits of its
-    own run.
+    Rows of works and peers that were not run this time stay in the file; each has
+    date, commit and limits of its own run.
     """
-    path = RESULTS / f"{name}.json"
-    kept = json.loads(path.read_text())["rows"] if path.is_file() else []
+    kept = output.read().get("rows", [])
     ran = {(row["work"], row["peer"]) for row in rows}
-    rows = [row | {"machine": machine | {"cores": os.cpu_count()}} for row in rows]
-    rows += [row for row in kept if (row["work"], row["peer"]) not in ran]
-    result = {"rows": sorted(rows, key=lambda row: row["work"])}
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    own = record.stamp() | {"machine": machine | {"cores": os.cpu_count()}}
+    rows = [row | own for row in rows]
+    kept = [row for row in kept if (row["work"], row["peer"]) not in ran]
+    output.write({"rows": sorted(rows + kept, key=lambda row: row["work"])})
     columns = [
         "work",
         "peer",
@@ -95,7 +94,7 @@ def publish(name: str, title: str, rows: list[dict], machine: dict) -> dict:
         "limit_share",
     ]
     results_table(title, columns, [[row[column] for column in columns] for row in rows])
-    return result
+    return {"rows": rows}
 
 
 def row(

@@ -11,10 +11,10 @@ question (`other turn`). Prints the AUC of the mean score for each kind and writ
 benchmarks/results/discrimination.json.
 """
 
-import json
 import random
 import time
-from pathlib import Path
+
+import record
 
 from ovd_jax import build, flags
 from ovd_jax.errors import UserError
@@ -25,15 +25,20 @@ from ovd_jax.search.simulator_data import is_held_out, load_recorded
 from ovd_jax.teacher.accounting import auc
 from ovd_jax.teacher.base import ScoreRequest
 
-RESULTS = Path(__file__).parent / "results"
 KINDS = ("other query", "broken query", "other turn")
 _MAX_THOUGHT = 600  # characters: its end, which leads to the query
 
 
-@on_mesh
-def main(config):
-    """Scores all turns with each model."""
+def main(config, output):
+    """Scores all turns with each model, prints the table and writes the JSON."""
     started = time.time()
+    summary = on_mesh(measure)(config)
+    output.write(summary)
+    flags.summary(**summary, seconds=round(time.time() - started, 1))
+
+
+def measure(config) -> dict:
+    """AUC of good turns against corrupted ones, by model and kind."""
     requests = held_out_turns(config)
     rows = []
     for model in config.models:
@@ -53,10 +58,7 @@ def main(config):
         ("model", "all", *KINDS),
         [(r["model"], *(f"{r[k]:.3f}" for k in ("auc", *KINDS))) for r in rows],
     )
-    RESULTS.mkdir(exist_ok=True)
-    summary = {"turns": len(good), "rows": rows}
-    (RESULTS / "discrimination.json").write_text(json.dumps(summary, indent=1) + "\n")
-    flags.summary(**summary, seconds=round(time.time() - started, 1))
+    return {"turns": len(good), "rows": rows}
 
 
 def held_out_turns(config) -> list[tuple[str, ScoreRequest]]:
@@ -102,4 +104,4 @@ def written(thought: str, query: str) -> str:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/discrimination.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/discrimination.py")

@@ -14,17 +14,18 @@ import os
 import time
 from pathlib import Path
 
+import record
+
 from ovd_jax import flags
 from ovd_jax.errors import UserError
 from ovd_jax.progress import results_table
 from ovd_jax.tasks.compare import compare
 from ovd_jax.tasks.grading import Grader, NeedsAlgebra, refuse
 
-RESULTS = Path(__file__).parent / "results"
 HANGING = ("9^{9^{9^9}}", r"\binom{10^9}{5\cdot10^8}", "99999!")
 
 
-def main(config):
+def main(config, output):
     """Measures, prints a table, and writes the JSON."""
     lines = Path(config.cases).read_text("utf-8").splitlines()
     pairs = [tuple(json.loads(line)[:2]) for line in lines]
@@ -48,8 +49,7 @@ def main(config):
     )
     left = children()
     result = {"cores": os.cpu_count(), "rows": rows, "processes_left": len(left)}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "grading.json").write_text(json.dumps(result, indent=1) + "\n")
+    output.write(result)
     flags.summary(**result)
     if left:
         raise UserError(f"The grading workers {sorted(left)} are still there.")
@@ -101,4 +101,4 @@ def children() -> set[int]:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/grading.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/grading.py")

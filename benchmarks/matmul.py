@@ -9,13 +9,13 @@ is what a step of decoding can hope for. A step of the model has the products of
 many tokens a second that leaves. Writes benchmarks/results/matmul.json.
 """
 
-import json
 import statistics
 import time
 
 import comparison
 import jax
 import jax.numpy as jnp
+import record
 
 from ovd_jax import flags
 from ovd_jax.progress import results_table
@@ -31,7 +31,7 @@ FORMS = {  # (the weights as they are kept, the product of x [B, D])
 _TILE = 192  # outputs of a tile; divides those of all shapes
 
 
-def main(config):
+def main(config, output):
     """Times every form at every shape and number of rows."""
     machine = comparison.limits()
     rows = []
@@ -51,9 +51,7 @@ def main(config):
         columns = list(lines[0])
         table = [[line[column] for column in columns] for line in lines]
         results_table(title, columns, table)
-    result = {"machine": machine, "steps": steps, "rows": rows}
-    path = comparison.RESULTS / "matmul.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    output.write({"machine": machine, "steps": steps, "rows": rows})
     flags.summary(machine=machine, steps=steps)
 
 
@@ -124,4 +122,4 @@ def measure(config, form: str, rows: int, inputs: int, outputs: int) -> float:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/matmul.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/matmul.py")

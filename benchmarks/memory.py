@@ -9,21 +9,19 @@ until each buffer has its place, for virtual CPU devices and for TPUs that need 
 exist: OVD's, and on-policy distillation with the whole vocabulary at once (`dense`), in
 chunks, or with the teacher's likeliest tokens (`top_k`). Each device has the N
 completions, all at once, of one prompt. A point that was compiled before is read from
-the results. Last, real updates at SmolLM2's size. Writes benchmarks/results/memory.json
-and memory_*.png.
+the results. Last, real updates at SmolLM2's size. Writes memory.json and memory_*.png.
 """
 
-import json
 import multiprocessing
 import sys
 import time
-from pathlib import Path
 
 import abstract
 import comparison
 import jax
 import jax.numpy as jnp
 import memory_plots
+import record
 import token_level
 from portability import cpus, digest
 from sides import workload
@@ -34,7 +32,6 @@ from ovd_jax.models.hf_config import read_config
 from ovd_jax.models.known import KNOWN
 from ovd_jax.progress import results_table
 
-RESULTS = Path(__file__).parent / "results"
 FULL = {
     "students": ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B"),
     "lengths": (1024, 2048, 4096, 8192, 16_384, 32_768),
@@ -50,19 +47,22 @@ REAL = {  # one group, all at once
 }  # fmt: skip
 
 
-def main(config):
-    """Prints and writes all of it."""
+def main(config, output):
+    """Prints what was asked for, and writes it beside what earlier runs wrote."""
     started = time.time()
+    kept = output.read()
     result = {"paper": arithmetic(config)}
-    found = read()
-    result["points"], result["skipped"] = compile_points(config, found, result)
-    result["real"] = real(config) if config.real else found.get("real", [])
+    points, skipped = compile_points(config, output, kept | result)
+    result |= {"points": points, "skipped": skipped}
+    result["real"] = real(config) if config.real else []
     report(config, result)
-    write(result)
-    memory_plots.plot(result, RESULTS)
+    if not config.real:
+        result["real"] = kept.get("real", [])
+    output.write(result)
+    memory_plots.plot(result, output)
     flags.summary(
-        skipped=result["skipped"], real=result["real"], points=len(result["points"]),
-        seconds=round(time.time() - started, 1),
+        skipped=skipped, real=result["real"] if config.real else [],
+        points=len(wanted(config, points)), seconds=round(time.time() - started, 1),
     )  # fmt: skip
 
 
@@ -102,10 +102,11 @@ def points(config) -> list[tuple[str, str, int, int]]:
     ]
 
 
-def compile_points(config, found: dict, result: dict):
-    """(rows, {platform: why it was left out}); rows are written as they come, and other
-    points in `found` are kept."""
-    rows = {tuple(row[name] for name in POINT): row for row in found.get("points", [])}
+def compile_points(config, output: record.Output, result: dict):
+    """(rows, {platform: why it was left out}); rows are written as they come, beside
+    the other points of `result`. Points of the same program are taken from there or
+    from the published results."""
+    rows, known = by_point(result), by_point(output.read_published())
     skipped = {}
     abstract.virtual_devices(max(map(cpus, config.platforms), default=0) or 1)
     for platform, student, length, samples in points(config):
@@ -114,13 +115,25 @@ def compile_points(config, found: dict, result: dict):
         for method in METHODS:
             point = (platform, student, length, samples, method)
             try:
-                rows[point] = measure(config, *point, rows.get(point, {}))
+                found = rows.get(point) or known.get(point, {})
+                rows[point] = measure(config, *point, found)
             except abstract.Unavailable as reason:
                 skipped[platform] = str(reason)
                 print(f"{platform} is left out: {reason}", file=sys.stderr)
                 break
-            write(found | result | {"points": list(rows.values())})
+            output.write(result | {"points": list(rows.values())})
     return list(rows.values()), skipped
+
+
+def by_point(result: dict) -> dict[tuple, dict]:
+    """Rows of results by what they are of."""
+    return {tuple(row[x] for x in POINT): row for row in result.get("points", [])}
+
+
+def wanted(config, rows: list[dict]) -> list[dict]:
+    """The rows of the points that the config asks for."""
+    asked = set(points(config))
+    return [row for row in rows if tuple(row[x] for x in POINT[:-1]) in asked]
 
 
 def measure(config, platform, student, length, samples, method, known: dict) -> dict:
@@ -129,7 +142,7 @@ def measure(config, platform, student, length, samples, method, known: dict) -> 
     lowered, mesh, sizes = lower(config, *point)
     key = digest(lowered.as_text(), platform, mesh.shape)
     if known.get("key") != key:
-        known = place_apart(config, point)
+        known = place_apart(config, point) | record.stamp()
     return known | dict(zip(POINT, point, strict=True)) | {"key": key} | sizes
 
 
@@ -197,20 +210,9 @@ def real(config) -> list[dict]:
     rows = []
     for method in METHODS:
         work = REAL | {"name": method, "method": method, "repeats": config.repeats}
-        rows.append({"method": method} | comparison.run_side("ours_memory", work))
+        side = comparison.run_side("ours_memory", work)
+        rows.append({"method": method} | side | record.stamp())
     return rows
-
-
-def read() -> dict:
-    """The results of earlier runs."""
-    path = RESULTS / "memory.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def write(result: dict) -> None:
-    """Replaces the results."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "memory.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def report(config, result: dict) -> None:
@@ -218,13 +220,7 @@ def report(config, result: dict) -> None:
     paper = result["paper"]
     for name in ("table_1", "figure_1", "figure_2", "transfers"):
         show(f"{paper['model']}: {name.replace('_', ' ')}", paper[name])
-    wanted = set(points(config))
-    rows = [
-        gib(row)
-        for row in result["points"]
-        if tuple(row[name] for name in POINT[:-1]) in wanted
-    ]
-    if rows:
+    if rows := [gib(row) for row in wanted(config, result["points"])]:
         show("One device while the gradient is made, GiB", rows)
     if result["real"]:
         show("Real updates: SmolLM2-135M, teacher of 360M, float32", result["real"])
@@ -251,4 +247,4 @@ def show(title: str, rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/memory.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/memory.py")

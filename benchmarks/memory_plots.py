@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import record
 
 COLORS = {
     "ovd": "#0b6fb8", "dense": "#c0392b", "chunked": "#3a923a", "top_k": "#d9730d"
@@ -17,13 +18,13 @@ NAMES = {
 GIB = 2**30
 
 
-def plot(result: dict, folder: Path) -> None:
+def plot(result: dict, output: record.Output) -> None:
     """The paper's figures, then what was compiled, a figure a student."""
-    figures(result["paper"], folder / "memory_paper.png")
+    figures(result["paper"], output.path("_paper.png"))
     for student in sorted({row["student"] for row in result["points"]}):
         rows = [row for row in result["points"] if row["student"] == student]
         name = student.split("/")[-1].lower()
-        compiled(student, rows, folder / f"memory_{name}.png")
+        compiled(student, rows, output.path(f"_{name}.png"))
 
 
 def figures(paper: dict, path: Path) -> None:
@@ -52,7 +53,8 @@ def compiled(student: str, rows: list[dict], path: Path) -> None:
     figure, axes = plt.subplots(
         len(platforms), 2, figsize=(11, 4 * len(platforms)), squeeze=False
     )
-    short = min(row["length"] for row in rows)
+    several = [row["length"] for row in rows if row["samples"] > 1]
+    short = min(several, default=min(row["length"] for row in rows))
     for platform, pair in zip(platforms, axes, strict=True):
         here = [row for row in rows if row["platform"] == platform]
         by_length = [row for row in here if row["samples"] == 1]
@@ -61,14 +63,18 @@ def compiled(student: str, rows: list[dict], path: Path) -> None:
         curves(by_samples, "samples", pair[1])
         pair[0].set(xlabel="tokens L, one trajectory", title=platform)
         pair[1].set(xlabel=f"trajectories N of {short} tokens", title=platform)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    shown = next(ax for ax in axes.flat if ax.axison)
+    shown.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{student}: temporaries of the gradient on one device")
     save(figure, path)
 
 
 def curves(rows: list[dict], axis: str, ax) -> None:
     """A curve a method, and eq. 1; what does not fit into the device is a cross at all
-    that was wanted."""
+    that was wanted. Without rows there are no axes: they could not be logarithmic."""
+    if not rows:
+        ax.set_axis_off()
+        return
     for method, color in COLORS.items():
         some = sorted(
             (row for row in rows if row["method"] == method), key=lambda r: r[axis]

@@ -11,12 +11,11 @@ one by one; the median step is that of the last seed's run, for all seeds, so th
 before it may be run on other machines. Writes benchmarks/results/methods.{json,png}.
 """
 
-import json
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
+import record
 from ovd_vs_rlvr import is_complete
 
 from ovd_jax import flags, train
@@ -45,10 +44,9 @@ METHODS = {  # what each changes in the config
     },
     "dpo_pairs": {"method": "dpo_pairs", "optimizer.learning_rate": 1e-5},
 }  # fmt: skip
-RESULTS = Path(__file__).parent / "results"
 
 
-def main(config):
+def main(config, output):
     """Runs what is missing, then writes table, plot and JSON."""
     started = time.time()
     unknown = set(config.methods) - set(METHODS)
@@ -64,10 +62,9 @@ def main(config):
     seconds = min(run["seconds"][-1] for seeds in runs.values() for run in seeds)
     rows = [row(name, seeds, seconds) for name, seeds in runs.items()]
     samples = config.problems_per_step * config.samples * config.num_steps
-    RESULTS.mkdir(exist_ok=True)
     plot_comparison(
         {axis: series(runs, axis) for axis in ("samples", "seconds")},
-        RESULTS / "methods.png",
+        output.path(".png"),
         title="Methods on the quickstart task",
         ylabel="held-out accuracy",
     )
@@ -85,17 +82,14 @@ def main(config):
         ],
     )
     result = {"samples": samples, "seconds": seconds, "seeds": config.seeds}
-    text = json.dumps(result | {"rows": rows, "curves": runs}, indent=1) + "\n"
-    (RESULTS / "methods.json").write_text(text)
+    output.write(result | {"rows": rows, "curves": runs})
     flags.summary(**result, rows=rows, seconds_in_all=round(time.time() - started, 1))
 
 
 def curve(config, index: int, changes: dict, seed: int) -> dict:
     """Accuracies of one run of method number `index`, trained now unless it already is,
     with the steps and samples until each, and the seconds of the median step."""
-    run_config = config.copy_and_resolve_references()
-    with run_config.unlocked():
-        del run_config["seeds"], run_config["methods"]
+    run_config = record.for_training(config)
     run_config.run_dir = f"{config.run_dir}/methods/{index}-seed{seed}"
     run_config.update_from_flattened_dict(changes)
     run_config.seed = seed
@@ -149,4 +143,4 @@ def described(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/methods.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/methods.py")

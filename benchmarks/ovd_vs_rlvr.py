@@ -10,10 +10,11 @@ of the learning rate as well. Complete runs are not repeated. Writes
 benchmarks/results/ovd_vs_rlvr.{json,png}.
 """
 
-import json
 import statistics
 import time
 from pathlib import Path
+
+import record
 
 from ovd_jax import flags, train
 from ovd_jax.curves import plot_comparison
@@ -29,10 +30,9 @@ METHODS = {  # what each changes in the config
     "OVD, threshold 10": {"threshold": 10},
 }
 SEEDS = (0, 1, 2)
-RESULTS = Path(__file__).parent / "results"
 
 
-def main(config):
+def main(config, output):
     """Runs what is missing, then writes table, plot and JSON."""
     started = time.time()
     runs = {
@@ -40,10 +40,9 @@ def main(config):
         for index, method in enumerate(METHODS)
     }
     rows = [row(method, curves) for method, curves in runs.items()]
-    RESULTS.mkdir(exist_ok=True)
     plot_comparison(
         {STEP: runs},
-        RESULTS / "ovd_vs_rlvr.png",
+        output.path(".png"),
         title="OVD and RLVR on the quickstart task, equal student samples",
         ylabel="held-out accuracy",
     )
@@ -63,8 +62,7 @@ def main(config):
         ],
     )
     result = {"student_samples": samples, "seeds": SEEDS, "rows": rows}
-    text = json.dumps(result | {"curves": runs}, indent=1) + "\n"
-    (RESULTS / "ovd_vs_rlvr.json").write_text(text)
+    output.write(result | {"curves": runs})
     flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
@@ -108,4 +106,4 @@ def row(method: str, curves) -> dict:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/ovd_vs_rlvr.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/ovd_vs_rlvr.py")

@@ -14,14 +14,13 @@ there are not compiled again.
 
 import hashlib
 import importlib.metadata
-import json
 import time
-from pathlib import Path
 
 import abstract
 import hlo
 import jax
 import jax.numpy as jnp
+import record
 
 from ovd_jax import flags, train
 from ovd_jax.learning.sharding import row_shards
@@ -30,12 +29,11 @@ from ovd_jax.models.known import KNOWN
 from ovd_jax.models.lora import TARGETS, Lora
 from ovd_jax.progress import results_table
 
-RESULTS = Path(__file__).parent / "results" / "portability.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GIB = 2**30
 
 
-def main(config):
+def main(config, output):
     """Lowers, compiles, prints both tables."""
     started = time.time()
     jax.config.update("jax_platforms", "cpu")
@@ -45,8 +43,14 @@ def main(config):
     columns = ["program", *PLATFORMS, "kib"]
     table = [[row[name] for name in columns] for row in lowered]
     results_table(f"{config.lower}, one lowering", columns, table)
-    found = {row["key"]: row for row in read()}
+    earlier = output.read() or output.read_published()
+    found = {row["key"]: row for row in earlier.get("rows", [])}
     rows, skipped = [], []
+
+    def write(rows: list[dict]) -> None:
+        result = {"config": config.to_dict(), "lowered": lowered, "skipped": skipped}
+        output.write(result | {"rows": rows})
+
     for point in config.points:
         try:
             rows += measure(config, point, found)
@@ -54,8 +58,8 @@ def main(config):
             skipped.append(f"{point[1]} skipped: {error}")
         new = {row["key"] for row in rows}
         rest = [row for key, row in found.items() if key not in new]
-        write(config, lowered, rows + rest, skipped)  # a later run goes on from here
-    write(config, lowered, rows, skipped)
+        write(rows + rest)  # a later run goes on from here
+    write(rows)
     show(rows)
     print(*skipped, sep="\n")
     flags.summary(
@@ -151,7 +155,9 @@ def compiled(lowered, key: str) -> dict:
         row = {"peak": found[0]}
     else:
         row = abstract.memory(program) | {"collectives": exchanges(program)}
-    return row | {"key": key, "seconds": round(time.time() - started, 1)}
+    return row | record.stamp() | {
+        "key": key, "seconds": round(time.time() - started, 1)
+    }  # fmt: skip
 
 
 def exchanges(program) -> dict | None:
@@ -201,18 +207,6 @@ def judged(row: dict, there: int | None) -> dict:
     return row | {"needs": needs, "there": there, "fits": there and needs <= there}
 
 
-def read() -> list[dict]:
-    """Rows of earlier runs."""
-    return json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-
-
-def write(config, lowered, rows, skipped) -> None:
-    """Replaces the results."""
-    result = {"config": config.to_dict(), "lowered": lowered, "skipped": skipped}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
-
-
 def show(rows: list[dict]) -> None:
     """The table, a device's GiB in it."""
     columns = [
@@ -248,4 +242,4 @@ def exchanged(collectives: dict | None) -> str:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/portability.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/portability.py")

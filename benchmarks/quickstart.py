@@ -6,43 +6,32 @@ Each run is a process of its own with an empty run directory, timed from start t
 imports and compilation included. Writes benchmarks/results/quickstart.json.
 """
 
-import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
+import record
+
+from ovd_jax import flags
+
 LIMIT_S = 1200
 
 
-def main():
+def main(config, output):
     """Runs every seed and prints the summary."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--run-dir", default="runs/quickstart_seeds")
-    arguments = parser.parse_args()
     runs = [
-        {"seed": seed} | run("quickstart", seed, f"{arguments.run_dir}/{seed}")
-        for seed in arguments.seeds
+        {"seed": seed} | run("quickstart", seed, f"{config.run_dir}/{seed}")
+        for seed in config.seeds
     ]
     result = {
         "runs": runs,
         "smallest_gain": min(r["accuracy_after"] - r["accuracy_before"] for r in runs),
         "longest_seconds": max(r["wall_seconds"] for r in runs),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "quickstart.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    output.write(result)
+    flags.summary(**result)
 
 
 def run(config: str, seed: int, run_dir: str, *more: str) -> dict:
@@ -50,7 +39,8 @@ def run(config: str, seed: int, run_dir: str, *more: str) -> dict:
     around it."""
     shutil.rmtree(run_dir, ignore_errors=True)
     command = [
-        sys.executable, str(ROOT / "launch/train.py"), f"--config=configs/{config}.py",
+        sys.executable, str(flags.ROOT / "launch/train.py"),
+        f"--config=configs/{config}.py",
         f"--config.seed={seed}", f"--config.run_dir={run_dir}", *more,
     ]  # fmt: skip
     started = time.time()
@@ -65,4 +55,4 @@ def run(config: str, seed: int, run_dir: str, *more: str) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    record.run(main, doc=__doc__, default="benchmarks/configs/quickstart.py")

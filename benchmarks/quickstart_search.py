@@ -10,9 +10,9 @@ benchmarks/results/quickstart_search.json.
 """
 
 import json
-import os
 from pathlib import Path
 
+import record
 from quickstart import run
 
 from ovd_jax import build, flags
@@ -21,13 +21,12 @@ from ovd_jax.progress import results_table
 from ovd_jax.tasks import make_task
 from ovd_jax.train import measure
 
-RESULTS = Path(__file__).parent / "results"
 RUNS = (("simulated", 0), ("simulated", 1), ("bm25", 0))  # engine, seed
 ENGINES = ("simulated", "bm25")
 _ALL = 10**6  # held-out questions
 
 
-def main(config):
+def main(config, output):
     """Trains, tests, and writes table and JSON."""
     runs = []
     for engine, seed in RUNS:
@@ -41,7 +40,7 @@ def main(config):
         for name, model in models.items()
         for engine in ENGINES
     ]
-    publish(runs, tests)
+    publish(output, runs, tests)
 
 
 def trained(engine: str, seed: int, folder: str) -> dict:
@@ -78,12 +77,9 @@ def tested(config) -> dict[str, float]:
     )
 
 
-def publish(runs: list[dict], tests: list[dict]) -> None:
+def publish(output: record.Output, runs: list[dict], tests: list[dict]) -> None:
     """Writes the JSON, prints table and summary."""
-    result = {"runs": runs, "tests": tests, "cores": os.cpu_count()}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "quickstart_search.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    output.write({"runs": runs, "tests": tests})
     names = ("em", "em/world_1hop", "em/world_2hop")
     counts = ("searches/world_1hop", "searches/world_2hop")
     results_table(
@@ -106,4 +102,4 @@ def publish(runs: list[dict], tests: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="configs/quickstart_search.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/quickstart_search.py")

@@ -12,6 +12,7 @@ the user's cache. Writes benchmarks/results/sampler.json.
 import time
 
 import comparison
+import record
 
 from ovd_jax import flags
 from ovd_jax.models.known import KNOWN
@@ -35,7 +36,7 @@ WORKS = {
 }  # fmt: skip
 
 
-def main(config):
+def main(config, output):
     """Runs both sides of each work in turn."""
     started = time.time()
     machine = comparison.limits()
@@ -56,7 +57,7 @@ def main(config):
         rows.append(
             comparison.row(name, "tunix", "MiB rss", ours["rss_mib"], theirs["rss_mib"])
         )
-    result = comparison.publish("sampler", "Sampling", rows, machine)
+    result = comparison.publish(output, "Sampling", rows, machine)
     flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
@@ -76,4 +77,4 @@ def least_seconds(work: dict, tokens: float, machine: dict) -> float:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/sampler.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/sampler.py")

@@ -9,7 +9,6 @@ changed at a time. Writes benchmarks/results/scaling.{json,png}.
 """
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import record
 from sides import timing, workload
 
 from ovd_jax import flags
@@ -25,7 +25,6 @@ from ovd_jax.learning.learner import cut
 from ovd_jax.models.known import KNOWN
 from ovd_jax.progress import results_table
 
-RESULTS = Path(__file__).parent / "results"
 LABELS = {
     "samples": "samples a prompt",
     "prompt": "prompt tokens",
@@ -34,7 +33,7 @@ LABELS = {
 }
 
 
-def main(config):
+def main(config, output):
     """Measures every point, then writes table, plot and JSON."""
     started = time.time()
     points = {
@@ -49,10 +48,9 @@ def main(config):
         results_table(
             f"By {LABELS[axis]}", columns, [[r[c] for c in columns] for r in rows]
         )
-    RESULTS.mkdir(exist_ok=True)
-    plot(points, RESULTS / "scaling.png")
+    plot(points, output.path(".png"))
     result = {"model": config.model, "layers": config.layers, "points": points}
-    (RESULTS / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    output.write(result)
     flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
@@ -115,4 +113,4 @@ def plot(points: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/scaling.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/scaling.py")

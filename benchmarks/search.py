@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import comparison
+import record
 import update
 
 from ovd_jax import flags, train
@@ -27,7 +28,6 @@ from ovd_jax.errors import UserError
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
 
-RESULTS = Path(__file__).parent / "results" / "search.json"
 # Conversations of about two searches behind a question with its instructions.
 UPDATE = {
     "name": "search agent", "prompt": 256, "max_completion": 640,
@@ -35,16 +35,18 @@ UPDATE = {
 }  # fmt: skip
 
 
-def main(config):
+def main(config, output):
     """Measures the parts and keeps those of earlier runs that were not asked for."""
     started = time.time()
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = {}
     for part in config.parts:
         if part not in PARTS:
             raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
         results[part] = PARTS[part](config)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    measured = dict.fromkeys(results, record.stamp())
+    kept = output.read()
+    measured = kept.pop("measured", {}) | measured
+    output.write(kept | results | {"measured": measured})
     flags.summary(**results, seconds=round(time.time() - started, 1))
 
 
@@ -146,4 +148,4 @@ def retrieval(config) -> list[dict]:
 PARTS = {"loop": loop, "update": updates, "retrieval": retrieval}
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/search.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/search.py")

@@ -7,19 +7,18 @@ compiled programs after step 20 with those at the end. Writes
 benchmarks/results/steady_state.json.
 """
 
-import json
 import statistics
-from pathlib import Path
+
+import record
 
 from ovd_jax import flags, train
 from ovd_jax.run_dir import read_metrics
 
-RESULTS = Path(__file__).parent / "results"
 WARM_UP = 20  # steps after which nothing may grow
 WINDOW = 20  # steps whose median is taken at either end
 
 
-def main(config):
+def main(config, output):
     """Trains, then compares the two ends of the run."""
     train.main(config)
     rows = [row for row in read_metrics(config.run_dir) if "rss_mib" in row]
@@ -36,8 +35,7 @@ def main(config):
         "seconds_a_step_late": step_seconds(late),
     }
     result["rss_growth_mib"] = result["rss_mib_late"] - result["rss_mib_early"]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "steady_state.json").write_text(json.dumps(result, indent=1) + "\n")
+    output.write(result)
     flags.summary(**result)
 
 
@@ -52,4 +50,4 @@ def step_seconds(rows) -> float:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/steady_state.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/steady_state.py")

@@ -18,7 +18,6 @@ Student, learner and vLLM share this machine. Writes benchmarks/results/teacher.
 import asyncio
 import contextlib
 import functools
-import json
 import random
 import re
 import socket
@@ -31,6 +30,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import openai
+import record
 
 from ovd_jax import build, flags, monitor, train
 from ovd_jax.errors import UserError
@@ -45,7 +45,6 @@ from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).parent / "results"
 CACHE = 2560  # tokens in vLLM's cache
 BLOCK = 32  # tokens of a block of it, the least that vLLM's CPU backend can have
 PROBLEMS, SOLUTIONS = 6, 4  # questions are on the steps of so many
@@ -57,7 +56,7 @@ LOGGED = (
 STARTING = 1800  # seconds: vLLM may have to be installed
 
 
-def main(config):
+def main(config, output):
     """Runs the three measurements against one server."""
     started = time.time()
     monitor.enable_compilation_cache()
@@ -66,16 +65,16 @@ def main(config):
             url = stack.enter_context(served(config))
             with config.unlocked():
                 config.teacher.url = url
-        path = RESULTS / "teacher.json"
-        result = json.loads(path.read_text()) if path.is_file() else {}
+        result = {}
         for name in config.parts:
             result[name] = PARTS[name](config)
             print(f"{name}: {result[name]}", flush=True)  # of use if a later one fails
-    result["seconds"] = round(time.time() - started, 1)
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    measured = dict.fromkeys(result, record.stamp())
+    kept = output.read()
+    measured = kept.pop("measured", {}) | measured
+    output.write(kept | result | {"measured": measured})
     print_tables(result)
-    flags.summary(**result)
+    flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
 @contextlib.contextmanager
@@ -252,13 +251,15 @@ def measure_async(config) -> list[dict]:
     """Steps an hour of training in both modes, the first step apart: it compiles."""
     rows = []
     for batches in (0, 1):
-        with config.unlocked():
-            config.async_batches = batches
-            config.run_dir = f"{config.run_dir.rstrip('01_')}_{batches}"
-        if Path(config.run_dir).exists():
-            raise UserError(f"{config.run_dir} is there already; set another run_dir.")
-        train.main(config)
-        logged = read_metrics(config.run_dir)[1:-1]
+        training = record.for_training(config)
+        training.async_batches = batches
+        training.run_dir = f"{config.run_dir}_{batches}"
+        if Path(training.run_dir).exists():
+            raise UserError(
+                f"{training.run_dir} is there already; set another run_dir."
+            )
+        train.main(training)
+        logged = read_metrics(training.run_dir)[1:-1]
         seconds = statistics.mean(
             r["seconds_collect"] + r["seconds_update"] for r in logged
         )
@@ -296,4 +297,4 @@ def print_tables(result: dict) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/teacher.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/teacher.py")

@@ -8,24 +8,22 @@ benchmarks/results/theory.{json,png}; docs/theory.md says what follows.
 """
 
 import itertools
-import json
 import time
-from pathlib import Path
 
 import numpy as np
+import record
 from theory_plots import plot
 
 from ovd_jax import flags, theory
 from ovd_jax.progress import results_table
 from ovd_jax.rollout.credit import center_and_scale
 
-RESULTS = Path(__file__).parent / "results"
 JUDGES = ("informed", "blind", "adverse")
 GROUP = 8  # samples of a problem, for GRPO's advantages
 _LESS = 1 - 1e-9  # of a number is less than it by more than rounding
 
 
-def main(config):
+def main(config, output):
     """Checks everything, then writes tables, plot and JSON."""
     started = time.time()
     cases, runs = variances(config), trainings(config)
@@ -39,9 +37,8 @@ def main(config):
     }
     for name, rows in result.items():
         show(name, rows)
-    RESULTS.mkdir(exist_ok=True)
-    plot(result | {"variance": cases, "training": runs}, RESULTS / "theory.png")
-    (RESULTS / "theory.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result | {"variance": cases, "training": runs}, output.path(".png"))
+    output.write(result)
     flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
@@ -283,4 +280,4 @@ def quantization(config) -> list[dict]:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/theory.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/theory.py")

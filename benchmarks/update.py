@@ -14,6 +14,7 @@ import time
 
 import comparison
 import numpy as np
+import record
 
 from ovd_jax import flags
 from ovd_jax.models.known import KNOWN
@@ -54,7 +55,7 @@ WORKS = {
 MIB_TARGETS = {"temporaries_mib": 445, "rss_mib": 4096}
 
 
-def main(config):
+def main(config, output):
     """Runs the sides of each work in turn."""
     started = time.time()
     machine = comparison.limits()
@@ -75,7 +76,7 @@ def main(config):
         ours = max(before, after, key=lambda side: side["seconds"])
         for peer in peers:
             rows += compare(work, peer, ours, theirs[peer], machine)
-    result = comparison.publish("update", "A GRPO update", rows, machine)
+    result = comparison.publish(output, "A GRPO update", rows, machine)
     flags.summary(**result, seconds=round(time.time() - started, 1))
 
 
@@ -121,4 +122,4 @@ def flops(work: dict) -> float:
 
 
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="benchmarks/configs/update.py")
+    record.run(main, doc=__doc__, default="benchmarks/configs/update.py")

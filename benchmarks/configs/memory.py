@@ -29,4 +29,5 @@ def get_config():
     # A real update
     config.real = True
     config.repeats = 2
+    config.publish = False  # to benchmarks/results, whatever the settings
     return config

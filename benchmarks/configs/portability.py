@@ -26,4 +26,5 @@ def get_config():
     config.samples = 8
     config.prompt = 512  # tokens
     config.completion = 1024
+    config.publish = False  # to benchmarks/results, whatever the settings
     return config

@@ -13,4 +13,5 @@ def get_config():
     config.questions = ""  # retrieval: JSONL of question
     config.passages = 100_000  # retrieval: of the larger corpus
     config.run_dir = "runs/search_benchmark"
+    config.publish = False  # to benchmarks/results, whatever the settings
     return config

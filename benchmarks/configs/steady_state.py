@@ -8,4 +8,5 @@ def get_config():
     config.run_dir = "runs/steady_state"
     config.num_steps = 200
     config.eval_every = 50
+    config.publish = False  # to benchmarks/results, whatever the settings
     return config

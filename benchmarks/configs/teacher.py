@@ -15,4 +15,5 @@ def get_config():
     config.checkpoint_every = 0
     config.parts = ("orders", "overlap", "async")
     config.teacher.url = ""  # of a server that is there; empty: one is started
+    config.publish = False  # to benchmarks/results, whatever the settings
     return config

@@ -8,4 +8,5 @@ def get_config():
     config.works = ("full", "ragged", "search")
     config.peers = ("tunix", "trl")
     config.repeats = 2
+    config.publish = False  # to benchmarks/results, whatever the settings
     return config
