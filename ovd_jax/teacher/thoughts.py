@@ -1,0 +1,35 @@
+"""What a thinking model writes before its answer, and how it is told apart."""
+
+import re
+
+_NAMES = r"(?:think|thinking|seed:think)"
+_OPEN = re.compile(
+    rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>"
+    r"|<\|channel\|>analysis<\|message\|>",
+    re.IGNORECASE,
+)
+_CLOSE = re.compile(
+    rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
+    r"|<\|channel\|>final<\|message\|>",
+    re.IGNORECASE,
+)
+OPENERS = ("<think>", "<thinking>", "<seed:think>", "[THINK]", "◁think▷")  # as tokens
+
+
+def after_thought(text: str) -> str | None:
+    """`text` without what stands before the end of a thought; None where a thought
+    begins and does not end."""
+    parts = _CLOSE.split(text)
+    if opens_thought(parts[-1]):
+        return None
+    return text if len(parts) == 1 else parts[-1].lstrip()
+
+
+def opens_thought(text: str) -> bool:
+    """Whether a thought begins in `text` and does not end there."""
+    return bool(_OPEN.search(_CLOSE.split(text)[-1]))
+
+
+def holds_thought(text: str) -> bool:
+    """Whether a thought begins or ends in `text`."""
+    return bool(_OPEN.search(text) or _CLOSE.search(text))
