@@ -46,8 +46,18 @@ class Output:
 
     def write(self, result: dict) -> None:
         """Replaces the results, with the record of the run."""
-        text = json.dumps(result | {"run": self.provenance()}, indent=1)
-        self.path(".json").write_text(text + "\n")
+        self._write(result | {"run": self.provenance()})
+
+    def _write(self, result: dict) -> None:
+        text = json.dumps(result, indent=1) + "\n"
+        self.path(".json").write_text(text, encoding="utf-8")
+
+    def write_parts(self, parts: dict) -> None:
+        """Replaces these parts of the results, each with the record of its run; others
+        that an earlier run wrote stay."""
+        kept = self.read()
+        measured = kept.pop("measured", {}) | dict.fromkeys(parts, self.provenance())
+        self._write(kept | parts | {"measured": measured})
 
     def provenance(self) -> dict:
         """Commit, date, machine, versions, and the settings that were changed."""
@@ -113,7 +123,7 @@ def read_json(path: Path) -> dict:
 
 
 def stamp() -> dict[str, str]:
-    """Commit and date, in short: for parts of results that are measured apart."""
+    """Commit and date."""
     now = datetime.datetime.now(datetime.UTC)
     return {"commit": commit(), "date": now.isoformat(timespec="seconds")}
 

@@ -43,10 +43,7 @@ def main(config, output):
         if part not in PARTS:
             raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
         results[part] = PARTS[part](config)
-    measured = dict.fromkeys(results, record.stamp())
-    kept = output.read()
-    measured = kept.pop("measured", {}) | measured
-    output.write(kept | results | {"measured": measured})
+    output.write_parts(results)
     flags.summary(**results, seconds=round(time.time() - started, 1))
 
 

@@ -69,10 +69,7 @@ def main(config, output):
         for name in config.parts:
             result[name] = PARTS[name](config)
             print(f"{name}: {result[name]}", flush=True)  # of use if a later one fails
-    measured = dict.fromkeys(result, record.stamp())
-    kept = output.read()
-    measured = kept.pop("measured", {}) | measured
-    output.write(kept | result | {"measured": measured})
+    output.write_parts(result)
     print_tables(result)
     flags.summary(**result, seconds=round(time.time() - started, 1))
 

@@ -67,6 +67,16 @@ def test_results_say_by_what_they_were_measured(tmp_path):
     assert {"python", "jax", "numpy"} <= run["versions"].keys()
 
 
+def test_parts_of_results_that_are_not_measured_again_stay(tmp_path):
+    output = record.Output("parts", tmp_path, {})
+    output.write_parts({"a": 1, "b": 2})
+    output.write_parts({"b": 3})
+    found = output.read()
+    assert (found["a"], found["b"]) == (1, 3)
+    assert found["measured"].keys() == {"a", "b"}
+    assert all("commit" in run for run in found["measured"].values())
+
+
 def test_recorded_settings_name_no_folder():
     path = flags.ROOT / "benchmarks/configs/search.py"
     _, output = prepared(path, corpus="/home/someone/wiki.jsonl")

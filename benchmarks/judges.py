@@ -1,0 +1,92 @@
+"""Teachers as judges: how well their scores tell right steps from wrong ones.
+
+    python benchmarks/judges.py
+    python benchmarks/judges.py --config.parts="('processbench',)" \\
+        --config.data=processbench_gsm8k.jsonl,processbench_math.jsonl
+
+`arithmetic` is configs/teacher_audit.py: the embedded teacher on held-out problems that
+are solved with slips. `world` is the environment agent of the search quickstart on
+turns of held-out conversations in its made-up world, some of them slips. `processbench`
+audits any other model on rows of ProcessBench. Parts that are not run stay. Writes
+benchmarks/results/judges.json.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import record
+
+from ovd_jax import audit, build, evaluate, flags
+from ovd_jax.errors import UserError
+from ovd_jax.processes import on_mesh
+from ovd_jax.tasks.world import World
+from ovd_jax.tasks.world_examples import labelled_turns
+from ovd_jax.teacher.accounting import auc
+
+
+def main(config, output):
+    """Runs the parts, and keeps those of earlier runs that were not asked for."""
+    started = time.time()
+    results = {}
+    for part in config.parts:
+        if part not in PARTS:
+            raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
+        results[part] = PARTS[part](config)
+    output.write_parts(results)
+    flags.summary(**results, seconds=round(time.time() - started, 1))
+
+
+def arithmetic(config) -> dict:
+    """The audit of the embedded teacher."""
+    return audited(config, "arithmetic")
+
+
+def processbench(config) -> dict:
+    """The audit of `config.model`, or of the model at `config.url`."""
+    if not config.data:
+        raise UserError("The part processbench needs --config.data=FILE,FILE.")
+    return audited(
+        config, "processbench", data=config.data, eval_problems=config.problems,
+        **{
+            "teacher.prompt": "digits", "teacher.model": config.model,
+            "teacher.url": config.url, "teacher.rows": 8,
+        },
+    )  # fmt: skip
+
+
+def audited(config, part: str, **changes) -> dict:
+    """What launch/evaluate.py finds by configs/teacher_audit.py with `changes`."""
+    options = flags.load_file("configs/teacher_audit.py").copy_and_resolve_references()
+    options.run_dir = f"{config.run_dir}/{part}"
+    options.update_from_flattened_dict(changes)
+    evaluate.main(options)
+    found = json.loads(Path(options.run_dir, "audit.json").read_text())
+    found["data"] = ",".join(Path(name).name for name in found["data"].split(","))
+    return found
+
+
+def world(config) -> dict:
+    """The environment agent's scores of turns whose exact scores are known."""
+    options = flags.load_file("configs/quickstart_search.py")
+    requests, exact = labelled_turns(World(), config.conversations)
+    teacher = on_mesh(build.make_teacher)(options)
+    scores = teacher.score(requests, seed=options.seed)
+    good = [label >= options.threshold for label in exact]
+    values = [audit.expected(score) for score in scores]
+    right, wrong = audit.split(zip(values, good, strict=True))
+    agreed = sum(
+        (score.value >= options.threshold) == is_good
+        for score, is_good in zip(scores, good, strict=True)
+    )
+    return {
+        "conversations": config.conversations, "turns": len(exact),
+        "good_turns": sum(good), "threshold": options.threshold,
+        "auc": auc(right, wrong), "agreement": agreed / len(exact),
+    }  # fmt: skip
+
+
+PARTS = {"arithmetic": arithmetic, "world": world, "processbench": processbench}
+
+if __name__ == "__main__":
+    record.run(main, doc=__doc__, default="benchmarks/configs/judges.py")

@@ -1,0 +1,230 @@
+"""The sections of docs/results.md on what is learned, each a function of its JSON that
+returns a title and lines."""
+
+from results_text import number, percent, span, spread, table
+
+
+def quickstart(result: dict) -> list[str]:
+    """The quickstart, seed by seed."""
+    held_out = result.get("problems")
+    lines = [
+        "Quickstart",
+        "Held-out accuracy before and after training, and the seconds that the whole "
+        "command took.",
+        "",
+        *table(
+            ("seed", "before", "after", "teacher", "seconds"),
+            [
+                (
+                    run["seed"],
+                    *(
+                        percent(run[f"accuracy_{x}"])
+                        for x in ("before", "after", "teacher")
+                    ),
+                    f"{run['wall_seconds']:.0f}",
+                )
+                for run in result["runs"]
+            ],
+        ),
+    ]
+    if held_out:
+        lines += [
+            f"Of the {held_out['held_out']} held-out problems {held_out['distinct']} "
+            "are different ones. Seeds change the training alone, never the problems.",
+            "",
+        ]
+    curves = [run["curve"] for run in result["runs"] if "curve" in run]
+    if curves:
+        lowest = [min(value for _, value in curve) for curve in curves]
+        lines += [
+            f"Accuracy falls before it rises: its lowest is {span(lowest)}.",
+            "",
+        ]
+    return lines
+
+
+def ovd_vs_rlvr(result: dict) -> list[str]:
+    """Thresholds against outcome rewards."""
+    lowest = [
+        min((value, step) for step, value in curve)
+        for name, curves in result["curves"].items()
+        for curve in curves
+        if name.startswith("OVD")
+    ]
+    return [
+        "OVD and RLVR",
+        f"The quickstart's task in groups of four; held-out accuracy after "
+        f"{result['student_samples']:,} student samples.",
+        "",
+        *table(
+            ("method", "before", "after: mean", "by seed", "mean over the steps"),
+            [
+                (
+                    row["method"],
+                    percent(row["before"]),
+                    percent(row["after"]),
+                    ", ".join(percent(x) for x in row["after_by_seed"]),
+                    percent(row["mean_over_steps"]),
+                )
+                for row in result["rows"]
+            ],
+        ),
+        f"OVD falls first, too: from {percent(result['rows'][0]['before'])} to "
+        f"{span(value for value, _ in lowest)} at its lowest, which is in the first "
+        f"{max(step for _, step in lowest)} steps, before it rises.",
+        "",
+        "![OVD and RLVR](../benchmarks/results/ovd_vs_rlvr.png)",
+        "",
+    ]
+
+
+def methods(result: dict) -> list[str]:
+    """All methods at equal samples and at equal time."""
+    rows = sorted(result["rows"], key=lambda row: -sum(row["by_samples"]))
+    last = min(rows, key=lambda row: sum(row["by_seconds"]))
+    return [
+        "All methods",
+        f"The quickstart's task; held-out accuracy from "
+        f"{percent(rows[0]['before'])}, mean and standard deviation of "
+        f"{len(result['seeds'])} seeds, the first of which also chose some learning "
+        "rates. Two of the seeds were run on a machine with 16 cores; seconds are the "
+        "third's.",
+        "",
+        *table(
+            (
+                "method",
+                f"after {result['samples']:,} samples",
+                f"after {result['seconds']:.0f} s of collecting and learning",
+                "a step",
+            ),
+            [
+                (
+                    row["method"],
+                    spread(row["by_samples"]),
+                    spread(row["by_seconds"]),
+                    f"{number(row['seconds_a_step'])} s",
+                )
+                for row in rows
+            ],
+        ),
+        "A teacher whose solutions are nearly always right, and free, is best imitated "
+        f"at this size. At equal time `{last['method']}` comes last.",
+        "",
+        "![All methods](../benchmarks/results/methods.png)",
+        "",
+    ]
+
+
+def quickstart_search(result: dict) -> list[str]:
+    """The search quickstart, each student with both engines."""
+    counts = ("searches/world_1hop", "searches/world_2hop")
+    seconds = [
+        f"{run['engine']}, seed {run['seed']}: {run['wall_seconds']:.0f} s"
+        for run in result["runs"]
+    ]
+    return [
+        "Search quickstart",
+        f"Exact match on all held-out questions ({'; '.join(seconds)}). The first run "
+        "compiled everything, the others found it compiled.",
+        "",
+        *table(
+            ("trained", "tested with", "all", "1 hop", "2 hops", "searches, 1 hop",
+             "searches, 2 hops"),
+            [
+                (
+                    test["trained"],
+                    test["tested"],
+                    *(
+                        percent(test[f"eval_{name}"])
+                        for name in ("em", "em/world_1hop", "em/world_2hop")
+                    ),
+                    *(number(test[f"eval_{name}"]) for name in counts),
+                )
+                for test in result["tests"]
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def judges(result: dict) -> list[str]:
+    """Teachers as judges."""
+    lines = ["Teachers as judges"]
+    for part in ("arithmetic", "processbench"):
+        if found := result.get(part):
+            best = max(found["thresholds"], key=lambda row: row["f1"])
+            lines += [
+                f"`{found['teacher']}` on {found['solutions']} solutions "
+                f"({found['data']}), {found['wrong_solutions']} of them wrong: AUC "
+                f"{found['auc_steps']:.3f} of {found['steps']} steps, "
+                f"{found['auc_solutions']:.3f} of whole solutions; F1 of the first "
+                f"wrong step {percent(best['f1'])} at threshold {best['threshold']}, "
+                f"which it recommends; calibration error "
+                f"{found['calibration_error']:.2f}.",
+                "",
+            ]
+    if found := result.get("world"):
+        lines += [
+            f"The environment agent of the search quickstart on {found['turns']} "
+            f"turns of {found['conversations']} held-out conversations, "
+            f"{found['good_turns']} of them good: AUC {found['auc']:.3f}; "
+            f"{percent(found['agreement'])} of its scores are on the right side of "
+            f"{found['threshold']}.",
+            "",
+        ]
+    return lines
+
+
+def discrimination(result: dict) -> list[str]:
+    """A simulator as a judge."""
+    kinds = ("auc", "other query", "broken query", "other turn")
+    return [
+        "Does a simulator learn to judge?",
+        f"SmolLM2-135M before and after configs/simulator_sft.py, {result['turns']} "
+        "good turns against corrupted ones: AUC. At this size no sense of good and bad "
+        "turns emerges.",
+        "",
+        *table(
+            ("model", "all", *kinds[1:]),
+            [
+                (f"`{row['model']}`", *(f"{row[kind]:.3f}" for kind in kinds))
+                for row in result["rows"]
+            ],
+        ),
+    ]
+
+
+def comparisons(result: dict) -> list[str]:
+    """The tables of launch/compare.py."""
+    lines = ["Comparisons", "Held-out accuracy by launch/compare.py.", ""]
+    for name, found in result.items():
+        if name == "measured":
+            continue
+        sets = list(found["rows"][0]["sets"])
+        lines += [f"`configs/{name}.py`:", ""]
+        lines += table(
+            ("run", "seeds", *sets),
+            [
+                (
+                    row["run"],
+                    ", ".join(map(str, row["seeds"])),
+                    *(
+                        f"{percent(row['sets'][x]['mean'])[:-2]} ± "
+                        f"{percent(row['sets'][x]['error'])}"
+                        for x in sets
+                    ),
+                )
+                for row in found["rows"]
+            ],
+        )
+    return lines
+
+
+LEARNING = {
+    "quickstart": quickstart,
+    "ovd_vs_rlvr": ovd_vs_rlvr,
+    "methods": methods,
+    "comparisons": comparisons,
+    "quickstart_search": quickstart_search,
+    "judges": judges,
+    "discrimination": discrimination,
+}
