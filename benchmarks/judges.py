@@ -74,7 +74,7 @@ def world(config) -> dict:
     scores = teacher.score(requests, seed=options.seed)
     good = [label >= options.threshold for label in exact]
     values = [audit.expected(score) for score in scores]
-    right, wrong = audit.split(zip(values, good, strict=True))
+    right, wrong = audit.split(list(zip(values, good, strict=True)))
     agreed = sum(
         (score.value >= options.threshold) == is_good
         for score, is_good in zip(scores, good, strict=True)
