@@ -174,6 +174,30 @@ def judges(result: dict) -> list[str]:
     return lines
 
 
+def evaluations(result: dict) -> list[str]:
+    """SmolLM2 by launch/evaluate.py."""
+    return [
+        "SmolLM2-135M-Instruct evaluated",
+        "Greedy, answers of 160 tokens at most, with the bootstrap's interval.",
+        "",
+        *table(
+            ("set", "problems", "right", "interval", "cut"),
+            [
+                (
+                    name,
+                    of["problems"],
+                    percent(of["value"]),
+                    span((of["low"], of["high"])),
+                    percent(of["cut_share"]),
+                )
+                for part, found in result.items()
+                if part != "measured"
+                for name, of in found.items()
+            ],
+        ),
+    ]
+
+
 def discrimination(result: dict) -> list[str]:
     """A simulator as a judge."""
     kinds = ("auc", "other query", "broken query", "other turn")
@@ -226,5 +250,6 @@ LEARNING = {
     "comparisons": comparisons,
     "quickstart_search": quickstart_search,
     "judges": judges,
+    "evaluations": evaluations,
     "discrimination": discrimination,
 }
