@@ -129,7 +129,8 @@ def stamp() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that is checked out, `+` behind it if tracked files were changed."""
+    """The commit that is checked out, `+` behind it if tracked files were changed,
+    results apart."""
     root = str(flags.ROOT)
 
     def git(*arguments: str) -> str:
@@ -139,7 +140,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        program = ("--", ".", ":!benchmarks/results")
+        changed = git("status", "--porcelain", "--untracked-files=no", *program)
         return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
