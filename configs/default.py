@@ -192,7 +192,7 @@ def get_config():
         dict(
             learning_rate=1e-6,
             schedule="constant",  # constant | linear | cosine
-            warmup_steps=0,
+            warmup_steps=0.0,  # steps, as num_steps counts them
             weight_decay=0.0,
             b1=0.9,
             b2=0.999,

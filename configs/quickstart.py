@@ -22,7 +22,7 @@ def get_config():
     config.length_multiple = 32
     config.optimizer.learning_rate = 3e-4
     config.optimizer.schedule = "linear"
-    config.optimizer.warmup_steps = 10
+    config.optimizer.warmup_steps = 1.25  # ten optimizer steps
     config.optimizer.b2 = 0.98
     config.eval_every = 15
     config.eval_problems = 400

@@ -40,7 +40,7 @@ def get_config():
         dict(
             learning_rate=1e-3,
             schedule="cosine",  # constant | linear | cosine
-            warmup_steps=200,
+            warmup_steps=200.0,  # steps, as num_steps counts them
             weight_decay=0.01,
             b1=0.9,
             b2=0.98,

@@ -64,6 +64,7 @@ def main(config):
             if step % config.log_every == 0 or step + 1 == config.num_steps:
                 rate = tokens / (time.time() - started)
                 metrics = jax.device_get(metrics) | {"tokens_per_s": rate}
+                metrics |= {"learning_rate": tx.learning_rate(state)}
                 run.log(step, metrics | monitor.take())
                 bar.update(step, metrics)
             checkpoints.save(state)

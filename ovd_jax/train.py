@@ -111,7 +111,7 @@ def main(config):
                 )
             row |= buffer.metrics() | metrics | costs | taken | monitor.take()
             row |= tokens.metrics() if is_served(tokens) else {}
-            row |= rates(row)
+            row |= rates(row) | {"learning_rate": tx.learning_rate(state)}
             run.log(step, row)
             run.log_samples(step, buffer.rows())
             bar.update(step, row)
@@ -158,8 +158,11 @@ def stop_if_collapsed(watch: Watch, row, checkpoints, state) -> None:
 
 def make_optimizer(config):
     """The optimizer of `config`; its schedule ends with the run."""
-    batches = config.minibatches * config.epochs
-    return optimizer(**config.optimizer, total_steps=config.num_steps * batches)
+    return optimizer(
+        **config.optimizer,
+        total_steps=config.num_steps,
+        steps_a_batch=config.minibatches * config.epochs,
+    )
 
 
 def starting_model(config, folder, model):

@@ -144,10 +144,36 @@ def test_the_search_config_is_that_of_the_papers_appendix():
     assert (config.num_steps, config.problems_per_step, config.samples) == (203, 64, 5)
     assert (config.model, config.threshold) == ("Qwen/Qwen2.5-3B", 7)
     assert (config.optimizer.learning_rate, config.kl_coef) == (1e-6, 0.001)
-    assert config.optimizer.warmup_steps == round(0.95 * config.num_steps)
     assert config.problems_per_step // config.minibatches == 32
     assert (config.max_new_tokens, config.turns.searches) == (500, 5)
     assert config.qa.reward == "f1"
+
+
+@pytest.mark.parametrize(
+    ("name", "batches"),
+    [
+        ("webqa", 0.95 * 203),
+        ("webqa_search_r1", 0.285 * 1005),
+        ("webqa_zerosearch", 0.95 * 203),
+        ("quickstart", 10 / 8),  # ten optimizer steps
+        ("quickstart_search", 4),
+        ("math", 0),
+    ],
+)
+@pytest.mark.parametrize("cut", [{}, {"minibatches": 5}, {"epochs": 3}])
+def test_the_warm_up_ends_after_the_rollout_batches_that_a_config_says(
+    name, batches, cut
+):
+    """However many optimizer steps a batch is cut into."""
+    config = load(name)
+    config.update(cut)
+    steps_a_batch = config.minibatches * config.epochs
+    schedule = train.make_optimizer(config).schedule
+    rates = [float(schedule(n)) for n in range(2 + int(batches + 1) * steps_a_batch)]
+    full = rates.index(max(rates)) + 1  # optimizer steps until the rate is full
+    assert max(rates) == pytest.approx(config.optimizer.learning_rate)
+    assert full / steps_a_batch == pytest.approx(max(batches, 1 / steps_a_batch), abs=1)
+    assert abs(full - config.optimizer.warmup_steps * steps_a_batch) <= 1
 
 
 @pytest.mark.parametrize(

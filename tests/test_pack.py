@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import group, kept, swapped, trajectory
 
-from ovd_jax.learning.learner import cut
+from ovd_jax.learning.learner import Learner, cut
 from ovd_jax.learning.losses import PADDING, token_weights
 from ovd_jax.learning.update import (
     add_gradients,
@@ -207,3 +207,56 @@ def test_loss_logprobs_and_gradient_are_those_of_separate_rows(
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=1e-5), grads, expected
     )
+
+
+def minibatches(groups, *, minibatches, shards=1, max_tokens=256, seed=0):
+    """The trajectories of each minibatch of two epochs, by prompt and tokens, and what
+    each of their tokens counts."""
+    advantages = [[[1.0]] * len(g.rollouts) for g in groups]
+    batch, _ = pack(
+        groups, advantages, length_multiple=4, max_tokens=max_tokens,
+        minibatches=minibatches, shards=shards,
+    )  # fmt: skip
+    learner = Learner(
+        tx=None, minibatches=minibatches, epochs=2, max_tokens=9, aggregation="grpo",
+        temperature=1.0, chunk=4,
+    )  # fmt: skip
+    found = []
+    for part in learner.split(batch, seed=seed):
+        assert len(part.tokens_KC)
+        weights_KC = token_weights(
+            part.weights_KC > 0, part.segments_KC, aggregation="grpo", max_tokens=9
+        )
+        rows = []
+        for k, n in np.argwhere((part.offsets_KC == 0) & (part.segments_KC > 0)):
+            here = part.segments_KC[k] == part.segments_KC[k, n]
+            prompt = part.prompts_KP[k, : part.prompt_lengths_K[k]]
+            tokens, weights = part.tokens_KC[k, here], weights_KC[k, here]
+            rows.append((*prompt, *tokens, *weights.round(6)))
+        found.append(sorted(rows))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ([(5, 3, 4, 2)], 1),
+        ([(5, 3, 4, 2), (9, 9)], 2),  # one problem a minibatch
+        ([(5, 3, 4, 2), (1,), (6, 6, 6, 6)], 2),
+        ([(5, 3), (2, 2), (9, 1), (4, 4), (3, 8)], 2),
+        ([(7,) * 8, (2,) * 8, (5,) * 8], 3),
+        ([(), (4, 4), (3, 2)], 3),  # a minibatch of none
+    ],
+)
+def test_a_minibatch_is_the_same_on_any_number_of_devices_of_any_memory(sizes, count):
+    groups = [
+        group(*(kept(trajectory(n), 0.0) for n in lengths), prompt=(p + 1, p))
+        for p, lengths in enumerate(sizes)
+    ]
+    expected = minibatches(groups, minibatches=count)
+    assert sum(map(len, expected)) == 2 * sum(map(len, sizes))
+    for shards in (2, 3, 4, 8):
+        assert minibatches(groups, minibatches=count, shards=shards) == expected
+    for max_tokens in (24, 32):
+        assert minibatches(groups, minibatches=count, max_tokens=max_tokens) == expected
+    assert minibatches(groups, minibatches=count, seed=1) != expected or len(sizes) < 3

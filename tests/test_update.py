@@ -285,6 +285,42 @@ def test_schedules_by_hand(schedule, warmup_steps, expected):
     assert_close(rates(len(expected), **changes), expected)
 
 
+@pytest.mark.parametrize("steps_a_batch", [2, 3, 8])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedules_count_rollout_batches(schedule, steps_a_batch):
+    """After as many batches the rate is what it is with one optimizer step a batch."""
+    changes = dict(learning_rate=0.4, schedule=schedule, warmup_steps=4, total_steps=10)
+    rate, cut = (
+        optimizer(**OPTIMIZER | changes, steps_a_batch=n).schedule
+        for n in (1, steps_a_batch)
+    )
+    assert_close(cut(4 * steps_a_batch - 1), 0.4)
+    for batches in range(4, 12):
+        assert_close(cut(batches * steps_a_batch), rate(batches))
+
+
+def test_a_warm_up_may_end_within_a_batch():
+    options = OPTIMIZER | dict(learning_rate=0.4, warmup_steps=1.25)
+    rate = optimizer(**options, steps_a_batch=4).schedule
+    assert_close([rate(n) for n in range(6)], [0.08, 0.16, 0.24, 0.32, 0.4, 0.4])
+
+
+def test_the_learning_rate_told_is_the_last_one_applied():
+    """Steps with a gradient that is not finite do not count."""
+    options = OPTIMIZER | dict(learning_rate=0.4, warmup_steps=4, weight_decay=0.0)
+    tx = optimizer(**options)
+    state = TrainState.create({"kernel": jnp.zeros(())}, tx)
+    told, moved = [tx.learning_rate(state)], []
+    for gradient in (1.0, np.nan, 1.0, np.inf, 1.0):
+        before = float(state.model["kernel"])
+        grads = {"kernel": jnp.float32(gradient)}
+        state, _ = apply_gradients(state, grads, tx=tx)
+        told.append(tx.learning_rate(state))
+        moved.append(before - float(state.model["kernel"]))
+    assert_close(told, [0.1, 0.1, 0.1, 0.2, 0.2, 0.3])
+    assert_close(moved, [0.1, 0.0, 0.2, 0.0, 0.3])
+
+
 def test_an_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="'step' is not one of constant, linear, cos"):
         optimizer(**OPTIMIZER | {"schedule": "step"})

@@ -116,13 +116,23 @@ class Learner:
         return part if self.beside is None else (part, *self.beside)
 
     def split(self, batch: Batch, *, seed: int) -> Iterator[Batch]:
-        """Minibatches of as many packs or one less, in a fresh order every epoch."""
+        """Minibatches of as many problems or one less, in a fresh order every epoch.
+
+        All packs of a problem are in one minibatch, so that what a minibatch holds does
+        not depend on the number of devices and their memory, which packs do.
+        """
+        problems_K, batch = batch.problems_K, batch.replace(problems_K=None)
+        if problems_K is None:
+            problems_K = np.arange(len(batch.tokens_KC))
         for epoch in range(self.epochs):
             order = np.random.default_rng((seed, epoch)).permutation(
-                len(batch.tokens_KC)
+                problems_K.max() + 1
             )
             for picked in np.array_split(order, self.minibatches):
-                yield jax.tree.map(lambda x, packs=picked: x[packs], batch)
+                packs = np.concatenate(
+                    [np.flatnonzero(problems_K == n) for n in picked]
+                )
+                yield jax.tree.map(lambda x, packs=packs: x[packs], batch)
 
 
 def cut(batch: Batch, packs: int) -> Iterator[Batch]:

@@ -39,6 +39,8 @@ class Batch(flax.struct.PyTreeNode):
     ref_logprobs_KC: jax.Array | None = None  # float32: of the frozen reference
     teacher_logprobs_KC: jax.Array | None = None  # float32: of a token-level teacher
     teacher_top: TopK | None = None  # its likeliest tokens in each one's place
+    problems_K: np.ndarray | None = None  # int: packs of one number share a problem,
+    # and a minibatch; None: each has its own. The host's, for `Learner.split`
     stretch: int = flax.struct.field(pytree_node=False, default=0)
 
     def layout(self) -> Layout:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -35,23 +36,43 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(reference=jax.tree.map(jnp.copy, trained(self.model)))
 
 
+class Optimizer(NamedTuple):
+    """An optax transformation that can tell its learning rate."""
+
+    init: Callable
+    update: Callable
+    schedule: optax.Schedule  # optimizer steps applied so far -> learning rate
+
+    def learning_rate(self, state: TrainState) -> float:
+        """The learning rate of the last optimizer step before `state`.
+
+        Skipped optimizer steps do not advance the schedule.
+        """
+        applied = int(state.step) - int(state.opt_state.total_notfinite)
+        return float(self.schedule(max(applied - 1, 0)))
+
+
 def optimizer(
     *,
     learning_rate: float,
     schedule: str,
-    warmup_steps: int,
+    warmup_steps: float,
     total_steps: int,
+    steps_a_batch: int = 1,
     weight_decay: float,
     b1: float,
     b2: float,
     grad_clip: float,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """AdamW after global-norm clipping; a step with a non-finite gradient is skipped.
 
     `schedule` is what follows the linear warm-up: `constant`, `linear` or `cosine`
-    (both to zero at `total_steps`).
+    (both to zero at `total_steps`). `warmup_steps` and `total_steps` count rollout
+    batches, each of `steps_a_batch` optimizer steps; the rate changes with every
+    optimizer step, and a warm-up may end within a batch.
     """
-    decay_steps = max(total_steps - warmup_steps, 1)
+    warmup_steps = round(warmup_steps * steps_a_batch)  # optimizer steps from here on
+    decay_steps = max(total_steps * steps_a_batch - warmup_steps, 1)
     rest = {
         "constant": optax.constant_schedule(learning_rate),
         "linear": optax.linear_schedule(learning_rate, 0.0, decay_steps),
@@ -67,7 +88,8 @@ def optimizer(
         optax.clip_by_global_norm(grad_clip),
         optax.adamw(rate, b1, b2, weight_decay=weight_decay, mask=decay_mask),
     )
-    return optax.apply_if_finite(chain, max_consecutive_errors=2**30)
+    skipping = optax.apply_if_finite(chain, max_consecutive_errors=2**30)
+    return Optimizer(skipping.init, skipping.update, rate)
 
 
 def decay_mask(params):
@@ -150,9 +172,8 @@ def token_objective(
     remat: str,
 ):
     """`loss_fn` of the tokens of some packs, each by itself: (loss, sums)."""
-    per_token = jax.tree.map(
-        jnp.ravel, batch.replace(prompts_KP=None, prompt_lengths_K=None)
-    )
+    others = ("prompts_KP", "prompt_lengths_K", "problems_K", "teacher_top")
+    per_token = jax.tree.map(jnp.ravel, batch.replace(**dict.fromkeys(others)))
     return token_loss(
         loss_fn,
         completion_hidden(model, batch, remat=remat),

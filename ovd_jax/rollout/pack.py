@@ -34,6 +34,7 @@ class Pack:
 
     prompt: tuple[int, ...]
     stretches: list[list[tuple[Trajectory, Sequence[float]]]]
+    problem: int  # its number among those that are trained on
 
 
 def pack(
@@ -81,12 +82,13 @@ def pack(
                 "config.tokens_at_once."
             )
     _, shape, filled = min(options, key=lambda option: option[0])
+    filled = [(prompt_tokens, bins) for prompt_tokens, bins in filled if bins]
     packs = [
-        Pack(prompt_tokens, bins[start : start + shape.stretches])
-        for prompt_tokens, bins in filled
+        Pack(prompt_tokens, bins[start : start + shape.stretches], problem)
+        for problem, (prompt_tokens, bins) in enumerate(filled)
         for start in range(0, len(bins), shape.stretches)
     ]
-    packs += [Pack((0,), [])] * (minibatches - len(packs))
+    packs += [Pack((0,), [], n) for n in range(len(filled), minibatches)]
     return to_arrays(packs, shape), shape
 
 
@@ -177,6 +179,7 @@ def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
         teacher_KC=teacher_KC,
         advantages_KC=advantages_KC,
         sampler_logprobs_KC=sampler_KC,
+        problems_K=np.array([item.problem for item in packs]),
         stretch=shape.stretch,
     )
 
