@@ -90,14 +90,19 @@ def make_batch():
     ]
     advantages = [[[float(rng.standard_normal())] for _ in sizes] for sizes in SIZES]
     return pack(
-        groups, advantages, length_multiple=4, max_tokens=40, shards=row_shards()
+        groups,
+        advantages,
+        length_multiple=4,
+        max_tokens=40,
+        minibatches=2,
+        shards=row_shards(),
     )
 
 
 def update() -> dict:
     """A state after two optimizer steps in parts, and their metrics."""
     learner = Learner(
-        tx=TX, reference=make_model(1), minibatches=1, epochs=2, max_tokens=16,
+        tx=TX, reference=make_model(1), minibatches=2, epochs=2, max_tokens=16,
         aggregation="grpo", temperature=0.8, chunk=5, remat="matmuls", clip_low=0.2,
         clip_high=0.3, kl_coef=0.1, entropy_coef=0.05,
     )  # fmt: skip
