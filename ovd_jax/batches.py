@@ -5,7 +5,7 @@ import functools
 import jax
 
 from ovd_jax.learning.sharding import row_shards
-from ovd_jax.methods import is_served, method_of, preferences
+from ovd_jax.methods import is_served, likeliest_tokens, method_of, preferences
 from ovd_jax.monitor import Stopwatch
 from ovd_jax.processes import check_same
 from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
@@ -101,5 +101,5 @@ def to_batch(config, buffer: RolloutBuffer, tokens=None):
     )
     check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
     if is_served(tokens):
-        batch = with_token_teacher(batch, tokens.read, config.distill.top_k)
+        batch = with_token_teacher(batch, tokens.read, likeliest_tokens(config))
     return batch, shape

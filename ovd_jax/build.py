@@ -16,6 +16,7 @@ from ovd_jax import search
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
+from ovd_jax.methods import likeliest_tokens
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
@@ -308,7 +309,8 @@ def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
     options = config.teacher
     if options.url:
         transport = make_transport(options.url, options, name=options.served_name)
-        served = ServedTokens(transport, tokenizer=tokenizer, top=config.distill.top_k)
+        top = max(likeliest_tokens(config), 1)  # 0 means "none at all" to servers
+        served = ServedTokens(transport, tokenizer=tokenizer, top=top)
         return FromMain(served, "read")
     folder = find_model(options.model, "teacher")
     if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():

@@ -108,6 +108,13 @@ def is_served(tokens) -> bool:
     return tokens is not None and not isinstance(tokens, Transformer)
 
 
+def likeliest_tokens(config) -> int:
+    """How many of a served teacher's likeliest tokens are needed in each place: none
+    where the log-probabilities of the sampled tokens are all."""
+    policy_gradient = config.distill.divergence == "policy_gradient"
+    return 0 if policy_gradient else config.distill.top_k
+
+
 def by_policy(config, reference: Callable, tokens) -> dict:
     """The policy gradient of the advantages."""
     for name, known in (("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS)):
@@ -183,6 +190,18 @@ def by_student_divergence(config, reference: Callable, tokens) -> dict:
         return by_divergence(config, reference, tokens)
     fields = by_policy(config, reference, tokens)
     fields |= {"loss_fn": reverse_kl_policy_loss}
+    if is_served(tokens) and fields["temperature"] != 1.0:
+        raise UserError(
+            f"temperature is {config.temperature}, but a served teacher's "
+            "probabilities are those at temperature 1, and policy_gradient compares "
+            "the student's with them: set temperature to 1."
+        )
+    if config.distill.temperature != 1.0:
+        raise UserError(
+            f"distill.temperature is {config.distill.temperature}, but policy_gradient "
+            "compares both models at the temperature of the samples: set "
+            "distill.temperature to 1."
+        )
     return fields if is_served(tokens) else fields | {"teacher": tokens}
 
 

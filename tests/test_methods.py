@@ -20,6 +20,7 @@ from fakes import (
 
 from ovd_jax import flags, train
 from ovd_jax.batches import collect, to_batch
+from ovd_jax.errors import UserError
 from ovd_jax.methods import METHODS, accepted, method_of, preferences, rules
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.solutions import given_groups, teacher_groups
@@ -60,6 +61,60 @@ def test_refills_are_refused_where_there_are_no_advantages():
     assert method_of(load("grpo", refills=2)).collect
     with pytest.raises(ValueError, match="refills 2 is for groups with advantages"):
         method_of(load("seq_kd", refills=2))
+
+
+class Served:
+    """A token-level teacher that is not a model in this process."""
+
+    def read(self, rows):
+        """-1 for the token itself; the likeliest ones are tokens 0, 1, 2, ..."""
+        return [
+            [dict.fromkeys(range(20), -3.0) | {token: -1.0} for token in tokens]
+            for _, tokens in rows
+        ]
+
+
+@pytest.mark.parametrize(
+    ("divergence", "temperature", "distill", "said"),
+    [
+        ("policy_gradient", 0.6, 1.0, "temperature is 0.6, but a served teacher"),
+        ("policy_gradient", 1.5, 1.0, "temperature is 1.5, but a served teacher"),
+        ("policy_gradient", 1.0, 2.0, "distill.temperature is 2.0, but policy_gr"),
+        ("forward_kl", 0.6, 2.0, "distill.temperature to 1"),
+        ("policy_gradient", 1.0, 1.0, None),
+        ("forward_kl", 0.6, 1.0, None),
+        ("jsd", 1.5, 1.0, None),
+    ],
+)
+def test_a_served_teachers_probabilities_are_compared_at_its_temperature(
+    divergence, temperature, distill, said
+):
+    config = load("on_policy_kd", temperature=temperature, kl_coef=0.0)
+    config.distill.update(
+        divergence=divergence, temperature=distill, vocabulary="top_k"
+    )
+    learns = functools.partial(METHODS["on_policy_kd"].learns, config, None, Served())
+    if said is None:
+        assert learns()["temperature"] == 1.0
+        return
+    with pytest.raises(UserError, match=said):
+        learns()
+
+
+@pytest.mark.parametrize(
+    ("divergence", "shown"),
+    [("policy_gradient", 0), ("forward_kl", 4), ("reverse_kl", 4), ("jsd", 4)],
+)
+def test_a_divergence_alone_takes_a_served_teachers_likeliest_tokens(divergence, shown):
+    config = load("on_policy_kd")
+    config.distill.update(divergence=divergence, top_k=4)
+    batch, _ = to_batch(config, buffer_of(group(kept(trajectory(3), 1.0))), Served())
+    is_token_KC = batch.segments_KC > 0
+    np.testing.assert_array_equal(batch.teacher_logprobs_KC[is_token_KC], -1.0)
+    if shown:
+        assert batch.teacher_top.ids.shape == (*batch.tokens_KC.shape, shown)
+    else:
+        assert batch.teacher_top is None
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from ovd_jax.learning.distill import reverse_kl_policy_loss
 from ovd_jax.learning.learner import Learner, cut, means
-from ovd_jax.learning.losses import PADDING, Batch, token_weights
+from ovd_jax.learning.losses import PADDING, Batch, TopK, token_weights
 from ovd_jax.learning.update import (
     Stepper,
     TrainState,
@@ -223,6 +224,22 @@ def test_a_single_step_a_batch_is_its_own_behavior(batch):
     told = ready.replace(behavior_logprobs_KC=logprobs(Bigram.create(), batch))
     states = [learner.stepper(create(Bigram.create()), [x])[0] for x in (ready, told)]
     jax.tree.map(assert_close, *[state.model for state in states])
+
+
+@pytest.mark.parametrize("alternatives", [1, 5, 20])
+def test_a_policy_gradient_does_not_look_at_a_teachers_other_tokens(
+    alternatives, batch
+):
+    """42 tokens in chunks of 5, whatever else the batch has of each of them."""
+    rng = np.random.default_rng(6)
+    shape = (*batch.tokens_KC.shape, alternatives)
+    top = TopK(rng.integers(0, 26, shape), rng.random(shape).astype(np.float32))
+    own_KC = -rng.random(batch.tokens_KC.shape).astype(np.float32)
+    batch = batch.replace(teacher_logprobs_KC=own_KC)
+    step = stepper(chunk=5, loss_fn=reverse_kl_policy_loss)
+    expected, _ = step(create(Bigram.create()), [batch])
+    found, _ = step(create(Bigram.create()), [batch.replace(teacher_top=top)])
+    assert_same(found.model, expected.model)
 
 
 def test_the_reference_is_neither_trained_nor_donated(learned):

@@ -186,7 +186,7 @@ def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
 
 def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
     """The batch with what a served teacher says of its tokens: their log-probabilities
-    and its `top` likeliest ones.
+    and, with `top` over 0, its likeliest ones.
 
     `read` is that of `ServedTokens`.
     """
@@ -208,8 +208,11 @@ def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
     for (k, here), (_, tokens), found in zip(places, rows, read(rows), strict=True):
         for slot, token, by_id in zip(here, tokens, found, strict=True):
             own_KC[k, slot] = by_id[token]
+            if not top:
+                continue
             likeliest = sorted(by_id.items(), key=lambda pair: -pair[1])[:top]
             ids_KCA[k, slot], logprobs_KCA[k, slot] = zip(*likeliest, strict=True)
     return batch.replace(
-        teacher_logprobs_KC=own_KC, teacher_top=TopK(ids_KCA, logprobs_KCA)
+        teacher_logprobs_KC=own_KC,
+        teacher_top=TopK(ids_KCA, logprobs_KCA) if top else None,
     )
