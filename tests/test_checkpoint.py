@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
@@ -53,13 +54,13 @@ def make_state(model):
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """`checkpoints(every=)`: opened anew, as a process that starts again would."""
+    """`checkpoints(every=, keep=)`, as a process that starts again opens them."""
     opened = []
 
-    def reopen(*, every=1):
+    def reopen(*, every=1, keep=2):
         for manager in opened:
             manager.close()
-        opened[:] = [Checkpoints(tmp_path, every=every)]
+        opened[:] = [Checkpoints(tmp_path, every=every, keep=keep)]
         return opened[0]
 
     yield reopen
@@ -139,19 +140,40 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over(damage, checkpoints, make_state, tmp_path):
+def test_a_damaged_checkpoint_is_deleted_and_saved_again(
+    damage, checkpoints, make_state, tmp_path
+):
     opened = checkpoints()
     for step in (3, 4):
         opened.save(make_state(step))
     opened.close()
     DAMAGES[damage](tmp_path / "checkpoints" / "4")
     opened = checkpoints()
-    with pytest.warns(UserWarning, match=r"Going on from step 3: .* \(step 4: "):
+    with pytest.warns(UserWarning, match=r"Deleted checkpoints .* \(step 4: .*older"):
         state = opened.restore_latest(make_state(0))
     assert_same_bits(state, make_state(3))
-    for step in (4, 5):  # training goes on, up to the damaged one and past it
+    assert saved_steps(tmp_path) == [3]
+    opened.save(make_state(4))  # training comes to the same state again
+    assert_same_bits(checkpoints().restore_latest(make_state(0)), make_state(4))
+    assert saved_steps(tmp_path) == [3, 4]
+
+
+@pytest.mark.parametrize("saved", [4, 5, 6])
+def test_a_forced_save_is_made_where_a_damaged_one_was_or_before_it(
+    saved, checkpoints, make_state, tmp_path
+):
+    """Two newer ones are damaged, each in its own way."""
+    opened = checkpoints(keep=3)
+    for step in (3, 5, 6):
         opened.save(make_state(step))
-    assert_same_bits(checkpoints().restore_latest(make_state(0)), make_state(5))
+    opened.close()
+    DAMAGES["weights cut short"](tmp_path / "checkpoints" / "5")
+    DAMAGES["no index"](tmp_path / "checkpoints" / "6")
+    opened = checkpoints(every=100)
+    with pytest.warns(UserWarning, match="step 6: .*step 5: "):
+        opened.restore_latest(make_state(0))
+    opened.save(make_state(saved), force=True)
+    assert_same_bits(checkpoints().restore_latest(make_state(0)), make_state(saved))
 
 
 def test_where_every_checkpoint_is_damaged_that_is_an_error(
@@ -160,25 +182,30 @@ def test_where_every_checkpoint_is_damaged_that_is_an_error(
     checkpoints().save(make_state(3))
     opened = checkpoints()
     DAMAGES["weights gone"](tmp_path / "checkpoints" / "3")
-    with pytest.raises(ValueError, match=r"damaged or do not fit .* another run_dir"):
+    with pytest.raises(ValueError, match=r"they are damaged .* another run_dir"):
         opened.restore_latest(make_state(0))
+    assert saved_steps(tmp_path) == [3]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"width": 24}, r"step 3: its model\.\S+ is of shape \S+ \d+\), not "),
-        ({"qk_norm": True}, r"step 3: it has no model\.\S+norm"),
-        ({"tied_head": True}, "step 3: it has model.head.* too"),
+        ({"width": 24}, r"its model\.\S+ is of shape \S+ \d+\), not "),
+        ({"qk_norm": True}, r"it has no model\.\S+norm"),
+        ({"tied_head": True}, "it has model.head.* too"),
     ],
 )
 def test_the_checkpoint_of_another_model_is_refused(
-    changes, said, checkpoints, make_state, config, make_model
+    changes, said, checkpoints, make_state, config, make_model, tmp_path
 ):
-    checkpoints().save(make_state(3))
+    opened = checkpoints()
+    for step in (2, 3):
+        opened.save(make_state(step))
     other = make_model(dataclasses.replace(config, **changes))
-    with pytest.raises(ValueError, match=rf"do not fit this config \({said}"):
+    match = rf"step 3 in .* does not fit this config: {said}"
+    with pytest.raises(UserError, match=match):
         checkpoints().restore_latest(TrainState.create(other, TX))
+    assert saved_steps(tmp_path) == [2, 3]
 
 
 def test_what_an_interrupted_save_left_behind_is_no_checkpoint(

@@ -50,13 +50,22 @@ class Checkpoints:
         """The newest saved state that can be read, in the layout of `state`; `state`
         itself if none was saved.
 
-        A damaged one is passed over with a warning: from the one before, training comes
-        to the same state again. Raises UserError where none of them can be read.
+        Damaged ones that are newer are deleted with a warning: from the one before,
+        training comes to the same states again and saves them. Raises UserError, and
+        deletes nothing, where none can be read or one does not fit `state`.
         """
         abstract = _abstract(state)
-        saved = _newest(
+        saved, damaged = _newest(
             self.manager, abstract, ocp.args.StandardRestore(abstract), whole=True
         )
+        for step in damaged:
+            self.manager.delete(step)
+        if damaged:
+            warnings.warn(
+                f"Deleted checkpoints in {self.manager.directory} that cannot be read "
+                f"({_reasons(damaged)}); going on from an older one.",
+                stacklevel=2,
+            )
         return state if saved is None else _in_place_of(state, saved)
 
     def close(self) -> None:
@@ -84,7 +93,7 @@ def restore_model(run_dir, model: Transformer) -> Transformer | None:
     with ocp.CheckpointManager(
         folder, options=options, item_handlers=handlers
     ) as manager:
-        saved = _newest(
+        saved, damaged = _newest(
             manager,
             abstract,
             ocp.args.PyTreeRestore(
@@ -93,6 +102,12 @@ def restore_model(run_dir, model: Transformer) -> Transformer | None:
                 partial_restore=True,
             ),
             whole=False,
+        )
+    if damaged:
+        warnings.warn(
+            f"Newer checkpoints in {folder} cannot be read ({_reasons(damaged)}); the "
+            "model is that of an older one.",
+            stacklevel=2,
         )
     return saved and _in_place_of(only_model, saved).model
 
@@ -103,32 +118,39 @@ def _newest(
     args: ocp.args.CheckpointArgs,
     *,
     whole: bool,
-) -> dict[str, jax.Array] | None:
-    """The arrays `abstract`, by `args`, of the newest checkpoint that can be read; None
-    if there is none at all. They are the `whole` of it, or some of its arrays."""
-    failures = []
+) -> tuple[dict[str, jax.Array] | None, dict[int, str]]:
+    """(the arrays `abstract`, by `args`, of the newest checkpoint that can be read,
+    why each newer one cannot, by step); (None, {}) if there is no checkpoint.
+
+    The arrays are the `whole` of it, or some of its arrays. Raises UserError where none
+    can be read, and where one that is not damaged holds other arrays.
+    """
+    damaged = {}  # step -> why
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             _check_fits(manager.item_metadata(step).tree, abstract, whole=whole)
             saved = manager.restore(step, args=args)
+        except UserError as error:
+            raise UserError(
+                f"The checkpoint of step {step} in {manager.directory} does not fit "
+                f"this config: {error}. Use another run_dir, or the config it was made "
+                "with."
+            ) from None
         except Exception as error:  # Orbax raises plain ones too
-            reason = " ".join(str(error).split())  # pages of it
-            failures.append(f"step {step}: {reason[:200]}")
+            damaged[step] = " ".join(str(error).split())[:200]  # pages of it
             continue
-        if failures:
-            warnings.warn(
-                f"Going on from step {step}: in {manager.directory} newer "
-                f"checkpoints cannot be read ({'; '.join(failures)}).",
-                stacklevel=3,
-            )
-        return saved
-    if failures:
+        return saved, damaged
+    if damaged:
         raise UserError(
-            f"No checkpoint in {manager.directory} can be read: they are "
-            f"damaged or do not fit this config ({'; '.join(failures)}). Use "
-            "another run_dir, or the config they were made with."
+            f"No checkpoint in {manager.directory} can be read: they are damaged "
+            f"({_reasons(damaged)}). Use another run_dir, or delete that folder: the "
+            "run begins anew."
         )
-    return None
+    return None, {}
+
+
+def _reasons(damaged: Mapping[int, str]) -> str:
+    return "; ".join(f"step {step}: {why}" for step, why in damaged.items())
 
 
 def _check_fits(
