@@ -199,6 +199,7 @@ def get_config():
             grad_clip=1.0,  # global norm
         )
     )
+    config.max_skipped = 10  # non-finite gradients in a row until the run is stopped
     config.chunk = 1024  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.length_multiple = 16  # completions share stretches of such a length

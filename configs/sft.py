@@ -47,6 +47,7 @@ def get_config():
             grad_clip=1.0,  # global norm
         )
     )
+    config.max_skipped = 10  # non-finite gradients in a row until the run is stopped
     config.chunk = 4096  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.compute_dtype = "float32"  # float32 | bfloat16; master weights are float32

@@ -12,7 +12,7 @@ INTERVALS = {
     "[1, inf)": (
         "problems_per_step", "samples", "max_prompt_tokens", "max_new_tokens",
         "min_rows", "prompt_multiple", "length_multiple", "tokens_at_once", "chunk",
-        "minibatches", "epochs", "eval_samples", "eval_rows",
+        "minibatches", "epochs", "max_skipped", "eval_samples", "eval_rows",
         "arithmetic.min_operations", "arithmetic.max_operations",
         "arithmetic.max_operand", "arithmetic.max_value",
         "turns.total_tokens", "turns.observation_tokens",

@@ -26,6 +26,7 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir, check_origin
+from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
 from ovd_jax.tasks.world_examples import world_examples
@@ -52,6 +53,7 @@ def main(config):
     step_fn = Stepper(objective, tx)
     batches = batch_source(config, tokenizer, examples)
     monitor = Monitor()
+    watch = Watch({}, window=0, max_skipped=config.max_skipped)
     metrics, tokens = {}, 0
     with (
         RunDir(config.run_dir, start) as run,
@@ -67,6 +69,8 @@ def main(config):
                 metrics |= {"learning_rate": tx.learning_rate(state)}
                 run.log(step, metrics | monitor.take())
                 bar.update(step, metrics)
+                metrics = {name: float(value) for name, value in metrics.items()}
+                stop_if_collapsed(watch, metrics, checkpoints, state)
             checkpoints.save(state)
     checkpoints.close()
     export = Path(config.run_dir) / "export"

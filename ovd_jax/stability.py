@@ -1,10 +1,12 @@
-"""A watch over a run: one that has collapsed learns nothing more, and is stopped.
+"""A watch over a run: one that learns nothing more is stopped.
 
-GRPO on search is known to break down: the policy loses its entropy, or writes turns
-that do nothing, or ends with groups whose rewards are all equal; the reward falls and
-does not come back.
+Gradients that are not finite are skipped; where that goes on, nothing is learnt. GRPO
+on search is known to break down: the policy loses its entropy, or writes turns that do
+nothing, or ends with groups whose rewards are all equal; the reward falls and does not
+come back.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
 
@@ -16,15 +18,23 @@ class Collapsed(RuntimeError):
 class Watch:
     """Looks at the metrics of each step. A step is bad by one of `bounds`, (metric,
     "below" or "above", value), where the metric is beyond it; `window` bad steps in a
-    row are a collapse."""
+    row are a collapse. So are `max_skipped` optimizer steps in a row whose gradient
+    was not finite."""
 
-    def __init__(self, bounds: Mapping[str, tuple[str, str, float]], *, window: int):
+    def __init__(
+        self,
+        bounds: Mapping[str, tuple[str, str, float]],
+        *,
+        window: int,
+        max_skipped: int,
+    ):
         self._bounds = bounds
         self._window = window
+        self._max_skipped = max_skipped
         self._seen = defaultdict(lambda: deque(maxlen=window))
 
     @classmethod
-    def of(cls, collapse) -> "Watch":
+    def of(cls, collapse, *, max_skipped: int) -> "Watch":
         """The watch that `config.collapse` describes; a bound of 0 is none."""
         bounds = {
             "entropy": ("entropy", "below", collapse.entropy),
@@ -34,10 +44,12 @@ class Watch:
             "truncated": ("truncated_share", "above", collapse.truncated),
         }
         bounds = {name: bound for name, bound in bounds.items() if bound[2]}
-        return cls(bounds, window=collapse.window)
+        return cls(bounds, window=collapse.window, max_skipped=max_skipped)
 
     def check(self, row: Mapping[str, float]) -> None:
         """Takes the metrics of the next step. Raises Collapsed."""
+        if row.get("skipped_in_a_row", 0) >= self._max_skipped:
+            raise Collapsed(skipped_too_often(row))
         for name, (metric, side, bound) in self._bounds.items():
             if not self._window or metric not in row:
                 continue
@@ -57,3 +69,30 @@ class Watch:
                     f"turns.mask_void; config.collapse.{name} moves this bound and "
                     "0 takes it away."
                 )
+
+
+def skipped_too_often(row: Mapping[str, float]) -> str:
+    """What to say of gradients that are not finite, step after step."""
+    seen = [
+        f"{name} {value}"
+        for name, value in row.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    return (
+        f"The gradient was not finite in the last {int(row['skipped_in_a_row'])} "
+        "optimizer steps, which were skipped: nothing is learnt any more. Not finite "
+        f"were {', '.join(seen) or 'single tokens alone'}; the loss was "
+        f"{row['loss']:.3g}. The last state is kept as a checkpoint. Begin again from "
+        "an earlier one with a lower learning rate, or compute_dtype float32; "
+        "config.max_skipped is how many in a row end a run."
+    )
+
+
+def stop_if_collapsed(watch: Watch, row: Mapping, checkpoints, state) -> None:
+    """Raises Collapsed, where the run has, once its state is saved."""
+    try:
+        watch.check(row)
+    except Collapsed:
+        checkpoints.save(state, force=True)
+        checkpoints.close()
+        raise

@@ -31,7 +31,7 @@ from ovd_jax.rollout.search_collect import SearchCollector, solve
 from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import RunDir, check_origin, read_metrics
 from ovd_jax.seeds import derive
-from ovd_jax.stability import Collapsed, Watch
+from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest
 from ovd_jax.teacher.prompts import load_prompt
@@ -85,7 +85,8 @@ def main(config):
     def held_out(model):
         return measure(config, tester, tokenizer, task, model, dialogue(training=False))
 
-    monitor, watch = Monitor(), Watch.of(config.collapse)
+    monitor = Monitor()
+    watch = Watch.of(config.collapse, max_skipped=config.max_skipped)
     with run, on_main(Progress, config.num_steps, start) as bar:
         for step in range(start, config.num_steps):
             row = {}
@@ -144,16 +145,6 @@ def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
     if dialogue is None:
         return Collector(rules=rules(config), **parts)
     return SearchCollector(dialogue=dialogue, rules=rules(config), **parts)
-
-
-def stop_if_collapsed(watch: Watch, row, checkpoints, state) -> None:
-    """Raises Collapsed, where the run has, once its state is saved."""
-    try:
-        watch.check(row)
-    except Collapsed:
-        checkpoints.save(state, force=True)
-        checkpoints.close()
-        raise
 
 
 def make_optimizer(config):

@@ -3,8 +3,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from ovd_jax import flags, train
-from ovd_jax.stability import Collapsed, Watch
+from ovd_jax import flags, sft
+from ovd_jax.stability import Collapsed, Watch, stop_if_collapsed
 
 OFF = dict(
     window=3, entropy=0.0, zero_spread=0.0, invalid_rate=0.0, short=0.0, truncated=0.0
@@ -19,7 +19,7 @@ HEALTHY = {
 
 
 def watch(**bounds) -> Watch:
-    return Watch.of(ConfigDict(OFF | bounds))
+    return Watch.of(ConfigDict(OFF | bounds), max_skipped=10)
 
 
 def feed(watch: Watch, *rows) -> None:
@@ -70,6 +70,31 @@ def test_no_bound_no_window_and_no_such_metric_stop_nothing():
         searchless.check({"entropy": 0.0})
 
 
+@pytest.mark.parametrize("most", [1, 3, 10])
+def test_gradients_that_are_never_finite_stop_a_run_that_has_no_other_bound(most):
+    bounded = Watch.of(ConfigDict(OFF), max_skipped=most)
+    bad = {"loss": 0.25, "kl": float("inf"), "grad_norm": float("nan"), "step": 1}
+    for count in (0, most - 1, 0):
+        bounded.check(HEALTHY | bad | {"skipped_in_a_row": count})
+    match = f"last {most + 1} optimizer .* were kl inf, grad_norm nan; the loss was 0.2"
+    with pytest.raises(Collapsed, match=match):
+        bounded.check(HEALTHY | bad | {"skipped_in_a_row": most + 1})
+
+
+@pytest.mark.slow
+def test_fine_tuning_that_has_blown_up_is_saved_and_stopped(tmp_path):
+    """The first step throws the weights out of what float32 can hold."""
+    config = flags.load_file("configs/sft.py")
+    config.update(
+        {"num_steps": 40, "batch_size": 4, "max_skipped": 6, "log_every": 4}
+        | {"run_dir": str(tmp_path), "checkpoint_every": 0}
+    )
+    config.optimizer.update(learning_rate=1e30, warmup_steps=0.0)
+    with pytest.raises(Collapsed, match="8 optimizer steps, which were skipped"):
+        sft.main(config)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["9"]
+
+
 def test_a_run_that_collapses_is_saved_and_stopped():
     calls = []
 
@@ -82,10 +107,10 @@ def test_a_run_that_collapses_is_saved_and_stopped():
 
     bounded = watch(entropy=0.1, window=2)
     low = HEALTHY | {"entropy": 0.0}
-    train.stop_if_collapsed(bounded, low, Checkpoints(), "state")
+    stop_if_collapsed(bounded, low, Checkpoints(), "state")
     assert not calls
     with pytest.raises(Collapsed):
-        train.stop_if_collapsed(bounded, low, Checkpoints(), "state")
+        stop_if_collapsed(bounded, low, Checkpoints(), "state")
     assert calls == [("state", True), "closed"]
 
 

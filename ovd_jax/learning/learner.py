@@ -159,6 +159,7 @@ def means(collected: list[dict]) -> dict[str, float]:
             row[name.removesuffix("_sum")] = value / tokens if is_sum else value
         rows.append(row)
     result = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    result["skipped_steps"] = int(collected[-1]["skipped_steps"])
+    for name in ("skipped_steps", "skipped_in_a_row"):
+        result[name] = int(collected[-1][name])
     norms = [float(row["grad_norm"]) for row in rows]
     return result | {"grad_norm_var": float(np.var(norms))}

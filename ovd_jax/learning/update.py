@@ -148,7 +148,8 @@ def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
 
 
 def apply_gradients(state: TrainState, grads: Transformer, *, tx):
-    """(next state, the gradient's norm and the number of steps skipped so far).
+    """(next state, the gradient's norm and how many steps were skipped, so far and
+    up to now without a break).
 
     All of `state.model` is trained: what is frozen has been taken out before.
     """
@@ -157,6 +158,7 @@ def apply_gradients(state: TrainState, grads: Transformer, *, tx):
     metrics = {
         "grad_norm": optax.tree.norm(grads),
         "skipped_steps": opt_state.total_notfinite,
+        "skipped_in_a_row": opt_state.notfinite_count,
     }
     state = state.replace(step=state.step + 1, model=model, opt_state=opt_state)
     return lay_out(state), metrics
