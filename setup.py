@@ -29,6 +29,7 @@ setup(
         "math-verify[antlr4_13_2]>=0.8",
         "matplotlib>=3.8",
         "ml_collections>=1.0",
+        "msgpack>=1.0",
         "numpy>=1.26",
         "openai>=1.60",
         "optax>=0.2.5",

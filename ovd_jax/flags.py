@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.choices import not_a_choice
 from ovd_jax.errors import UserError
+from ovd_jax.files import write_text
 from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
 from ovd_jax.path_knobs import expanded, not_a_path
 from ovd_jax.ranges import out_of_range
@@ -207,11 +208,7 @@ def to_text(config: ConfigDict) -> str:
 
 def save(config: ConfigDict, folder: str | Path) -> None:
     """Writes `config.json` into a run directory."""
-    path = Path(folder) / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    copy = path.with_suffix(".tmp")
-    copy.write_text(to_text(config), encoding="utf-8")
-    os.replace(copy, path)
+    write_text(Path(folder) / "config.json", to_text(config))
 
 
 def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:

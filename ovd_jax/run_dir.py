@@ -1,14 +1,19 @@
 """What a run leaves behind: metrics, samples, TensorBoard events, other loggers."""
 
 import importlib
+import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ovd_jax.errors import UserError
+from ovd_jax.files import open_rows_file, write_text
+
+_ROW = re.compile(rb'\{"step": (\d+)(?:, .*)?\}\n', re.DOTALL)  # of `write_rows`
 
 Log = Callable[[int, dict[str, float]], None]  # step, scalars
 Close = Callable[[], None]
@@ -20,6 +25,11 @@ class RunDir:
     Rows of later steps, left by a process that was killed before its checkpoint, are
     dropped: a resumed run writes them again. Every `log*` call hands its rows to the
     operating system before it returns, so `kill -9` loses none of a finished step.
+
+    After a loss of power the run goes on from the last checkpoint that was finished,
+    and the rows of all steps before it are there: `sync` puts them on the disk before
+    a checkpoint is begun. What was written since may be gone or garbage, and is
+    dropped. `config.json` and `origin.json` are on the disk before the first step.
     """
 
     def __init__(
@@ -54,10 +64,16 @@ class RunDir:
         """Writes one row a sample, each with its step."""
         write_rows(self._samples, step, rows)
 
+    def sync(self) -> None:
+        """Returns when all rows so far are on the disk."""
+        for file in (self._metrics, self._samples):
+            os.fsync(file.fileno())
+
     def close(self) -> None:
-        """Flushes the loggers and closes every file."""
+        """Flushes the loggers, puts all rows on the disk and closes every file."""
         for _, close in self._loggers:
             close()
+        self.sync()
         self._metrics.close()
         self._samples.close()
 
@@ -84,8 +100,7 @@ def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
                 "run_dir."
             )
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(origin, indent=2) + "\n")
 
 
 def read_metrics(path: str | Path) -> list[dict]:
@@ -139,20 +154,34 @@ def read_rows(path: Path) -> Iterator[dict]:
 
 
 def open_rows(path: Path, start_step: int):
-    """Opens `path` for appending, after dropping rows of `start_step` and later.
+    """Opens `path` for appending, cut off where the rows before `start_step` end.
 
-    The rows kept are copied and swapped in whole: a crash here loses none of them.
+    Raises UserError, and cuts nothing, where a damaged line has such rows behind it.
     """
-    if path.exists():
-        copy = path.with_name(path.name + ".tmp")
-        with open(copy, "w", encoding="ascii") as file:
-            for row in read_rows(path):
-                if row["step"] < start_step:
-                    file.write(to_json(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(copy, path)
-    return open(path, "a", encoding="ascii")
+    file = open_rows_file(path)
+    end = end_of_rows(file, path, start_step)
+    os.ftruncate(file.fileno(), end)
+    os.fsync(file.fileno())
+    file.seek(end)
+    return io.TextIOWrapper(file, encoding="ascii")
+
+
+def end_of_rows(file, path: Path, start_step: int) -> int:
+    """The offset in `file`, of rows in the order of their steps, at which the rows
+    before `start_step` end. Rows are not parsed: there may be gigabytes of them."""
+    offset, end, damaged = 0, None, 0
+    for number, line in enumerate(file, start=1):
+        row = _ROW.fullmatch(line)
+        earlier = row is not None and int(row[1]) < start_step
+        if earlier and damaged:
+            raise UserError(
+                f"{path}, line {damaged} is not JSON, and rows of steps before "
+                f"{start_step} come after it. Delete that line, or the file."
+            )
+        if not earlier and end is None:
+            end, damaged = offset, 0 if row else number
+        offset += len(line)
+    return offset if end is None else end
 
 
 def check_logger(name: str) -> None:
@@ -215,7 +244,7 @@ def _trackio(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
 def _run_id(file: Path, start_step: int) -> str:
     """The run's name at a logging service: kept when resuming, new from step 0."""
     if start_step == 0 or not file.exists():
-        file.write_text(secrets.token_hex(4))
+        write_text(file, secrets.token_hex(4))
     return file.read_text()
 
 
