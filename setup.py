@@ -19,6 +19,7 @@ setup(
     package_data={"ovd_jax": ["embedded/*/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "aiohttp>=3.10",
         "bm25s>=0.3",
         "datasets>=4.0",  # runs no scripts of a data set
         "flax>=0.12",
@@ -31,7 +32,6 @@ setup(
         "ml_collections>=1.0",
         "msgpack>=1.0",
         "numpy>=1.26",
-        "openai>=1.60",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11",
         "rich>=13",
@@ -49,6 +49,7 @@ setup(
         "search": ["fastapi>=0.115", "uvicorn>=0.30"],
         "test": [
             "fastapi>=0.115",
+            "openai>=1.60",  # beside which benchmarks/teacher.py measures us
             "psutil>=6",
             "pytest>=8",
             "pytest-xdist>=3.6",

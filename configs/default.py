@@ -97,6 +97,7 @@ def get_config():
             url="",  # http://127.0.0.1:8000/v1; several: with commas; empty: in process
             served_name="",  # of the model there; empty: the first one it serves
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
+            allow_http=False,  # True: the key may go to another machine without TLS
             timeout_s=300.0,  # of one request
             retries=4,  # of one request, before `on_failure`
             on_failure="wait",  # wait | accept | drop | fail
@@ -124,6 +125,7 @@ def get_config():
             model="quickstart",  # in this process: a folder, a hub name
             served_name="",  # at the URL; empty: the first one it serves
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
+            allow_http=False,  # True: the key may go to another machine without TLS
             max_concurrency=128,  # requests out at one URL at a time, at most
             prompt="chat",  # chat | plain | world: search/simulator_prompts.py
             temperature=0.8,

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import jax.numpy as jnp
 from transformers import AutoTokenizer
 
 from ovd_jax import search
+from ovd_jax.credentials import key_for
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.learning.sharding import check_heads, shardings
@@ -192,7 +191,9 @@ def simulator(config) -> Writer:
     chat = find_prompt(options.prompt).chat
     if options.url:
         return ServedWriter(
-            make_transport(options.url, options, name=options.served_name),
+            make_transport(
+                options.url, options, name=options.served_name, knob="search.url"
+            ),
             chat=chat,
             temperature=options.temperature,
             max_tokens=options.max_new_tokens,
@@ -270,7 +271,7 @@ def served_student(
 ) -> ServedStudent:
     """The student behind the server at `config.engine`; `folder` has its tokenizer."""
     return ServedStudent(
-        make_transport(config.engine, config.teacher, name=""),
+        make_transport(config.engine, config.teacher, name="", knob="engine"),
         tokenizer=tokenizer,
         max_new_tokens=config.max_new_tokens,
         temperature=temperature,
@@ -281,18 +282,15 @@ def served_student(
     )
 
 
-def make_transport(urls: str, options, *, name: str) -> Transport:
-    """Requests to the servers at `urls`; `options` are knobs such as `teacher.*`."""
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", options.api_key_env):
-        # Not shown: it may be the key itself, which must not get into any log.
-        raise UserError(
-            "teacher.api_key_env is not the name of an environment variable, such as "
-            "OPENAI_API_KEY; the key itself belongs into that variable."
-        )
+def make_transport(
+    urls: str, options, *, name: str, knob: str = "teacher.url"
+) -> Transport:
+    """Requests to the servers at `urls`, which `knob` gives; `options` are knobs such
+    as `teacher.*`."""
     return Transport(
         [url.strip() for url in urls.split(",")],
         name=name,
-        key=os.environ.get(options.api_key_env),
+        key=key_for(urls, options, knob),
         timeout_s=options.timeout_s,
         retries=options.retries,
         wait=options.on_failure == "wait",

@@ -20,6 +20,7 @@ import absl.flags
 from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.choices import not_a_choice
+from ovd_jax.credentials import exposed
 from ovd_jax.errors import UserError
 from ovd_jax.files import write_text
 from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
@@ -29,6 +30,7 @@ from ovd_jax.run_dir import to_json
 from ovd_jax.search.base import SearchError
 from ovd_jax.stability import Collapsed
 from ovd_jax.teacher.base import TeacherError
+from ovd_jax.text import one_line
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
@@ -57,14 +59,17 @@ def run(
     except UsageError as error:
         if debug and error.__cause__:
             traceback.print_exception(error.__cause__)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     try:
         main(config, arguments) if takes_arguments else main(config)
     except (UserError, SearchError, TeacherError, Collapsed) as error:
         if debug:
             raise
-        print(f"error: {error} (OVD_TRACEBACK=1 shows where)", file=sys.stderr)
+        print(
+            f"error: {one_line(str(error))} (OVD_TRACEBACK=1 shows where)",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
@@ -89,7 +94,12 @@ def parse(
         print(help_text(config, doc=doc, program=argv[0], source=program.config))
         sys.exit(0)
     values = {name: value for name, (_, value) in knobs(config).items()}
-    if wrong := out_of_range(values) or not_a_choice(values) or not_a_path(values):
+    if (
+        wrong := exposed(values)
+        or out_of_range(values)
+        or not_a_choice(values)
+        or not_a_path(values)
+    ):
         raise UsageError(wrong)
     config.update_from_flattened_dict(expanded(values))
     return config, arguments

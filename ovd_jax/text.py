@@ -1,10 +1,33 @@
-"""Text that a model or a stranger wrote, made safe to put into a prompt."""
+"""Text that a model or a stranger wrote, made safe for a prompt, a terminal, a log."""
 
 import re
 from collections.abc import Collection
 from typing import Any
 
 from ovd_jax.errors import UserError
+
+# Commands to a terminal: colours, moves of the cursor, titles, links, ...
+_COMMANDS = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
+
+
+def one_line(text: str) -> str:
+    """`text` as a line that no terminal or log takes for more: without commands,
+    control characters and marks that turn the direction of writing."""
+    if text.isprintable():
+        return text
+    text = re.sub(r"\s+", " ", _COMMANDS.sub("", text)).strip()
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return "\ufffd" if "\ud800" <= character <= "\udfff" else ""
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def test_a_run_may_start_before_its_server(connect, caplog):
         threading.Timer(1.0, server.come_back).start()
         assert len(connect(server).score(REQUESTS, seed=1)) == 16
         server.go_away()
-        with pytest.raises(Unavailable, match="ConnectError"):
+        with pytest.raises(Unavailable, match="Cannot connect"):
             connect(server, "fail")
 
 

@@ -82,8 +82,7 @@ class ServedStudent:
     @property
     def model(self) -> tuple[str, str]:
         """Its name there, and where the server has its weights from."""
-        endpoint = self._transport.endpoints[0]
-        return endpoint.name, endpoint.weights
+        return self._transport.model
 
     def stream(
         self,
@@ -175,7 +174,12 @@ class ServedStudent:
             body = self._body(prompt, dialect) | {"max_tokens": 1}
             try:
                 reply = await self._transport.post(
-                    "/completions", body, order=0, home=0, check=lambda reply: None
+                    "/completions",
+                    body,
+                    order=0,
+                    home=0,
+                    check=lambda reply: None,
+                    starting=True,
                 )
             except Refused as error:
                 refused = error
@@ -191,8 +195,7 @@ class ServedStudent:
         raise TeacherError(f"The server completes no text: {refused}")
 
     def _completion(self, reply: Reply, environment: Environment | None) -> Completion:
-        text = reply.text.encode("utf-8", "replace").decode()  # lone surrogates
-        ends = reply.finished
+        text, ends = reply.text, reply.finished
         if environment is not None and ends:
             if self._dialect == "plain text":  # which leaves a stop string out
                 text = first_turn(text) or text

@@ -6,18 +6,20 @@
 `launch/serve_search.py` is one.
 """
 
-import json
+import math
+import reprlib
 import time
-import urllib.parse
 from collections.abc import Sequence
 
 import httpx
 import tenacity
 
-from ovd_jax.errors import UserError
+from ovd_jax.credentials import checked_url
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away
+from ovd_jax.teacher.client import TooLong, decoded, encoded
 from ovd_jax.teacher.endpoint import retry_after
+from ovd_jax.text import one_line
 
 _AT_ONCE = 64  # queries in a request
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.5, max=30.0)  # seconds
@@ -35,16 +37,14 @@ class Http:
     draws = False
 
     def __init__(self, url: str, *, topk: int, timeout_s: float, retries: int):
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(
-                f"search.url {url!r} is no URL such as http://127.0.0.1:8001/retrieve."
-            )
+        url = checked_url(url, "search.url")
         self.identity = {"engine": "http", "url": url, "topk": topk}
         self._url = url
         self._topk = topk
         self._timeout_s = timeout_s
-        self._client = httpx.Client(timeout=timeout_s)
+        self._client = httpx.Client(
+            timeout=timeout_s, headers={"Content-Type": "application/json"}
+        )
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Away),
             stop=tenacity.stop_after_attempt(retries + 1),
@@ -67,8 +67,6 @@ class Http:
         self._client.close()
 
     def _ask(self, texts: list[str]) -> list[tuple[Document, ...]]:
-        # A lone surrogate, which a byte-level tokenizer can give, is no JSON.
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         body = {"queries": texts, "topk": self._topk, "return_scores": True}
         try:
             answer = self._post(body)
@@ -79,14 +77,14 @@ class Http:
     def _post(self, body):
         """The decoded answer; the time limit is for all of it, not for each byte."""
         end = time.monotonic() + self._timeout_s
-        with self._client.stream("POST", self._url, json=body) as response:
+        with self._client.stream("POST", self._url, content=encoded(body)) as response:
             content = bytearray()
             for part in response.iter_bytes():
                 content += part
                 if time.monotonic() > end:
                     raise TimeoutError(f"no answer within {self._timeout_s:g} s")
                 if len(content) > _MAX_BYTES:
-                    raise UserError(f"its answer has more than {_MAX_BYTES} bytes")
+                    raise TooLong(f"its answer has more than {_MAX_BYTES} bytes")
             status = response.status_code
             if status != 200:
                 said = self._said(f"HTTP {status}, {bytes(content[:200])!r}")
@@ -94,7 +92,7 @@ class Http:
                     raise SearchError(said)
                 asked = retry_after(response.headers.get("retry-after"))
                 raise Away(said, retry_after=asked)
-        return json.loads(content)
+        return decoded(content)
 
     def _documents(self, answer, count: int) -> list[tuple[Document, ...]]:
         try:
@@ -102,21 +100,23 @@ class Http:
                 tuple(document(entry) for entry in entries[: self._topk])
                 for entries in answer["result"]
             ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            AttributeError, KeyError, OverflowError, TypeError, ValueError
+        ) as error:  # fmt: skip
             raise Away(
                 self._said(
                     "its answer has not the form of Search-R1's /retrieve "
-                    f"({error!r}): {str(answer)[:200]!r}"
+                    f"({type(error).__name__}: {error!s:.200}): {reprlib.repr(answer)}"
                 )
             ) from None
         if len(found) != count:
             raise Away(self._said(f"it answers {len(found)} of {count} queries"))
         return found
 
-    def _said(self, what) -> str:
+    def _said(self, what: str) -> str:
         return (
-            f"The search server at {self._url}: {what}. Is it up, and is search.url "
-            "right?"
+            f"The search server at {self._url}: {one_line(what)}. Is it up, and is "
+            "search.url right?"
         )
 
 
@@ -134,4 +134,6 @@ def document(entry) -> Document:
     inner = entry.get("document", entry)
     title, _, text = inner["contents"].partition("\n")
     score = float(entry.get("score", 0.0))
+    if not math.isfinite(score):
+        raise ValueError(f"a score of {score}")
     return Document(title.strip('"'), text, str(inner.get("id", "")), score)

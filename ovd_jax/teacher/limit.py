@@ -1,6 +1,7 @@
 """How many requests may be out at once, and which server takes the next one."""
 
 import asyncio
+import copy
 import heapq
 import itertools
 import time
@@ -45,6 +46,7 @@ class Place(Protocol):
 
     limit: Limit
     outstanding: int
+    open: bool  # whether requests may go there
     rests_until: float  # after an error, on the clock of time.monotonic
 
 
@@ -53,7 +55,7 @@ class Pool:
 
     A request names its `home`, any number: those of one home share a beginning, which
     a server keeps in its cache, so they wait for the same one. A server with room takes
-    from the others' requests only where those have none or rest.
+    from the others' requests only where those have none, rest, or are not open.
     """
 
     def __init__(self, places: Sequence[Place]):
@@ -63,24 +65,33 @@ class Pool:
 
     async def take(self, *, order: str, home: int) -> Place:
         """A place for one request, to be given back; of those that wait the lowest
-        `order` is first."""
+        `order` is first. Raises what `fail` is given meanwhile."""
         future = asyncio.get_running_loop().create_future()
         queue = self._queues[home % len(self._queues)]
         heapq.heappush(queue, (order, next(self._ticks), future))
-        self._hand_out()
+        self.hand_out()
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if future.done() and not (future.cancelled() or future.exception()):
                 self.give_back(future.result())
             raise
 
     def give_back(self, place: Place) -> None:
         """Frees a place that was taken."""
         place.outstanding -= 1
-        self._hand_out()
+        self.hand_out()
 
-    def _hand_out(self) -> None:
+    def fail(self, error: Exception) -> None:
+        """Raises a copy of `error` in all that wait."""
+        for queue in self._queues:
+            for *_, future in queue:
+                if not future.done():
+                    future.set_exception(copy.copy(error))
+            queue.clear()
+
+    def hand_out(self) -> None:
+        """Gives free places to those that wait; to be called when one opens."""
         for place, queue in zip(self._places, self._queues, strict=True):
             while queue and place in self._free():
                 give(place, queue)
@@ -92,10 +103,11 @@ class Pool:
 
     def _free(self) -> list[Place]:
         now = time.monotonic()
-        awake = [place for place in self._places if place.rests_until <= now]
+        there = [place for place in self._places if place.open]
+        awake = [place for place in there if place.rests_until <= now]
         return [
             place
-            for place in awake or self._places
+            for place in awake or there
             if place.outstanding < int(place.limit.value)
         ]
 

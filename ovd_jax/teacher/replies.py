@@ -3,11 +3,15 @@
 import dataclasses
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 
 from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import TeacherError
 
+_MOST_TOKENS = 2**40  # of one answer, whatever a server says
+_BRIEFLY = reprlib.Repr()  # a cut of a body that may be huge, or deep
+_BRIEFLY.maxstring = _BRIEFLY.maxother = 100
 _MASKED = -9000.0  # vLLM writes -9999 for a token that cannot come
 # Spellings of `finish_reason` for an answer that was cut. All others are an end: stop,
 # eos, eos_token, STOP, stop_sequence, end_turn, ...
@@ -65,20 +69,31 @@ def parse(body) -> Reply:
             text=_text(choice),
             finished=not _CUT.search(why),
             first_tokens=_first_tokens(choice.get("logprobs")),
-            model=body.get("model") or "",
-            tokens_in=int(usage.get("prompt_tokens") or 0),
-            tokens_out=int(usage.get("completion_tokens") or 0),
+            model=str(body.get("model") or ""),
+            tokens_in=_count(usage.get("prompt_tokens")),
+            tokens_out=_count(usage.get("completion_tokens")),
             thought=_thought(choice, usage),
             prompt_tokens=_prompt_tokens(choice.get("prompt_logprobs")),
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (
+        AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError,
+        ValueError,
+    ) as error:  # fmt: skip
         raise Unavailable(
-            f"its answer has not the shape of a completion ({error!r}): "
-            f"{str(body)[:200]!r}"
+            "its answer has not the shape of a completion "
+            f"({type(error).__name__}: {error!s:.200}): {_BRIEFLY.repr(body)}"
         ) from None
     if why.lower() in _BROKEN:
         raise Unavailable(f"it broke off its answer (finish_reason {why})")
     return reply
+
+
+def _count(value) -> int:
+    """A number of tokens; 0 where there is none."""
+    count = int(value or 0)
+    if not 0 <= count < _MOST_TOKENS:
+        raise ValueError(f"{reprlib.repr(value)} tokens")
+    return count
 
 
 def _text(choice: Mapping) -> str:

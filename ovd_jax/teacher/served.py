@@ -64,8 +64,7 @@ class ServedModel:
     @property
     def name(self) -> str:
         """Of the model, with where its weights come from."""
-        endpoint = self._transport.endpoints[0]
-        return f"{endpoint.name} {endpoint.weights}".strip()
+        return " ".join(self._transport.model).strip()
 
     async def probe(self) -> None:
         """Connects, tries what the server can do, and says once what it cannot."""

@@ -65,7 +65,7 @@ class ServedTokens:
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": 1}
         ask = functools.partial(
             self._transport.post, "/completions", body,
-            order=0, home=0, check=lambda reply: None,
+            order=0, home=0, check=lambda reply: None, starting=True,
         )  # fmt: skip
         (reply,) = self._transport.run([ask])
         url = self._transport.endpoints[0].url

@@ -1,7 +1,9 @@
 """Requests to one or several servers: concurrency, retries, and what comes after."""
 
 import asyncio
+import atexit
 import concurrent.futures
+import functools
 import logging
 import random
 import threading
@@ -10,15 +12,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import tenacity
 
-from ovd_jax.errors import UserError
 from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.endpoint import Endpoint, WrongModel
-from ovd_jax.teacher.limit import Pool
+from ovd_jax.teacher.endpoint import Endpoint
 from ovd_jax.teacher.replies import Reply, Unavailable
+from ovd_jax.teacher.servers import Servers
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 _LONGEST_RETRY_AFTER = 120.0  # seconds; a server may ask for an hour
+_LEAST_RETRIES = 2  # while a program starts: one fault then is no verdict
 _POLL = 2.0  # seconds between two looks for a server that is away
 _REMIND = 60.0  # seconds between two messages while it is
 
@@ -28,7 +30,8 @@ class Transport:
 
     Equal servers, one at each of `urls`, share the work. A request that fails is tried
     `retries` times more, wherever there is room; then, if `wait`, once a server is
-    back, and so on for ever; else Unavailable is raised.
+    back, and so on for ever; else Unavailable is raised. The URLs are such that
+    `credentials.key_for` accepts.
     """
 
     def __init__(
@@ -43,12 +46,11 @@ class Transport:
         most: int,
         accounting: Accounting,
     ):
-        self.endpoints = [
+        self._servers = Servers(
             Endpoint(url, name=name, key=key, timeout_s=timeout_s, most=most)
             for url in urls
-        ]
+        )
         self.accounting = accounting
-        self._pool = Pool(self.endpoints)
         self._retries = retries
         self._wait = wait
         self._rng = random.Random()  # of pauses alone: no result depends on it
@@ -59,6 +61,7 @@ class Transport:
             target=self._loop.run_forever, name="teacher", daemon=True
         )
         self._thread.start()
+        atexit.register(self.close)
 
     def run(self, jobs: Sequence[Callable[[], Awaitable]]) -> list:
         """The results of all jobs, in order; the first error ends the others."""
@@ -74,8 +77,7 @@ class Transport:
         may have been started anew since the last call, unseen.
         """
         if not self._running:
-            for endpoint in self.endpoints:
-                endpoint.doubt()
+            self._servers.doubt()
         future = asyncio.run_coroutine_threadsafe(gather(jobs), self._loop)
         pending = Pending(future, then, self.accounting)
         self._running.add(future)
@@ -83,23 +85,35 @@ class Transport:
         return pending
 
     def close(self) -> None:
-        """Ends the thread and its connections."""
-        self.run([endpoint.close for endpoint in self.endpoints])
+        """Ends the thread and its connections; a second call does nothing."""
+        if self._loop.is_closed():
+            return
+        atexit.unregister(self.close)
+        self.run([self._servers.close])
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        left = asyncio.all_tasks(self._loop)  # look-ups of servers that say nothing
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left))
         self._loop.close()
 
     async def connect(self) -> None:
         """Finds out which model is served; raises UserError where it is not the one
         that was asked for."""
-        try:
-            await self._identify_any()
-        except WrongModel as error:
-            raise UserError(f"{error}; set config.teacher.served_name.") from None
-        except Unavailable as error:
-            if not self._wait:
-                raise
-            await self._until_back(error)
+        await self._persist(self._servers.meet, starting=True)
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The servers."""
+        return self._servers.endpoints
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """The name of the served model, and where a server has its weights from."""
+        known = next((e for e in self.endpoints if e.known), self.endpoints[0])
+        return known.name, known.weights
 
     async def post(
         self,
@@ -109,31 +123,47 @@ class Transport:
         order: str,
         home: int,
         check: Callable[[Reply], None],
+        starting: bool = False,
     ) -> Reply:
         """The reply to a request for the model; `check` raises Unavailable for one that
-        is of no use, `order` and `home` are those of `Pool`."""
-        return await self._persist(self._try, path, body, order, home, check)
+        is of no use, `order` and `home` are those of `Pool`. While a program is
+        `starting`, it is tried a few times in any case."""
+
+        async def ask(endpoint: Endpoint) -> Reply:
+            sent = time.monotonic()
+            reply = await endpoint.post(path, body, check)
+            self.accounting.answered(
+                time.monotonic() - sent,
+                tokens_in=reply.tokens_in,
+                tokens_out=reply.tokens_out,
+            )
+            return reply
+
+        there = functools.partial(self._servers.use, ask, order, home)
+        return await self._persist(there, starting=starting)
 
     async def fetch(self, path: str):
         """The decoded body at a path of a server outside its API; None where it has no
         such thing."""
-        return await self._persist(self.endpoints[0].get, path)
+        there = functools.partial(self._servers.use, lambda e: e.get(path), "", 0)
+        return await self._persist(there, starting=True)
 
-    async def _persist(self, ask, *arguments):
+    async def _persist(self, ask: Callable[[], Awaitable], *, starting: bool):
+        least = _LEAST_RETRIES if starting else 0
         while True:
             try:
-                async for attempt in self._attempts():
+                async for attempt in self._attempts(max(self._retries, least)):
                     with attempt:
-                        return await ask(*arguments)
+                        return await ask()
             except Unavailable as error:
                 if not self._wait:
                     raise
                 await self._until_back(error)
 
-    def _attempts(self) -> tenacity.AsyncRetrying:
+    def _attempts(self, retries: int) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Unavailable),
-            stop=tenacity.stop_after_attempt(self._retries + 1),
+            stop=tenacity.stop_after_attempt(retries + 1),
             wait=self._pause,
             before_sleep=lambda _: self.accounting.count(retries=1),
             reraise=True,
@@ -147,28 +177,6 @@ class Transport:
             return min(asked, _LONGEST_RETRY_AFTER) * self._rng.uniform(1.0, 1.1)
         pause = _FIRST_PAUSE * 2 ** min(state.attempt_number - 1, 16)
         return min(pause, _LONGEST_PAUSE) * self._rng.uniform(0.5, 1.0)
-
-    async def _try(self, path, body, order, home, check) -> Reply:
-        endpoint = await self._pool.take(order=order, home=home)
-        sent = time.monotonic()
-        try:
-            named = {"model": endpoint.name, **body}
-            reply = await endpoint.post(path, named, check)
-        except Unavailable as error:
-            now = time.monotonic()
-            if error.congested:
-                endpoint.limit.congested(sent=sent, now=now)
-            if error.lost:
-                endpoint.rests_until = now + _FIRST_PAUSE
-            raise
-        finally:
-            self._pool.give_back(endpoint)
-        now = time.monotonic()
-        endpoint.limit.answered(sent=sent, now=now)
-        self.accounting.answered(
-            now - sent, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out
-        )
-        return reply
 
     async def _until_back(self, error: Unavailable) -> None:
         """Returns once a server with the right model is there; all requests that wait
@@ -190,31 +198,13 @@ class Transport:
                 )
             await asyncio.sleep(_POLL * self._rng.uniform(0.5, 1.0))
             try:
-                await self._identify_any()
+                await self._servers.find_one()
             except Unavailable as again:
                 error = again
                 continue
             waited = time.monotonic() - started
             _log.warning("The teacher is back after %.0f s.", waited)
             return
-
-    async def _identify_any(self) -> None:
-        """Raises the last error where no server has the model."""
-        found = await asyncio.gather(
-            *[endpoint.identify() for endpoint in self.endpoints],
-            return_exceptions=True,
-        )
-        errors = [error for error in found if error is not None]
-        if len(errors) == len(self.endpoints):
-            raise errors[-1]
-        for error in errors:
-            if not isinstance(error, Unavailable):
-                raise error
-        (name, *others) = {e.name for e in self.endpoints if e.name}
-        if others:
-            raise UserError(f"The servers differ: {name}, {', '.join(others)}.")
-        for endpoint in self.endpoints:
-            endpoint.name = name
 
 
 class Pending:

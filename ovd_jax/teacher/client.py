@@ -1,0 +1,118 @@
+"""JSON over HTTP with one server, which is trusted with nothing: what it sends is read
+up to a size and checked before anyone looks at it."""
+
+import json
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import aiohttp
+
+from ovd_jax.credentials import is_loopback
+
+MOST_BYTES = 64 * 2**20  # of one answer: prompt_logprobs of 30,000 tokens need 50 MB
+_LEAST_KEY = 8  # characters; shorter ones are words such as EMPTY, which answers hold
+
+
+class TooLong(ValueError):
+    """An answer has more bytes than are read."""
+
+
+class Answer(NamedTuple):
+    """A server's answer; `body` is decoded JSON, or the text of an error that is
+    none."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: object
+
+
+class Client:
+    """Connections to the server at `url`, kept open between requests. Its methods run
+    in one event loop."""
+
+    def __init__(self, url: str, *, key: str | None):
+        self._key = key if key and len(key) >= _LEAST_KEY else None
+        self._headers = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._proxy = proxy_for(url)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, url: str) -> Answer:
+        """The answer to a GET. Raises aiohttp.ClientError where none comes, ValueError
+        where it is too long or no JSON."""
+        return await self._ask("GET", url, None)
+
+    async def post(self, url: str, body: Mapping) -> Answer:
+        """The answer to a POST; raises what `get` does."""
+        return await self._ask("POST", url, encoded(body))
+
+    async def _ask(self, method: str, url: str, content: bytes | None) -> Answer:
+        if self._session is None:  # it belongs to the event loop that runs
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None),  # the caller has one
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+            )
+        request = self._session.request(
+            method, url, data=content, proxy=self._proxy, allow_redirects=False
+        )
+        async with request as response:
+            read = bytearray()
+            async for part in response.content.iter_any():
+                read += part
+                if len(read) > MOST_BYTES:
+                    raise TooLong(f"its answer has more than {MOST_BYTES} bytes")
+        if self._key:  # some servers repeat it; a model's text must not hold it either
+            read = read.replace(self._key.encode(), b"[key]")
+        try:
+            body = decoded(read)
+        except ValueError:
+            if response.status == 200:
+                raise
+            body = read.decode("utf-8", "replace")
+        return Answer(response.status, response.headers, body)
+
+
+def encoded(body: Mapping) -> bytes:
+    """JSON of a request; a lone surrogate, which a byte-level tokenizer can give, is
+    sent as a question mark."""
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def decoded(content: bytes | bytearray) -> object:
+    """The value of JSON in UTF-8, with U+FFFD in place of lone surrogates, which no
+    tokenizer or file takes. Raises ValueError for all else, and for what is nested too
+    deeply."""
+    try:
+        body = json.loads(content.decode("utf-8-sig"))
+        return _mended(body) if re.search(rb"\\u[dD][89a-fA-F]", content) else body
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _mended(value):
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    return value
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL; none for this machine."""
+    parts = urllib.parse.urlsplit(url)
+    if is_loopback(parts.hostname) or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)

@@ -1,0 +1,125 @@
+"""Equal servers that share requests: which are there, and which has room."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+from ovd_jax.errors import UserError
+from ovd_jax.teacher.base import TeacherError
+from ovd_jax.teacher.endpoint import Endpoint, WrongModel
+from ovd_jax.teacher.limit import Pool
+from ovd_jax.teacher.replies import Unavailable
+from ovd_jax.text import one_line
+
+_log = logging.getLogger(__name__)
+_REST = 0.5  # seconds for which a server that failed gets no more than it must
+_GRACE = 5.0  # seconds that a start waits for other servers once one is there
+
+
+class Servers:
+    """Endpoints with one model. Requests go to those that are open; who is at another
+    one is looked up beside them, once for all, so that nothing waits for a server that
+    says nothing while another answers. All methods run in one event loop."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]):
+        self.endpoints = list(endpoints)
+        self._pool = Pool(self.endpoints)
+        self._look_ups: dict[Endpoint, asyncio.Task] = {}
+
+    def doubt(self) -> None:
+        """Has all servers asked who they are before their next requests."""
+        for endpoint in self.endpoints:
+            endpoint.doubt()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        for endpoint in self.endpoints:
+            await endpoint.close()
+
+    async def use(
+        self, ask: Callable[[Endpoint], Awaitable], order: str, home: int
+    ) -> object:
+        """What `ask` returns for the first server that is open and has room; `order`
+        and `home` are those of `Pool`. Raises what `ask` raises, and Unavailable where
+        no server is there."""
+        self._look_around()
+        endpoint = await self._pool.take(order=order, home=home)
+        sent = time.monotonic()
+        try:
+            answer = await ask(endpoint)
+        except Unavailable as error:
+            now = time.monotonic()
+            if error.congested:
+                endpoint.limit.congested(sent=sent, now=now)
+            if error.lost:
+                endpoint.rests_until = now + _REST
+                self._look_around()  # others may wait for this one
+            raise
+        finally:
+            self._pool.give_back(endpoint)
+        endpoint.limit.answered(sent=sent, now=time.monotonic())
+        return answer
+
+    async def find_one(self) -> None:
+        """Returns once a server is open. Raises the error of the last one if none
+        is."""
+        waiting, error = set(self._look_around()), None
+        while waiting and not self._any_open():
+            done, waiting = await asyncio.wait(
+                waiting, return_when=asyncio.FIRST_COMPLETED
+            )
+            error = next((task.result() for task in done if task.result()), error)
+        if error and not self._any_open():
+            raise error
+
+    async def meet(self) -> None:
+        """Finds the model's name, which is the same at all servers; those that are not
+        there soon after the first may come later.
+
+        Raises UserError where it is not the model that was asked for.
+        """
+        try:
+            await self.find_one()
+        except WrongModel as error:
+            raise UserError(f"{error}; set config.teacher.served_name.") from None
+        if late := list(self._look_ups.values()):
+            await asyncio.wait(late, timeout=_GRACE)
+        (name, *others) = dict.fromkeys(e.name for e in self.endpoints if e.known)
+        if others:
+            raise UserError(
+                f"The servers differ: {one_line(', '.join([name, *others]))}."
+            )
+        for endpoint in self.endpoints:
+            endpoint.name = name
+            if not endpoint.open:
+                _log.warning("The run starts without %s: no answer.", endpoint.url)
+
+    def _any_open(self) -> bool:
+        return any(endpoint.open for endpoint in self.endpoints)
+
+    def _look_around(self) -> list[asyncio.Task]:
+        """Starts a look-up of each server that is not open. Returns all that run."""
+        now, nobody = time.monotonic(), not self._any_open()
+        for endpoint in self.endpoints:
+            idle = not endpoint.open and endpoint not in self._look_ups
+            if idle and (nobody or endpoint.rests_until <= now):
+                look_up = asyncio.create_task(self._look_up(endpoint))
+                self._look_ups[endpoint] = look_up
+        return list(self._look_ups.values())
+
+    async def _look_up(self, endpoint: Endpoint) -> TeacherError | None:
+        """The error, if the server does not serve the model."""
+        error = None
+        try:
+            await endpoint.identify()
+        except TeacherError as found:
+            error = found
+            endpoint.rests_until = time.monotonic() + _REST
+        finally:
+            del self._look_ups[endpoint]
+        hopeless = not isinstance(error, Unavailable)
+        if error and (hopeless or not (self._look_ups or self._any_open())):
+            self._pool.fail(error)
+        self._pool.hand_out()
+        return error
