@@ -22,7 +22,7 @@ Every number here is read from a JSON in `benchmarks/results`, by
 `python benchmarks/results_page.py`, and so is what speaks against us. Unless a section
 says otherwise the machine had 2 CPU cores and no accelerator. Results that were made
 before benchmarks recorded their machine and versions say so, and have the commit that
-added them.
+added them. A `+` behind a commit means that files were changed in it.
 
 A benchmark replaces its JSON when it is run with its default settings, or with
 `--config.publish=True`; with other settings it writes to `runs/benchmarks`.

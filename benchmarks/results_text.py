@@ -18,16 +18,18 @@ def made(runs: dict[str, dict]) -> list[str]:
     parts: dict[str, list[str]] = {}
     for part, run in runs.items():
         parts.setdefault(run_line(run), []).append(part)
-    return [
+    lines = [
         f"*{', '.join(names) + ': ' if any(names) else ''}{line}*"
         for line, names in parts.items()
     ]
+    return "\n\n".join(lines).split("\n")
 
 
 def run_line(run: dict) -> str:
     """Date, commit, machine and versions of a run."""
     machine, versions = run["machine"], run["versions"]
-    told = [run["date"][:10], f"commit {run['commit'][:7]}"]
+    changed = "+" if run["commit"].endswith("+") else ""
+    told = [run["date"][:10], f"commit {run['commit'][:7]}{changed}"]
     if machine["processor"] == "not recorded":
         told.append("machine and versions not recorded")
     else:

@@ -29,6 +29,13 @@ def test_only_the_default_settings_of_a_benchmark_write_published_results(path):
     assert "publish" not in config
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_benchmark_leaves_it_to_one_function_where_its_results_go(path):
+    program = (path.parents[1] / path.name).read_text("utf-8")
+    default = f'default="benchmarks/configs/{path.name}"'
+    assert f"record.run(main, doc=__doc__, {default})" in " ".join(program.split())
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

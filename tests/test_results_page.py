@@ -16,6 +16,8 @@ import results_page
 from ovd_jax import flags
 
 DOCS = flags.ROOT / "docs"
+DOCUMENTS = [flags.ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+LINK = re.compile(r"\]\(\s*(?!http)([^)#\s]*)(?:#([^)\s]*))?\)")
 UNITS = {  # what a number in a JSON is multiplied by, as it may be in another unit
     "%": (100.0,),
     "s": (1.0,),
@@ -90,6 +92,21 @@ def test_numbers_of_the_readme_are_in_the_documents():
     numbers = {number for number, _ in measured(readme, MEASURED)}
     assert len(numbers) > 20
     assert numbers <= known, numbers - known
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(path):
+    for file, anchor in LINK.findall(path.read_text("utf-8")):
+        target = path.parent / file if file else path
+        assert target.exists(), file
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M)
+            assert anchor in map(anchor_of, headings), (file, anchor)
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor that a heading gets."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize(
