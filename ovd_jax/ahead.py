@@ -2,8 +2,9 @@
 
 import concurrent.futures
 import contextlib
-import os
-import pickle
+import hashlib
+import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from ovd_jax.errors import UserError
+from ovd_jax.files import whole_file
 from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
 
+_log = logging.getLogger(__name__)
 _KEPT = 3  # files of batches: of the checkpoints that are kept, and of the next one
 
 
@@ -29,7 +33,8 @@ class Ahead:
     a run has none. It costs one more copy of the trained weights.
 
     A state that is saved has such a batch beside it (`save`), in `folder`, so that a
-    run that is resumed goes on as if it had not been ended.
+    run that is resumed goes on as if it had not been ended. Where that batch is missing
+    or damaged, it is collected anew from the saved weights, and a warning says so.
     """
 
     def __init__(self, collect: Callable, *, batches: int, folder: Path):
@@ -41,9 +46,9 @@ class Ahead:
     def take(self, model, step: int):
         """(batch, metrics of how it was come by)."""
         started = time.perf_counter()
-        if self._next is None and (saved := self._saved(step)) is not None:
-            return saved, {"staleness": 1}
         if self._next is None:
+            if self._batches and step and (saved := self._saved(step)) is not None:
+                return saved, {"staleness": 1}
             return self._collect(model, step), {"staleness": 0}
         expected, future = self._next
         assert expected == step
@@ -69,20 +74,45 @@ class Ahead:
         if self._next is None:
             return
         step, future = self._next
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(step)
-        path.with_suffix(".tmp").write_bytes(pickle.dumps(future.result()))
-        os.replace(path.with_suffix(".tmp"), path)
-        for old in sorted(self._folder.glob("*.pickle"))[:-_KEPT]:
+        write_batch(self._path(step), step, future.result())
+        for old in sorted(self._folder.glob("*.batch"))[:-_KEPT]:
             old.unlink()
 
     def _saved(self, step: int):
-        path = self._path(step)
-        there = self._batches and path.is_file()
-        return pickle.loads(path.read_bytes()) if there else None
+        try:
+            return read_batch(self._path(step), step)
+        except (OSError, ValueError) as error:
+            _log.warning(
+                "The batch collected ahead for step %d cannot be read (%s). It is "
+                "collected anew from the weights of the checkpoint, so the run ends "
+                "otherwise than one without a break would.", step, error,
+            )  # fmt: skip
+            return None
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"{step:09}.pickle"
+        return self._folder / f"{step:09}.batch"
+
+
+def write_batch(path: Path, step: int, batch) -> None:
+    """A batch as a line of JSON, with the length and a digest of what follows, and the
+    batch itself: see `ovd_jax/records.py`."""
+    data = encode(batch)
+    with whole_file(path) as file:
+        file.write(json.dumps(_about(step, data)).encode() + b"\n" + data)
+
+
+def read_batch(path: Path, step: int):
+    """The batch that `write_batch` wrote for `step`. Raises OSError, and ValueError
+    where the file is torn or of another step."""
+    about, _, data = path.read_bytes().partition(b"\n")
+    if json.loads(about) != _about(step, data):
+        raise ValueError(f"{path} is torn, or of another step or version")
+    return decode(data)
+
+
+def _about(step: int, data: bytes) -> dict:
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return {"format": 1, "step": step, "bytes": len(data), "blake2b": digest}
 
 
 def in_thread(function: Callable, *args) -> concurrent.futures.Future:

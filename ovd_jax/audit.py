@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ovd_jax import build, flags
+from ovd_jax.files import refuse_links, whole_file, write_text
 from ovd_jax.processes import on_main
 from ovd_jax.progress import results_table
 from ovd_jax.rollout.buffer import mean
@@ -183,13 +184,14 @@ def report(config, judged: Sequence[Judged], found: dict, seconds: float) -> Non
     """Every step's score, the measures as JSON and as a plot, a table, the summary."""
     folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "steps.jsonl", "w", encoding="utf-8") as file:
+    refuse_links(folder)
+    with whole_file(folder / "steps.jsonl") as file:
         for each in judged:
             first = each.solution.first_error
             for index, score in enumerate(each.steps):
                 row = {"id": each.solution.id, "step": index, "right": index != first}
                 row |= dataclasses.asdict(score)
-                file.write(to_json(row) + "\n")
+                file.write(to_json(row).encode() + b"\n")
     name = config.teacher.url or config.teacher.model
     found = {"teacher": name, "data": config.data or config.task} | found
     found["seconds"] = round(seconds, 1)
@@ -198,7 +200,7 @@ def report(config, judged: Sequence[Judged], found: dict, seconds: float) -> Non
             "%s hardly tells right steps from wrong ones (AUC %.2f, chance is 0.5): "
             "no threshold makes it a judge.", name, found["auc_steps"] or 0.0,
         )  # fmt: skip
-    (folder / "audit.json").write_text(to_json(found) + "\n", "utf-8")
+    write_text(folder / "audit.json", to_json(found) + "\n")
     plot(found, folder / "audit.png")
     results_table(
         f"{name} as a judge: AUC {found['auc_steps']:.3f} of {found['steps']} steps, "

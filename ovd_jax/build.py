@@ -104,8 +104,17 @@ def load_student(folder: Path, config) -> Transformer:
 
 
 def load_tokenizer(folder: Path):
-    """The tokenizer of a model folder. Raises UserError if it has no end token."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """The tokenizer of a model folder. Raises UserError if it has no end token, or is
+    code of the folder's own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        if "custom code" not in str(error):
+            raise
+        raise UserError(
+            f"The tokenizer in {folder} is Python code of that folder, which is not "
+            "run; use a model whose folder has a tokenizer.json."
+        ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer in {folder} has no eos_token; set one.")
     return tokenizer

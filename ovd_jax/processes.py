@@ -10,7 +10,6 @@ is asked there and told to all (`FromMain`).
 
 import functools
 import hashlib
-import pickle
 from collections.abc import Callable
 
 import jax
@@ -19,8 +18,18 @@ from jax.experimental import multihost_utils
 
 from ovd_jax.errors import UserError
 from ovd_jax.learning.sharding import make_mesh
+from ovd_jax.records import decode, encode
 from ovd_jax.sampling.shapes import bucket
+from ovd_jax.search.base import SearchError
+from ovd_jax.teacher.base import TeacherError
 
+ERRORS = {
+    error.__name__: error
+    for error in (
+        KeyError, NotImplementedError, OSError, RuntimeError, SearchError, TeacherError,
+        TypeError, UserError, ValueError,
+    )
+}  # fmt: skip
 _LEAST_BYTES = 4096  # of a message; they double from there: few programs are compiled
 
 
@@ -102,16 +111,27 @@ def tell(function: Callable, *args, **kwargs):
     """What `function` returns or raises on process 0, on every process."""
     if jax.process_count() == 1:
         return function(*args, **kwargs)
-    message = b""
-    if is_main():
-        try:
-            message = pickle.dumps((function(*args, **kwargs), None))
-        except Exception as error:  # whatever it is, the others must not wait for more
-            message = pickle.dumps((None, error))
-    result, error = pickle.loads(broadcast(message))
-    if error is not None:
-        raise error
-    return result
+    message = outcome(function, *args, **kwargs) if is_main() else b""
+    return result_of(broadcast(message))
+
+
+def outcome(function: Callable, *args, **kwargs) -> bytes:
+    """What `function` returns or raises, for `result_of`: data, and nothing that could
+    be run. Whatever it is, there is a message: the others must not wait for ever."""
+    try:
+        return encode({"result": function(*args, **kwargs)})
+    except Exception as error:
+        return encode({"error": type(error).__name__, "message": str(error)})
+
+
+def result_of(message: bytes):
+    """Returns or raises what the message of `outcome` says; an error that has no name
+    in `ERRORS` is a RuntimeError that says which it was."""
+    found = decode(message)
+    if "error" not in found:
+        return found["result"]
+    name, text = found["error"], found["message"]
+    raise ERRORS[name](text) if name in ERRORS else RuntimeError(f"{name}: {text}")
 
 
 def broadcast(message: bytes) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from ovd_jax import flags
 from ovd_jax.build import find_model, load_student, load_tokenizer
 from ovd_jax.errors import UserError
+from ovd_jax.files import refuse_links
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -40,6 +41,7 @@ def main(config):
     examples = example_source(config)
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
     state = TrainState.create(model, tx)
+    refuse_links(config.run_dir)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     if source is not None:
         origin = {"model": config.model, "fingerprint": fingerprint(source)}
@@ -59,6 +61,7 @@ def main(config):
         RunDir(config.run_dir, start) as run,
         Progress(config.num_steps, start) as bar,
     ):
+        checkpoints.before_save = run.sync
         for step in range(start, config.num_steps):
             batch = batches(step)
             state, metrics = step_fn(state, [batch])

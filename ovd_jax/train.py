@@ -16,6 +16,7 @@ from ovd_jax.curves import plot_run
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
+from ovd_jax.files import refuse_links
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
@@ -65,6 +66,7 @@ def main(config):
         folder=Path(config.run_dir) / "ahead",
     )
     tx = make_optimizer(config)
+    tell(refuse_links, config.run_dir)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))
@@ -80,6 +82,7 @@ def main(config):
     start = int(state.step) // learner.steps_a_batch
     check_same("the step of the last checkpoint", start)
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
+    checkpoints.before_save = run.sync
     on_main(flags.save, config, config.run_dir)
 
     def held_out(model):

@@ -97,6 +97,18 @@ def test_a_state_is_saved_as_it_was_before_it_was_donated(checkpoints, make_stat
     assert_same_bits(checkpoints().restore_latest(state), make_state(3))
 
 
+def test_what_must_be_on_the_disk_is_there_before_a_state_is_saved(
+    checkpoints, make_state, tmp_path
+):
+    """Whether a save is due or forced; none is made, none is asked for."""
+    opened, seen = checkpoints(every=2), []
+    opened.before_save = lambda: seen.append(saved_steps(tmp_path))
+    for step, force in ((1, False), (2, False), (2, True), (3, True)):
+        opened.save(make_state(step), force=force)
+        opened.manager.wait_until_finished()
+    assert seen == [[], [2]]
+
+
 def test_without_a_checkpoint_the_state_is_left_as_it_is(checkpoints, make_state):
     state = make_state(0)
     assert checkpoints().restore_latest(state) is state

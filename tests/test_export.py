@@ -13,6 +13,7 @@ import pytest
 from test_gguf import hf_tensors, write_gguf
 
 from ovd_jax import build, export, flags, sft
+from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
@@ -252,3 +253,22 @@ def test_supervised_runs_keep_what_came_with_their_model(folder, tmp_path, capsy
     config.update(knobs | {"run_dir": str(tmp_path / "run"), "checkpoint_every": 0})
     sft.main(config)
     assert_same_companions(tmp_path / "run" / "export", folder)
+
+
+@pytest.mark.parametrize("auto_map", [["own.Own", None], [None, "own.Own"], "own.Own"])
+def test_code_in_a_models_folder_is_not_run(auto_map, tmp_path):
+    files = {
+        "tokenizer_config.json": {
+            "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": auto_map},
+        },
+        "config.json": {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}},
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises((UserError, OSError, ValueError)):
+        build.load_tokenizer(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    if isinstance(auto_map, list):
+        with pytest.raises(UserError, match="Python code of that folder, which is not"):
+            build.load_tokenizer(tmp_path)

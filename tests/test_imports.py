@@ -24,7 +24,8 @@ def host_modules() -> list[str]:
         for room in ("tasks", "teacher", "rollout", "search", "evaluation")
         for path in sorted((PACKAGE / room).rglob("*.py"))
     ]
-    files += [PACKAGE / "seeds.py", PACKAGE / "text.py"]
+    alone = ("seeds", "text", "files", "records")
+    files += [PACKAGE / f"{name}.py" for name in alone]
     names = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in files

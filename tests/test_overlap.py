@@ -1,6 +1,7 @@
 """Scoring while others are sampled, and a batch collected during an update: what comes
 of it is the same, and nothing is lost."""
 
+import pickle
 import threading
 import time
 
@@ -10,7 +11,8 @@ from fakes import FakeStudent, collector, problem
 from teacher_server import TeacherServer
 
 from ovd_jax import flags
-from ovd_jax.ahead import Ahead, Gate, check
+from ovd_jax.ahead import Ahead, Gate, check, read_batch, write_batch
+from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.openai_api import OpenAITeacher
@@ -181,6 +183,78 @@ def test_a_resumed_run_has_the_batch_that_was_ahead_of_its_checkpoint(tmp_path):
     assert resumed == (whole[3:], [1, 1, 1])
     fresh = run_steps(*make_ahead(tmp_path / "elsewhere"), range(3, 6), 3.0)
     assert fresh == ([(3.0, 3), (3.0, 4), (4.0, 5)], [0, 1, 1])
+
+
+def changed(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+DAMAGES = {
+    "missing": None,
+    "empty": lambda data: b"",
+    "cut off": lambda data: data[:-1],
+    "only its first line": lambda data: data.split(b"\n")[0],
+    "zeros": lambda data: bytes(len(data)),
+    "a bit of the batch": lambda data: changed(data, -3),
+    "a bit of the first line": lambda data: changed(data, 5),
+    "something behind it": lambda data: data + b"\0",
+    "of another step": lambda data: data.replace(b'"step": 3', b'"step": 2'),
+    "of another format": lambda data: data.replace(b'"format": 1', b'"format": 2'),
+    "a pickle": lambda data: pickle.dumps(Touch("ran")),
+    "a folder": "mkdir",
+}
+
+
+class Touch:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return open, (self.name, "w")
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_batch_that_cannot_be_read_is_said_and_collected_anew(
+    damage, tmp_path, caplog, monkeypatch
+):
+    """From the weights of the checkpoint, as a run that collects none ahead does."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "ahead"
+    run_steps(*make_ahead(folder), range(6), save=(2,))
+    path = folder / "000000003.batch"
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "mkdir":
+        path.mkdir()
+    elif damage:
+        path.write_bytes(damage(data))
+    (folder / "000000003.pickle").write_bytes(pickle.dumps(Touch("ran")))
+    resumed = run_steps(*make_ahead(folder), range(3, 6), 3.0)
+    assert resumed == ([(3.0, 3), (3.0, 4), (4.0, 5)], [0, 1, 1])
+    assert "for step 3 cannot be read" in caplog.text
+    assert "collected anew from the weights of the checkpoint" in caplog.text
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_new_run_takes_no_batch_that_somebody_else_has_left(tmp_path, caplog):
+    for step in (0, 1):
+        write_batch(tmp_path / f"00000000{step}.batch", step, ("theirs", step))
+    batches, _ = run_steps(*make_ahead(tmp_path), range(2))
+    assert batches == [(0.0, 0), (0.0, 1)]
+    assert not caplog.text
+
+
+def test_a_collected_batch_comes_back_from_its_file_as_it_was(tmp_path, connect):
+    with TeacherServer() as server:
+        groups = tuple(collected(connect(server)))
+    advantages = [[[0.1] * len(r.final.step_ends) for r in g.rollouts] for g in groups]
+    batch = RolloutBuffer(groups, advantages, 10), {"seconds_sample": 0.25, "auc": None}
+    write_batch(tmp_path / "batch", 7, batch)
+    assert read_batch(tmp_path / "batch", 7) == batch
+    with pytest.raises(ValueError, match="of another step"):
+        read_batch(tmp_path / "batch", 8)
 
 
 def test_files_of_old_batches_are_removed(tmp_path):

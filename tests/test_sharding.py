@@ -3,7 +3,9 @@
 That meshes and processes give what one device gives is in integration/test_meshes.py.
 """
 
+import pickle
 import re
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax import processes
+from ovd_jax.errors import UserError
 from ovd_jax.learning.sharding import (
     AXES,
     check_heads,
@@ -26,6 +29,8 @@ from ovd_jax.models.known import KNOWN
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.pack import plan
 from ovd_jax.sampling.shapes import compact
+from ovd_jax.search.base import SearchError
+from ovd_jax.teacher.base import Score, TeacherError
 
 TX = optimizer(
     learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,
@@ -169,3 +174,58 @@ def test_what_others_than_the_main_process_do_is_nothing():
 def test_processes_that_cannot_find_each_other_are_an_error(asked):
     with pytest.raises(ValueError, match="give host:port"):
         processes.connect(**asked)
+
+
+class Raises:
+    """A method that fails with an error that no other process could be sent."""
+
+    def __init__(self, error):
+        self.error = error
+        self.lock = threading.Lock()
+
+    def __call__(self):
+        raise self.error
+
+
+class Own(ValueError):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (UserError("set it to 1"), UserError, "set it to 1"),
+        (TeacherError("no answer"), TeacherError, "no answer"),
+        (SearchError("no engine"), SearchError, "no engine"),
+        (ValueError("half a pair \ud83d"), ValueError, "half a pair \ud83d"),
+        (OSError(28, "No space left"), OSError, "No space left"),
+        (ImportError("no wandb"), RuntimeError, "ImportError: no wandb"),
+        (Own(1, 2), RuntimeError, "Own: 1 and 2"),
+    ],
+)
+def test_an_error_of_the_first_process_is_raised_on_all(error, kind, said):
+    message = processes.outcome(Raises(error))
+    with pytest.raises(kind, match=re.escape(said)) as caught:
+        processes.result_of(message)
+    assert type(caught.value) is kind
+
+
+def test_what_cannot_be_sent_is_an_error_on_all_and_keeps_nobody_waiting():
+    message = processes.outcome(threading.Lock)
+    with pytest.raises(TypeError, match="lock is not among the records"):
+        processes.result_of(message)
+
+
+@pytest.mark.parametrize("result", [None, [1.0, None], (Score(7.0, (1.0,), 0.0), "a")])
+def test_a_result_of_the_first_process_is_what_all_get(result):
+    assert processes.result_of(processes.outcome(lambda: result)) == result
+
+
+def test_a_message_runs_nothing():
+    class Evil:
+        def __reduce__(self):
+            return print, ("run",)
+
+    with pytest.raises(ValueError, match="no record"):
+        processes.result_of(pickle.dumps((None, Evil())))

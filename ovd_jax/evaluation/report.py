@@ -1,7 +1,6 @@
 """What an evaluation leaves behind: a table, `results.json`, `items.jsonl`."""
 
 import dataclasses
-import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from ovd_jax import flags
 from ovd_jax.evaluation.attempts import Evaluated
 from ovd_jax.evaluation.measures import interval, mean_interval, measures
+from ovd_jax.files import refuse_links, whole_file
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import to_json
 
@@ -17,6 +17,7 @@ from ovd_jax.run_dir import to_json
 def report(config, results: Mapping[str, Sequence[Evaluated]], *, seconds: float):
     """Writes the files into `config.run_dir`, prints the table and the summary line."""
     folder = Path(config.run_dir)
+    refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sets = {name: of_set(of) for name, of in results.items()}
     whole = {
@@ -47,10 +48,8 @@ def report(config, results: Mapping[str, Sequence[Evaluated]], *, seconds: float
 
 def write(path: Path, lines) -> None:
     """Writes a text file whole or not at all."""
-    copy = path.with_suffix(".tmp")
-    with open(copy, "w", encoding="ascii") as file:
-        file.writelines(line + "\n" for line in lines)
-    os.replace(copy, path)
+    with whole_file(path) as file:
+        file.writelines(line.encode("ascii") + b"\n" for line in lines)
 
 
 def of_set(results: Sequence[Evaluated]) -> dict:

@@ -1,7 +1,7 @@
 """Saving and restoring a `TrainState`, whole or not at all."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -19,11 +19,13 @@ class Checkpoints:
     Orbax writes into a temporary folder and renames it, so that a process killed while
     saving leaves the checkpoint before. Nothing but the state is stored, and of its
     model what is trained: randomness and data order are functions of the seed and
-    `state.step`, and frozen weights are read where they came from.
+    `state.step`, and frozen weights are read where they came from. `before_save` is
+    called first: what a resumed run takes for granted must be on the disk by then.
     """
 
     def __init__(self, run_dir, *, every: int, keep: int = 2):
         self.every = every
+        self.before_save: Callable[[], None] = lambda: None
         self.manager = ocp.CheckpointManager(
             Path(run_dir).absolute() / "checkpoints",
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -44,6 +46,7 @@ class Checkpoints:
         step = int(state.step)
         due = force or self.due(state, unit=unit)
         if due and step not in self.manager.all_steps():
+            self.before_save()
             self.manager.save(step, args=ocp.args.StandardSave(by_path(state)))
 
     def restore_latest(self, state: TrainState) -> TrainState:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ovd_jax.errors import UserError
+from ovd_jax.files import sync_folder, sync_tree
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.corpus import Corpus, digest, lines, passage
 
@@ -153,7 +154,9 @@ def build(path: Path, folder: Path) -> None:
     try:
         index.save(making, show_progress=False)
         np.save(making / "offsets.npy", np.asarray(offsets, np.int64))
+        sync_tree(making)  # what lies under the name of a corpus is never looked at
         os.replace(making, folder)
+        sync_folder(folder.parent)
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import mmap
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ovd_jax.errors import UserError
+from ovd_jax.files import whole_file
 from ovd_jax.search.base import Document
 
 
@@ -70,8 +69,6 @@ def write_corpus(documents: Iterable[Document], folder: Path) -> Path:
     text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
     path = folder / f"{hashlib.blake2b(text, digest_size=16).hexdigest()}.jsonl"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        with whole_file(path) as file:
             file.write(text)
-        os.replace(file.name, path)
     return path
