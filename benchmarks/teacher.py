@@ -3,6 +3,7 @@
     python launch/fetch_smollm2.py
     python benchmarks/teacher.py
     python benchmarks/teacher.py --config.parts="('orders',)"    # the others stay
+    python benchmarks/teacher.py --config.parts="('throughput', 'stopped')"  # no vLLM
 
 Starts vLLM on SmolLM2 by launch/serve_teacher.sh, with room in its cache for CACHE
 tokens, a small part of what is asked, as in a long run. Then
@@ -11,6 +12,9 @@ tokens, a small part of what is asked, as in a long run. Then
   tokens that vLLM has in its prefix cache, and the time;
 - one batch collected with scoring after, and during, sampling;
 - a few steps of training with each batch collected before, and during, the update.
+
+Two parts need no vLLM (benchmarks/client.py): our client beside the openai package's,
+and a batch when one of two servers hangs.
 
 Student, learner and vLLM share this machine. Writes benchmarks/results/teacher.json.
 """
@@ -29,6 +33,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import client
 import openai
 import record
 
@@ -57,11 +62,11 @@ STARTING = 1800  # seconds: vLLM may have to be installed
 
 
 def main(config, output):
-    """Runs the three measurements against one server."""
+    """Runs the measurements against one server."""
     started = time.time()
     monitor.enable_compilation_cache()
     with contextlib.ExitStack() as stack:
-        if not config.teacher.url:
+        if not config.teacher.url and not set(config.parts) <= {*client.PARTS}:
             url = stack.enter_context(served(config))
             with config.unlocked():
                 config.teacher.url = url
@@ -266,6 +271,7 @@ def measure_async(config) -> list[dict]:
 
 
 PARTS = {"orders": measure_orders, "overlap": measure_overlap, "async": measure_async}
+PARTS |= client.PARTS
 
 
 def print_tables(result: dict) -> None:
@@ -274,15 +280,14 @@ def print_tables(result: dict) -> None:
         "orders": f"The same questions, {CACHE} tokens cached",
         "overlap": "Collecting one batch",
         "async": "Training",
+        "throughput": "Requests at most 128 at once, each answered after 0.1 s",
+        "stopped": "A batch when one of two servers hangs",
     }
     for name, title in titles.items():
         if not (rows := result.get(name)):
             continue
-        columns = [
-            x
-            for x in rows[0]
-            if not x.startswith("teacher_") or x == "teacher_requests"
-        ]
+        kept = {"teacher_requests"} | {x for x in rows[0] if x[:8] != "teacher_"}
+        columns = [x for x in rows[0] if x in kept]
         results_table(
             title,
             tuple(columns),

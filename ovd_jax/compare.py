@@ -27,6 +27,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
+from ovd_jax.text import one_line
 
 DEFAULT = "configs/default.py"  # has the knobs of both programs
 
@@ -223,7 +224,8 @@ def step(config, each: Cell, name, program, base, changes, lock: int) -> bool:
             file.write(said)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         end = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-        print(f"{log}: {' | '.join(end)} ({error})", file=sys.stderr)
+        said = one_line(f"{' | '.join(end)} ({error})")
+        print(f"{log}: {said}", file=sys.stderr)
         return False
     summary = json.loads(said.splitlines()[-1])
     copy = done.with_suffix(".tmp")

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ovd_jax.text import one_line
+
 SHOWN = (  # metric, its name on the screen, format
     ("loss", "loss", ".4f"),
     ("reward_before", "reward", ".2f"),
@@ -142,7 +144,7 @@ def _cell(value: object) -> str:
     """A table cell as text; nothing for None."""
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value))
 
 
 def _clock(seconds: float) -> str:

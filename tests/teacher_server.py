@@ -61,7 +61,10 @@ class TeacherServer:
         self.decode = decode  # of prompts that are token ids; None: such are refused
         self.bodies: list[dict] = []  # of the requests that were answered well
         self.failed = Counter()  # how often each fault happened
-        self.most_at_once = 0
+        self.most_at_once = self.asked_who = 0  # the latter: requests of /models
+        self.stopped = False  # connections are taken, and nothing is said
+        self.raw: tuple[int, bytes] | None = None  # status and body of every answer
+        self.endless = False  # bytes come for ever
         self._tries, self._at_once = Counter(), 0
         self._lock, self._over = threading.Lock(), threading.Event()
         self._connections: set = set()
@@ -269,7 +272,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def wait_while_stopped(self):
+        while self.teacher.stopped and not self.teacher._over.is_set():
+            time.sleep(0.02)
+
     def do_GET(self):
+        self.teacher.asked_who += self.path == "/v1/models"
+        self.wait_while_stopped()
         if self.path == "/v1/models":
             model = self.teacher.model
             card = {"id": model, "root": self.teacher.weights or f"/models/{model}"}
@@ -284,8 +293,15 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with teacher.counted() as at_once:
             time.sleep(teacher.delay)
+            self.wait_while_stopped()
             if teacher.busy_above and at_once > teacher.busy_above:
                 self.send({"error": {"message": "busy"}}, 429)
+                return
+            if teacher.endless:
+                self.pour()
+                return
+            if teacher.raw:
+                self.send(teacher.raw[1], teacher.raw[0])
                 return
             problem = self.problem(body)
             fault = None if problem else teacher.draw_fault(body)
@@ -380,6 +396,14 @@ class Handler(BaseHTTPRequestHandler):
         for byte in raw:
             self.wfile.write(bytes([byte]))
             self.teacher._over.wait(0.3)
+
+    def pour(self):
+        """Sends bytes until the other side has enough."""
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        while not self.teacher._over.is_set():
+            self.wfile.write(bytes(2**20))
 
     def hang_up(self):
         """Closes with a reset rather than a farewell."""

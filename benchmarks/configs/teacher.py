@@ -13,7 +13,7 @@ def get_config():
     config.importance_cap = 2.0
     config.eval_problems = 1
     config.checkpoint_every = 0
-    config.parts = ("orders", "overlap", "async")
+    config.parts = ("orders", "overlap", "async", "throughput", "stopped")
     config.teacher.url = ""  # of a server that is there; empty: one is started
     config.publish = False  # to benchmarks/results, whatever the settings
     return config

@@ -1,0 +1,150 @@
+"""A server that takes connections and says nothing costs one timeout, not one a
+request."""
+
+import functools
+import threading
+import time
+
+import pytest
+from teacher_server import TeacherServer
+
+from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.replies import Unavailable
+from ovd_jax.teacher.transport import Transport
+
+TIMEOUT = 1.0
+
+
+@pytest.fixture
+def connect():
+    """`connect(*servers, ...)`: a connected transport, closed when the test ends."""
+    opened = []
+
+    def make(*servers, retries=2, most=8, wait=False):
+        transport = Transport(
+            [server.url for server in servers], name="", key=None, timeout_s=TIMEOUT,
+            retries=retries, wait=wait, most=most, accounting=Accounting(),
+        )  # fmt: skip
+        opened.append(transport)
+        transport.run([transport.connect])
+        return transport
+
+    yield make
+    for transport in opened:
+        transport.close()
+
+
+def seconds(transport, requests: int = 80) -> float:
+    """Of a batch of so many requests."""
+    body = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 1}
+    jobs = [
+        functools.partial(
+            transport.post, "/chat/completions", body, order=f"{n:04}", home=n,
+            check=lambda reply: None,
+        )
+        for n in range(requests)
+    ]  # fmt: skip
+    started = time.monotonic()
+    assert len(transport.run(jobs)) == requests
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    ("when", "which"), [("before", 0), ("meanwhile", 1), ("at the start", 0)]
+)
+def test_with_one_of_two_servers_stopped_the_other_does_the_work(when, which, connect):
+    with TeacherServer(delay=0.05) as one, TeacherServer(delay=0.05) as two:
+        alone = seconds(connect(one))
+        hung = (one, two)[which]
+        stop = functools.partial(setattr, hung, "stopped", True)
+        if when == "at the start":
+            stop()
+        transport = connect(one, two)
+        assert transport.model == ("teacher", "/models/teacher")
+        if when == "before":
+            stop()
+        if when == "meanwhile":
+            threading.Timer(alone / 4, stop).start()
+        assert seconds(transport) < 1.5 * alone + TIMEOUT + 0.5
+        assert seconds(transport) < 1.5 * alone + 0.5  # it is known by now
+        hung.stopped = False
+
+
+def test_requests_to_a_hung_server_fail_together_after_one_timeout(connect):
+    with TeacherServer() as server:
+        transport = connect(server, retries=0, most=64)
+        server.stopped = True
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="no answer within 1 s"):
+            seconds(transport, 64)
+        assert TIMEOUT * 0.9 < time.monotonic() - started < 2 * TIMEOUT
+        server.stopped = False
+
+
+def test_a_server_that_goes_on_is_used_again(connect):
+    with TeacherServer(delay=0.01) as one, TeacherServer(delay=0.01) as two:
+        transport = connect(one, two)
+        two.stopped = True
+        seconds(transport)
+        two.stopped = False
+        before = len(two.bodies)
+        time.sleep(TIMEOUT)  # the look-up that began meanwhile is over
+        seconds(transport)
+        assert len(two.bodies) > before
+
+
+def test_all_requests_share_one_look_up(connect):
+    with TeacherServer(delay=0.05) as server:
+        transport = connect(server, most=64)
+        before = server.asked_who
+        seconds(transport, 64)
+        assert server.asked_who == before + 1
+
+
+def test_requests_that_wait_for_a_server_that_went_away_are_told(connect):
+    """Most of them have no place yet when the connection breaks."""
+    with TeacherServer(delay=0.2) as server:
+        transport = connect(server, retries=0, most=2)
+        threading.Timer(0.3, server.go_away).start()
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            seconds(transport)
+        assert time.monotonic() - started < 2.0
+        server.come_back()
+        seconds(transport, 4)
+
+
+def test_what_is_fetched_beside_the_model_comes_from_a_living_server(connect):
+    with TeacherServer() as one, TeacherServer(info={"eos_token": "<|x|>"}) as two:
+        transport = connect(one, two)
+        one.stopped = True
+        fetch = functools.partial(transport.fetch, "/tokenizer_info")
+        assert transport.run([fetch]) == [{"eos_token": "<|x|>"}]
+        one.stopped = False
+
+
+def test_a_transport_closes_at_once_while_a_server_hangs(connect):
+    with TeacherServer() as one, TeacherServer() as two:
+        transport = connect(one, two)
+        two.stopped = True
+        seconds(transport)
+        started = time.monotonic()
+        transport.close()
+        transport.close()
+        assert time.monotonic() - started < 0.5
+        two.stopped = False
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "reset", "no json", "truncated"])
+def test_one_fault_at_the_start_ends_no_program_that_has_no_retries(fault, connect):
+    with TeacherServer(faults={fault: 1.0}) as server:
+        transport = connect(server, retries=0)
+        body = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 16}
+        ask = functools.partial(
+            transport.post, "/chat/completions", body, order="", home=0,
+            check=lambda reply: None,
+        )  # fmt: skip
+        with pytest.raises(Unavailable):
+            transport.run([ask])
+        threading.Timer(0.2, server.faults.clear).start()
+        assert transport.run([functools.partial(ask, starting=True)])[0].text
