@@ -24,6 +24,7 @@ from ovd_jax import flags
 from ovd_jax.bars import plot_bars
 from ovd_jax.curves import plot_comparison
 from ovd_jax.errors import UserError
+from ovd_jax.files import refuse_links, write_text
 from ovd_jax.panels import STEP, smooth
 from ovd_jax.progress import results_table
 from ovd_jax.run_dir import read_metrics
@@ -65,6 +66,7 @@ def main(config):
     runs = [parse_run(text, config) for text in config.runs]
     tests = [Test(*parse(text)) for text in config.tests]
     check(config, runs, tests)
+    refuse_links(config.run_dir)
     cells = [
         cell(config, run, seed)
         for run in runs
@@ -95,7 +97,7 @@ def main(config):
         "seconds": round(time.time() - started, 1),
     }
     path = Path(config.run_dir) / "comparison.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(path, json.dumps(result, indent=1) + "\n")
     flags.summary(**result, comparison=str(path))
     if failed:
         raise UserError(
@@ -172,6 +174,7 @@ def locked(folder: Path) -> Iterator[int]:
     """Holds a folder for this program and for the processes that it starts: they live
     on where it is killed, and must not get company. Gives the lock's file descriptor.
     """
+    refuse_links(folder)
     with open(folder / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -228,9 +231,7 @@ def step(config, each: Cell, name, program, base, changes, lock: int) -> bool:
         print(f"{log}: {said}", file=sys.stderr)
         return False
     summary = json.loads(said.splitlines()[-1])
-    copy = done.with_suffix(".tmp")
-    copy.write_text(json.dumps({"command": asked, "summary": summary}) + "\n")
-    copy.rename(done)
+    write_text(done, json.dumps({"command": asked, "summary": summary}) + "\n")
     return True
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ovd_jax.errors import UserError
+from ovd_jax.files import sync_folder, sync_tree
 
 _COMPANIONS = (  # what a model needs besides config.json and weights
     "generation_config.json",
@@ -68,8 +69,9 @@ def check_replaceable(folder: Path) -> None:
 def replaced(folder: str | Path) -> Iterator[Path]:
     """An empty folder to write into, which is `folder` after the block.
 
-    It lies beside `folder` and is renamed, so `folder` is never half there. A model in
-    `folder` is replaced; raises UserError rather than replace anything else.
+    It lies beside `folder` and is renamed once it is on the disk, so `folder` is never
+    half there. A model in `folder` is replaced; raises UserError rather than replace
+    anything else.
     """
     folder = Path(folder).resolve()
     check_replaceable(folder)
@@ -80,9 +82,11 @@ def replaced(folder: str | Path) -> Iterator[Path]:
         new = Path(scratch) / "new"
         new.mkdir()
         yield new
+        sync_tree(new)
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         new.rename(folder)
+        sync_folder(folder.parent)
 
 
 def copy_companions(source: Path, folder: Path) -> None:
