@@ -45,6 +45,14 @@ def test_a_value_comes_back_equal_and_of_its_type(value):
     assert repr(again) == repr(value)  # tuples are no lists, -0.0 is not 0.0
 
 
+def test_a_buffer_that_was_stored_logs_what_the_collected_one_does():
+    again = decode(encode(BUFFER))
+    assert list(again.rows()) == list(BUFFER.rows())
+    assert again.metrics() == BUFFER.metrics()
+    finals = [row["final"] is None for row in again.rows()]
+    assert len(set(finals)) == 2  # replaced, and the student's own
+
+
 def test_numpys_numbers_and_other_mappings_become_plain_ones():
     values = decode(encode([np.float32(0.5), np.int64(3), np.bool_(True)]))
     assert list(map(type, values)) == [float, int, bool]

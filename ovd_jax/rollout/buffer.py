@@ -97,7 +97,7 @@ class RolloutBuffer:
                     "advantages": [round(value, 6) for value in steps],
                     "student": written(rollout.student, rollout.verdict),
                     "final": written(rollout.final, rollout.final_verdict)
-                    if rollout.final is not rollout.student
+                    if rollout.final != rollout.student
                     else None,
                 }
             for trajectory in group.dropped:
