@@ -17,6 +17,7 @@ from fakes import (
     swapped,
     trajectory,
 )
+from test_tokens import server
 
 from ovd_jax import flags, train
 from ovd_jax.batches import collect, to_batch
@@ -333,6 +334,20 @@ def test_every_method_trains_and_goes_on_from_its_checkpoint(name, tmp_path):
     again = run(tmp_path / "cut", make(), **changes)
     assert [row["step"] for row in again][-3:] == [2, 3, 4]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("divergence", ["policy_gradient", "forward_kl"])
+def test_on_policy_kd_learns_from_a_served_teachers_probabilities(divergence, tmp_path):
+    """Its batches are several chunks long."""
+    distill = {"divergence": divergence, "vocabulary": "top_k", "top_k": 5}
+    changes = dict(chunk=64, num_steps=2, distill=distill, length_multiple=32)
+    with server() as url:
+        changes |= {"teacher": {"url": url}}
+        rows = run(tmp_path, flags.load_file("configs/on_policy_kd.py"), **changes)
+    assert all(np.isfinite(row["loss"]) for row in rows[:-1])
+    assert all(row["grad_norm"] > 1e-4 for row in rows[:-1])
+    assert rows[1]["token_teacher_requests"] == rows[1]["trajectories"]
 
 
 @pytest.mark.slow
