@@ -13,4 +13,6 @@ def get_config():
     config.host = "127.0.0.1"
     config.port = 8001
     config.topk = 3  # documents a query, where a request does not say
+    config.timeout_s = 60.0  # of one request, from its first byte to its answer
+    config.docs = False  # True: pages about the interface at /docs
     return config

@@ -1,6 +1,7 @@
 """Client and server of /retrieve, and a server that fails in every way."""
 
 import contextlib
+import functools
 import json
 import socket
 import threading
@@ -155,7 +156,7 @@ def test_what_is_no_url_is_refused(url):
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     """Our own server over a small corpus, at its URL."""
-    uvicorn = pytest.importorskip("uvicorn", reason="pip install 'ovd_jax[search]'")
+    pytest.importorskip("uvicorn", reason="pip install 'ovd_jax[search]'")
     from ovd_jax.search.bm25 import Bm25
     from ovd_jax.search.serve import make_app
 
@@ -166,14 +167,22 @@ def app(tmp_path_factory):
     ]
     corpus = folder / "c.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    app = make_app(Bm25(corpus, topk=1, cache=folder), 1, Counter())
+    with serving(make_app(Bm25(corpus, topk=1, cache=folder), 1, Counter())) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving(app):
+    """An ASGI application in a thread, as long as the block runs: its URL."""
+    import uvicorn
+
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        serving = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=serving.run, args=([bound],), daemon=True)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        serving.should_exit = True
+        server.should_exit = True
         thread.join()
 
 
@@ -193,6 +202,64 @@ def test_without_scores_the_documents_come_bare(app):
     contents = "Lima\nLima is the capital of Peru."
     assert answer == {"result": [[{"id": "7", "contents": contents}]]}
     assert httpx.get(f"{app}/health").json() == {"status": "ok", "passages": 2}
+
+
+def test_an_error_tells_what_is_wrong_and_not_what_was_sent(app):
+    for wrong in ({"queries": ["secret", 7, {"a": "secret"}]}, {"queries": "secret"},
+                  {"queries": [], "topk": "secret"}, ["secret"]):  # fmt: skip
+        answer = httpx.post(f"{app}/retrieve", json=wrong)
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["msg"]
+        assert "secret" not in answer.text
+    for content in (b"{secret", b"[" * 100_000, b'{"queries": ["\xff"]}', b'"\\ud800"'):
+        answer = httpx.post(f"{app}/retrieve", content=content)
+        assert 400 <= answer.status_code < 500
+        assert "secret" not in answer.text
+
+
+def test_a_body_over_a_megabyte_is_refused(app):
+    fits = {"queries": ["x" * 1000] * 1000}
+    assert httpx.post(f"{app}/retrieve", json=fits, timeout=30).status_code == 200
+    large = json.dumps({"queries": ["x" * 2**20]}).encode()
+    assert httpx.post(f"{app}/retrieve", content=large).status_code == 413
+    pieces = (bytes(2**16) for _ in range(17))  # without a Content-Length
+    assert httpx.post(f"{app}/retrieve", content=pieces).status_code == 413
+
+
+def test_there_are_no_pages_about_the_interface(app):
+    for path in ("/docs", "/redoc", "/openapi.json"):
+        assert httpx.get(app + path).status_code == 404
+
+
+class Slow:
+    """An engine that takes a while for each query."""
+
+    def best(self, query, topk):
+        time.sleep(0.2)
+        return ()
+
+    def __len__(self):
+        return 0
+
+
+def test_a_request_that_takes_too_long_is_ended():
+    """Whether it is the client who is slow, or the engine."""
+    pytest.importorskip("uvicorn", reason="pip install 'ovd_jax[search]'")
+    from ovd_jax.search.serve import make_app
+
+    app = make_app(Slow(), 1, Counter(), timeout_s=0.5, docs=True)
+    with serving(app) as url:
+        ask = functools.partial(httpx.post, f"{url}/retrieve", timeout=10)
+        assert ask(json={"queries": ["a"]}).status_code == 200
+        started = time.monotonic()
+        assert ask(json={"queries": ["a"] * 100}).status_code == 503
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 10) as half:
+            half.sendall(b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+                         b"Content-Type: application/json\r\n\r\n{")  # fmt: skip
+            assert b"503" in half.recv(100)
+        assert time.monotonic() - started < 5.0
+        assert httpx.get(f"{url}/docs").status_code == 200
 
 
 @pytest.mark.parametrize(

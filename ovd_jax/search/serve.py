@@ -9,14 +9,19 @@ from typing import Annotated
 import fastapi
 import pydantic
 import uvicorn
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from ovd_jax import flags
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.base import Document
 from ovd_jax.search.bm25 import Bm25
+from ovd_jax.search.guard import Guard
 
 MAX_QUERIES, MAX_TOPK = 1024, 100  # of a request
 MAX_QUERY = 4096  # characters; what is over is not looked at
+MAX_BYTES = 2**20  # of a request's body
 
 
 class Asked(pydantic.BaseModel):
@@ -27,14 +32,34 @@ class Asked(pydantic.BaseModel):
     return_scores: bool = False
 
 
-def make_app(engine: Bm25, topk: int, counts: Counter) -> fastapi.FastAPI:
-    """The application: POST /retrieve and GET /health; `counts` counts queries."""
-    app = fastapi.FastAPI(title="ovd_jax search")
+def make_app(
+    engine: Bm25,
+    topk: int,
+    counts: Counter,
+    *,
+    timeout_s: float = 60.0,
+    docs: bool = False,
+) -> Guard:
+    """The application: POST /retrieve and GET /health, and the pages /docs if `docs`;
+    `counts` counts queries. A request ends after `timeout_s` seconds."""
+    app = fastapi.FastAPI(
+        title="ovd_jax search",
+        docs_url="/docs" if docs else None,
+        openapi_url="/openapi.json" if docs else None,
+        redoc_url=None,
+    )
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(_, error: RequestValidationError) -> JSONResponse:
+        # FastAPI would send back what it was sent.
+        detail = [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
+        return JSONResponse({"detail": detail}, status_code=422)
 
     @app.post("/retrieve")
-    def retrieve(asked: Asked) -> dict:  # FastAPI runs it in a thread
+    async def retrieve(asked: Asked) -> dict:
         found = [
-            engine.best(query[:MAX_QUERY], asked.topk or topk)
+            # In a thread each, so that the time limit is looked at in between.
+            await run_in_threadpool(engine.best, query[:MAX_QUERY], asked.topk or topk)
             for query in asked.queries
         ]
         counts["answered"] += len(found)
@@ -49,7 +74,7 @@ def make_app(engine: Bm25, topk: int, counts: Counter) -> fastapi.FastAPI:
     def health() -> dict:
         return {"status": "ok", "passages": len(engine)}
 
-    return app
+    return Guard(app, most_bytes=MAX_BYTES, timeout_s=timeout_s)
 
 
 def entry(document: Document, with_score: bool) -> dict:
@@ -66,7 +91,9 @@ def main(config):
     engine = Bm25(config.corpus, topk=config.topk, cache=folder)
     url = f"http://{config.host}:{config.port}/retrieve"
     print(f"{len(engine)} passages at {url}", flush=True)
-    app = make_app(engine, config.topk, queries)
+    app = make_app(
+        engine, config.topk, queries, timeout_s=config.timeout_s, docs=config.docs
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.run(app, host=config.host, port=config.port, log_level="warning")
     flags.summary(
