@@ -65,9 +65,10 @@ class RunDir:
         write_rows(self._samples, step, rows)
 
     def sync(self) -> None:
-        """Returns when all rows so far are on the disk."""
+        """Returns when all rows so far are on the disk; after `close` they are."""
         for file in (self._metrics, self._samples):
-            os.fsync(file.fileno())
+            if not file.closed:
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flushes the loggers, puts all rows on the disk and closes every file."""

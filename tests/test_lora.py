@@ -332,7 +332,7 @@ def test_checkpoints_of_other_adapters_are_refused(saved, asked, model, tmp_path
     checkpoints = Checkpoints(tmp_path, every=1)
     checkpoints.save(state(saved), force=True)
     checkpoints.manager.wait_until_finished()
-    with pytest.raises(ValueError, match="do not fit this config"):
+    with pytest.raises(ValueError, match="does not fit this config"):
         checkpoints.restore_latest(state(asked))
     checkpoints.close()
 

@@ -41,6 +41,15 @@ def test_resuming_drops_the_rows_of_its_first_step_and_later_ones(tmp_path):
     assert [row["step"] for row in samples] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_a_last_checkpoint_may_come_after_the_last_row(tmp_path):
+    run = RunDir(tmp_path, 0, loggers=())
+    run.log(0, {"reward_before": 0.5})
+    run.sync()
+    run.close()
+    run.sync()
+    assert len(read_metrics(tmp_path)) == 1
+
+
 def test_starting_again_from_zero_leaves_no_old_row(tmp_path):
     filled(tmp_path, 3)
     RunDir(tmp_path, 0, loggers=()).close()
