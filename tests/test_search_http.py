@@ -98,7 +98,19 @@ FAULTS = {
     "contents": reply({"result": [[{"document": {"contents": 3}}]]}),
     "score": reply({"result": [[{"document": {"contents": "a"}, "score": "x"}]]}),
     "too few": reply({"result": []}),
-}
+    "infinite": reply(
+        b'{"result": [[{"document": {"contents": "a"}, "score": 1e999}]]}'
+    ),
+    "no number": reply(
+        b'{"result": [[{"document": {"contents": "a"}, "score": NaN}]]}'
+    ),
+    "400 digits": reply(
+        {"result": [[{"document": {"contents": "a"}, "score": 10**400}]]}
+    ),
+    "5000 digits": reply(b'{"result": [[' + b"9" * 5000 + b"]]}"),
+    "no UTF-8": reply(b'{"result": [["\xff"]]}'),
+    "commands": reply(b"\x1b[2J\r\nERROR: all is well"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -108,9 +120,18 @@ def test_a_fault_is_tried_again_and_then_named(fault):
         assert found.title == "Peru"
         assert len(bodies) == 2
     with server(*[FAULTS[fault]] * 3) as (url, bodies):
-        with pytest.raises(Away, match=r"search server at http.* search.url"):
+        with pytest.raises(Away, match=r"server at http.* search.url") as caught:
             client(url).find([Query("q")], [0])
         assert len(bodies) == 3
+    assert str(caught.value).isprintable()
+
+
+def test_halves_of_characters_are_mended_on_both_ways():
+    half = {"result": [[{"document": {"contents": "a\ud800\nb"}}]]}
+    with server(reply(half)) as (url, bodies):
+        ((found,),) = client(url).find([Query("q\udfff")], [0])
+    assert found.title == "a\ufffd"
+    assert bodies[0]["queries"] == ["q?"]
 
 
 def test_a_refusal_is_not_tried_again():

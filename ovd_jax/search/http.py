@@ -101,7 +101,8 @@ class Http:
                 for entries in answer["result"]
             ]
         except (
-            AttributeError, KeyError, OverflowError, TypeError, ValueError
+            AttributeError, KeyError, OverflowError, RecursionError, TypeError,
+            ValueError,
         ) as error:  # fmt: skip
             raise Away(
                 self._said(

@@ -18,7 +18,7 @@ class DiskCache:
         """What was put under an equal key; None, too, where the file is damaged."""
         try:
             entry = json.loads(self._path(key).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, RecursionError, ValueError):
             return None
         # The key is written beside the value: a file that was moved answers nothing.
         if not isinstance(entry, dict) or entry.get("key") != json.loads(_text(key)):
