@@ -31,6 +31,7 @@ from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.simulated import LocalWriter, ServedWriter, Writer
 from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.base import Teacher
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
@@ -240,25 +241,31 @@ def make_pool(config, *, training: bool):
     return SearchThreads(backend)
 
 
-def make_teacher(config, model: Transformer | None = None):
+def make_teacher(
+    config, model: Transformer | None = None, *, judges: bool = True
+) -> Teacher:
     """The teacher of `config`, with the continuer that `config.continuer` may name;
-    `model` is the teacher's if it is in this process and loaded already."""
-    scorer = one_teacher(config, model)
+    `model` is the teacher's if it is in this process and loaded already. It is asked
+    for scores if it `judges`."""
+    scorer = one_teacher(config, model, judges=judges)
     if not (config.continuer.url or config.continuer.model):
         return scorer
     other = config.copy_and_resolve_references()
     other.teacher.update(config.continuer)
-    return Roles(scorer, one_teacher(other))
+    return Roles(scorer, one_teacher(other, judges=False))
 
 
-def one_teacher(config, model: Transformer | None = None):
+def one_teacher(
+    config, model: Transformer | None = None, *, judges: bool = True
+) -> Teacher:
     """The model behind `config.teacher.url`, or in this process if there is none."""
     if config.teacher.url:  # of several processes the first one asks
-        return FromMain(served_teacher(config), "score", "demonstrate", "feedback")
-    return local_teacher(config, model or teacher_model(config))
+        served = served_teacher(config, judges=judges)
+        return FromMain(served, "score", "demonstrate", "feedback")
+    return local_teacher(config, model or teacher_model(config), judges=judges)
 
 
-def served_teacher(config) -> OpenAITeacher:
+def served_teacher(config, *, judges: bool = True) -> OpenAITeacher:
     """A model behind one or several URLs with an OpenAI-compatible API."""
     options = config.teacher
     transport = make_transport(options.url, options, name=options.served_name)
@@ -272,6 +279,8 @@ def served_teacher(config) -> OpenAITeacher:
         on_failure=options.on_failure,
         stop=END_TAGS if config.turns.searches else (),
         cache=DiskCache(options.cache) if options.cache else None,
+        judges=judges,
+        thoughts=bool(config.turns.searches),
     )
 
 
@@ -334,7 +343,7 @@ def teacher_model(config) -> Transformer:
     return load_model(find_model(config.teacher.model, "teacher"), config)
 
 
-def local_teacher(config, model: Transformer) -> LocalTeacher:
+def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTeacher:
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")
@@ -356,4 +365,6 @@ def local_teacher(config, model: Transformer) -> LocalTeacher:
         prompt=load_prompt(options.prompt),
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
+        judges=judges,
+        thoughts=bool(config.turns.searches),
     )

@@ -139,8 +139,10 @@ def make_teachers(config, tokenizer):
     method = method_of(config)
     tokens = build.make_token_teacher(config, tokenizer) if method.reads else None
     model = None if is_served(tokens) else tokens
-    teacher = build.make_teacher(config, model) if method.asks(config) else None
-    return teacher, tokens
+    if not method.asks(config):
+        return None, tokens
+    judges = rules(config).granularity != "none"
+    return build.make_teacher(config, model, judges=judges), tokens
 
 
 def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:

@@ -43,12 +43,15 @@ class TeacherServer:
     `faults` gives the probability of each fault; whether one happens is a function of
     `seed`, the request and how often it was made. `without` names what it cannot do:
     logprobs, constraint, continuing. `strict` refuses unknown fields, as OpenAI does.
+    `refuses(body)` gives (status, answer) for a request that it refuses, else None;
+    `models` is what /models answers, or the status with which it does not.
     """
 
     def __init__(
         self, *, model="teacher", faults=None, seed=0, without=(), strict=False,
         constraint="structured_outputs", top=20, merged=False, write=write,
         answers_as=None, busy_above=None, delay=0.0, key=None, info=None, decode=None,
+        refuses=lambda body: None, models=None,
     ):  # fmt: skip
         self.model = self.own_model = model
         self.weights = None  # the folder that it names, if not the model's own
@@ -58,6 +61,7 @@ class TeacherServer:
         self.constraint, self.top, self.write = constraint, top, write
         self.answers_as, self.key, self.info = answers_as, key, info
         self.busy_above, self.delay = busy_above, delay
+        self.refuses, self.models = refuses, models
         self.decode = decode  # of prompts that are token ids; None: such are refused
         self.bodies: list[dict] = []  # of the requests that were answered well
         self.failed = Counter()  # how often each fault happened
@@ -130,7 +134,7 @@ class TeacherServer:
         draw = uniform(self.seed, text, tries)
         for fault, rate in self.faults.items():
             draw -= rate
-            if fault == "label" and body["max_tokens"] > 8:
+            if fault == "label" and budget(body) > 64:
                 continue  # a free text: there is no label in it to be wrong
             if draw < 0:
                 self.failed[fault] += 1
@@ -202,7 +206,7 @@ class TeacherServer:
             said = likeliest if cold else rng.choices(choices, labels)[0]
         else:
             said = self.write(text, body.get("seed"))
-        most = body.get("max_tokens", 16)
+        most = budget(body)
         choice = {
             "index": 0,
             "finish_reason": "stop" if len(said) <= most else "length",
@@ -244,6 +248,11 @@ def render(body: dict, chat: bool, continuing: bool = True) -> str:
     return "".join(turns) + "<assistant>"
 
 
+def budget(body: dict) -> int:
+    """How many tokens a request allows."""
+    return body.get("max_tokens", body.get("max_completion_tokens", 16))
+
+
 def begins_one(token: str, choices) -> bool:
     return any(choice.startswith(token) for choice in choices)
 
@@ -279,7 +288,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.teacher.asked_who += self.path == "/v1/models"
         self.wait_while_stopped()
-        if self.path == "/v1/models":
+        if self.path == "/v1/models" and isinstance(self.teacher.models, int):
+            self.send({"detail": "Not here"}, self.teacher.models)
+        elif self.path == "/v1/models" and self.teacher.models is not None:
+            self.send(self.teacher.models)
+        elif self.path == "/v1/models":
             model = self.teacher.model
             card = {"id": model, "root": self.teacher.weights or f"/models/{model}"}
             self.send({"object": "list", "data": [card]})
@@ -303,6 +316,9 @@ class Handler(BaseHTTPRequestHandler):
             if teacher.raw:
                 self.send(teacher.raw[1], teacher.raw[0])
                 return
+            if refusal := teacher.refuses(body):
+                self.send(refusal[1], refusal[0])
+                return
             problem = self.problem(body)
             fault = None if problem else teacher.draw_fault(body)
             if problem:
@@ -318,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         teacher = self.teacher
         known = {
             "model", "messages", "prompt", "max_tokens", "temperature", "seed",
-            "logprobs", "top_logprobs", "top_p", "stop",
+            "logprobs", "top_logprobs", "top_p", "stop", "max_completion_tokens",
         }  # fmt: skip
         if teacher.key and self.headers["Authorization"] != f"Bearer {teacher.key}":
             return 401, f"wrong key: {self.headers['Authorization']}"

@@ -119,6 +119,38 @@ def test_a_server_that_stays_away_ends_the_run_and_keeps_what_was_done(tmp_path)
     assert [result.rewards for result in results] == [(1.0,)] * 6
 
 
+@pytest.mark.parametrize("field", ["seed", "max_tokens"])
+def test_a_field_that_a_server_refuses_is_left_out(field, caplog):
+    def refuses(body):
+        return (422, {"detail": f"{field}?"}) if field in body else None
+
+    with TeacherServer(write=solved, refuses=refuses) as server:
+        results = run(student(server))
+    assert [result.rewards for result in results] == [(1.0,)] * 6
+    assert caplog.text.count(f"{field} ") == 1
+
+
+@pytest.mark.parametrize("field", ["temperature", "stop"])
+def test_one_that_decides_what_is_measured_is_not(field):
+    def refuses(body):
+        return (422, {"detail": f"{field}?"}) if field in body else None
+
+    with TeacherServer(write=solved, refuses=refuses) as server:
+        with pytest.raises(TeacherError, match=f"no text: .*{field}"):
+            student(server, stop_strings=("####",))
+
+
+def test_a_problem_that_the_server_refuses_is_wrong_alone(caplog):
+    def refuses(body):
+        too_long = "(3+4)*2" in str(body["prompt"])
+        return (400, {"error": {"message": "too long"}}) if too_long else None
+
+    with TeacherServer(write=solved, refuses=refuses) as server:
+        results = run(student(server))
+    assert [result.rewards[0] for result in results] == [1, 1, 1, 1, 0, 1]
+    assert "too long" in caplog.text
+
+
 def test_one_that_completes_no_text_says_so():
     with TeacherServer(write=solved, top=-1) as server:  # it refuses all requests
         with pytest.raises(TeacherError, match="completes no text"):

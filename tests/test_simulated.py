@@ -185,6 +185,7 @@ def test_documents_come_from_a_server(connect, prompt):
     with TeacherServer(write=write) as server:
         writer = connect(server, chat=PROMPTS[prompt].chat)
         engine = simulated(writer, prompt=prompt)
+        engine.metrics()  # its trial counts
         found = engine.find([TOLD, TOLD], [3, 4])
         assert [documents[0].title for documents in found] == ["3", "4"]
         assert engine.metrics()["search_model_requests"] == 2
@@ -195,8 +196,8 @@ def test_no_request_of_an_evaluation_holds_question_or_gold(connect):
         told = Search(simulated(connect(server)), with_golds=True)
         told.search([TOLD], seeds=[0])
         assert TOLD.answers[0] in str(server.bodies)  # so this test can fail
-        server.bodies.clear()
         untold = Search(simulated(connect(server)), with_golds=False)
+        server.bodies.clear()
         untold.search([TOLD, TOLD], seeds=[0, 1])
         assert len(server.bodies) == 2
         for hidden in (TOLD.question, *TOLD.answers):
@@ -220,10 +221,26 @@ def test_a_server_that_fails_for_good_is_an_engine_that_is_away(connect):
         server.faults = {"500": 1.0}
         with pytest.raises(Away, match="simulated search engine"):
             engine.find([TOLD], [0])
-        server.faults = {}
-        with pytest.raises(SearchError, match="too long") as caught:
-            engine.find([Query("too long")], [0])
-        assert not isinstance(caught.value, Away)
+
+
+def test_a_query_that_the_server_refuses_finds_nothing(connect, caplog):
+    with TeacherServer(write=write) as server:
+        engine = simulated(connect(server))
+        refused, found = engine.find([Query("too long"), TOLD], [0, 4])
+        assert (refused, found[0].title) == ((), "4")
+        assert "the prompt is too long" in caplog.text
+        many = [Query(f"too long {i}") for i in range(20)]
+        with pytest.raises(SearchError, match="too long"):
+            engine.find(many, [0] * 20)
+
+
+def test_what_a_server_refuses_or_thinks_is_left_out(connect, caplog):
+    with TeacherServer(
+        write=lambda *asked: f"So.</think>{write(*asked)}",
+        refuses=lambda body: (422, {"detail": "no"}) if "seed" in body else None,
+    ) as server:
+        assert simulated(connect(server)).find([TOLD], [3])[0][0].title == "None"
+    assert "seed is left out" in caplog.text
 
 
 def test_a_model_in_this_process_is_asked_through_generate():

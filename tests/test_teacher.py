@@ -1,6 +1,7 @@
 """Reading scores off distributions, and the teacher that is a model in this process."""
 
 import collections
+import copy
 import random
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ovd_jax.errors import UserError
 from ovd_jax.models.embedded import arithmetic_tokenizer
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.teacher.base import (
@@ -150,7 +152,9 @@ def chat_tokenizer():
     )
 
 
-def local(model, *, tokenizer=None, prompt="embedded", rule="sample", temperature=1.0):
+def local(
+    model, *, tokenizer=None, prompt="embedded", rule="sample", temperature=1.0, **more
+):
     return LocalTeacher(
         generate=model.generate,
         label_probabilities=model.label_probabilities,
@@ -158,6 +162,7 @@ def local(model, *, tokenizer=None, prompt="embedded", rule="sample", temperatur
         prompt=PROMPTS[prompt],
         score_rule=rule,
         score_temperature=temperature,
+        **more,
     )
 
 
@@ -249,6 +254,76 @@ def test_a_demonstration_goes_on_from_the_prefix_and_loses_its_end_token():
     assert local(model).demonstrate([request], seed=5) == ["#### 14"]
     assert tokenizer.decode(model.generated[0]) == "(3+4)*2=\n7*2\n"
     assert model.seeds == [5]
+
+
+@pytest.fixture
+def thinking(chat_tokenizer):
+    """`thinking(opened)`: the tokenizer with a token <think>, whose template begins
+    each answer with `opened`."""
+
+    def make(opened=""):
+        tokenizer = copy.deepcopy(chat_tokenizer)
+        tokenizer.add_tokens(["<think>", "</think>"])
+        start = "<|im_start|>assistant\n"
+        tokenizer.chat_template = CHAT.replace(start, start + opened)
+        return tokenizer
+
+    return make
+
+
+@pytest.mark.parametrize("opened", ["<think>\n", "<think>", "[THINK]", "◁think▷"])
+def test_a_template_that_opens_a_thought_makes_no_judge(opened, thinking):
+    tokenizer = thinking(opened)
+    with pytest.raises(UserError, match="thinking model: its chat template opens"):
+        local(Model(), tokenizer=tokenizer, prompt="digits")
+    local(Model(), tokenizer=tokenizer, prompt="digits", judges=False)
+
+
+@pytest.mark.parametrize("opened", ["<think>\n\n</think>\n\n", ""])
+@pytest.mark.parametrize(("share", "refused"), [(0.9, True), (0.2, False)])
+def test_a_model_whose_first_token_is_a_thought_is_no_judge(
+    share, refused, opened, thinking
+):
+    model = Model(masses=lambda tokens: [0.01] * 10 + [share])
+    if refused:
+        with pytest.raises(UserError, match="its first token is <think>"):
+            local(model, tokenizer=thinking(opened), prompt="digits")
+    else:
+        local(model, tokenizer=thinking(opened), prompt="digits")
+    assert [len(labels) for labels in model.labels] == [11]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("So</think>\n\nIt is 4.", "It is 4."), ("<think>So</think>4", "4"),
+        ("<think>So", None), ("It is 4.", "It is 4."),
+    ],
+)  # fmt: skip
+def test_thoughts_are_no_part_of_a_demonstration(text, kept, thinking):
+    tokenizer = thinking()
+    said = Completion(tuple(tokenizer(text)["input_ids"]), (), stopped=True)
+    teacher = local(
+        Model(completion=said), tokenizer=tokenizer, prompt="digits", judges=False
+    )
+    request = DemonstrationRequest("2+2", "")
+    assert teacher.demonstrate([request], seed=0) == [kept]
+    assert teacher.feedback([step("4")], seed=0) == [kept]
+    in_turns = local(
+        Model(completion=said), tokenizer=tokenizer, prompt="digits", judges=False,
+        thoughts=True,
+    )  # fmt: skip
+    assert in_turns.demonstrate([request], seed=0) == [text]
+
+
+def test_probability_outside_of_the_labels_is_warned_of_once(caplog):
+    teacher = local(Model(masses=lambda tokens: [0.04] * 10))
+    teacher.score([step("7"), step("8")], seed=0)
+    teacher.score([step("9")], seed=0)
+    assert caplog.text.count("score_outside_mass 0.60") == 1
+    caplog.clear()
+    local(Model(masses=lambda tokens: [0.06] * 10)).score([step("7")], seed=0)
+    assert not caplog.text
 
 
 def test_an_unfinished_demonstration_is_none():

@@ -15,6 +15,7 @@ from ovd_jax.teacher.replies import Unavailable
 from ovd_jax.teacher.transport import Transport
 
 REQUESTS = [ScoreRequest("q", "", f"step {i}", whole=True) for i in range(16)]
+TOO_LONG = ScoreRequest("q", "", "too long", whole=True)
 PROBLEMS = [DemonstrationRequest(f"q {i}", "First, ") for i in range(8)]
 SCARCE = {"refused": 0.06, "another model": 0.06}  # each is out of reach for a while
 
@@ -86,24 +87,45 @@ def test_a_question_without_an_answer_is_scored_by_the_policy(policy, connect):
     assert teacher.metrics()["teacher_unanswered"] == sum(lost) + 8
 
 
-@pytest.mark.parametrize("policy", ["wait", "fail"])
-def test_a_request_that_the_server_will_never_take_is_an_error_at_once(policy, connect):
+def test_a_request_that_is_refused_is_an_error_at_once_when_the_policy_is_to_fail(
+    connect,
+):
     with TeacherServer() as server:
-        teacher = connect(server, policy)
+        teacher = connect(server, "fail")
         before = len(server.bodies)
         with pytest.raises(TeacherError, match=r"HTTP 400, .*too long"):
-            teacher.score([ScoreRequest("q", "", "too long", whole=True)], seed=0)
+            teacher.score([TOO_LONG], seed=0)
         assert len(server.bodies) == before
         assert teacher.metrics()["teacher_retries"] == 0
 
 
-def test_the_same_is_dropped_alone_when_the_policy_is_to_drop(connect):
+@pytest.mark.parametrize("policy", ["wait", "accept", "drop"])
+def test_else_it_is_left_out_alone_and_never_scored(policy, connect, caplog):
     with TeacherServer() as server:
-        teacher = connect(server, "drop")
-        long = ScoreRequest("q", "", "too long", whole=True)
-        first, second = teacher.score([long, REQUESTS[0]], seed=0)
-    assert first is None
-    assert second is not None
+        teacher = connect(server, policy)
+        teacher.metrics()
+        refused, scored = teacher.score([TOO_LONG, REQUESTS[0]], seed=0)
+        assert teacher.demonstrate([DemonstrationRequest("too long", "")], seed=0) == [
+            None
+        ]
+        assert teacher.feedback([TOO_LONG], seed=0) == [None]
+    assert (refused is None, scored is None) == (True, False)
+    metrics = teacher.metrics()
+    assert (metrics["teacher_unanswered"], metrics["teacher_retries"]) == (3, 0)
+    assert caplog.text.count("the prompt is too long") == 2  # score and text
+
+
+@pytest.mark.parametrize("policy", ["wait", "accept", "drop"])
+def test_a_server_that_refuses_every_problem_ends_the_run(policy, connect):
+    requests = [ScoreRequest(f"too long {i}", "", "", whole=True) for i in range(20)]
+    with TeacherServer() as server:
+        teacher = connect(server, policy)
+        teacher.score(REQUESTS, seed=0)
+        assert teacher.score(requests[:7], seed=0) == [None] * 7
+        teacher.score(REQUESTS, seed=0)  # one answer, and it may refuse as many again
+        assert teacher.score(requests[:7], seed=0) == [None] * 7
+        with pytest.raises(TeacherError, match=r"no question of this run.*too long"):
+            teacher.score(requests, seed=0)
 
 
 def test_a_server_that_is_away_is_waited_for_with_a_message(connect, caplog):

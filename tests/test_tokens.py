@@ -10,6 +10,7 @@ import pytest
 from fakes import TOKENIZER, encode
 
 from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.replies import Unavailable, parse
 from ovd_jax.teacher.tokens import ServedTokens, check_prompt
 from ovd_jax.teacher.transport import Transport
@@ -30,8 +31,10 @@ def place(token: int, top: int, shift: int = 0) -> dict:
 
 @contextlib.contextmanager
 def server(*, shift=0, shows=True, failures=0):
-    """`failures` requests are answered with a place too few."""
+    """`failures` requests after the first are answered with a place too few; more than
+    3 tokens a place are refused."""
     left = [failures]
+    seen = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -55,7 +58,11 @@ def server(*, shift=0, shows=True, failures=0):
             body = json.loads(self.rfile.read(size))
             top = body["prompt_logprobs"]
             places = [None, *(place(t, top, shift) for t in body["prompt"][1:])]
-            if top > 1 and left[0]:
+            if top > 3:
+                self.send_error(400, "at most 3 prompt_logprobs")
+                return
+            seen.append(body)
+            if len(seen) > 1 and left[0]:
                 left[0] -= 1
                 places.pop()
             choice = {"text": "", "finish_reason": "length"}
@@ -72,13 +79,13 @@ def server(*, shift=0, shows=True, failures=0):
 
 
 @contextlib.contextmanager
-def teacher(url: str):
+def teacher(url: str, top: int = 3):
     transport = Transport(
         [url], name="", key=None, timeout_s=5.0, retries=2, wait=False, most=4,
         accounting=Accounting(),
     )  # fmt: skip
     try:
-        yield ServedTokens(transport, tokenizer=TOKENIZER, top=3)
+        yield ServedTokens(transport, tokenizer=TOKENIZER, top=top)
     finally:
         transport.close()
 
@@ -111,6 +118,18 @@ def test_a_server_that_shows_nothing_of_prompts_is_refused():
     with server(shows=False) as url, pytest.raises(ValueError, match="vLLM does"):
         with teacher(url):
             pass
+
+
+def test_a_server_that_shows_fewer_tokens_than_asked_for_is_refused_at_once():
+    with server() as url, pytest.raises(ValueError, match=r"HTTP 400.*distill.top_k"):
+        with teacher(url, top=4):
+            pass
+
+
+def test_places_that_are_of_no_use_again_and_again_end_the_run():
+    with server(failures=99) as url, teacher(url) as served:
+        with pytest.raises(TeacherError, match=r"shows .* places"):
+            served.read([(encode("3+4=\n"), encode("#### 7"))])
 
 
 def test_places_that_lack_the_token_are_of_no_use():

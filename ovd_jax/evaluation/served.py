@@ -1,5 +1,6 @@
 """A student behind an OpenAI-compatible server, called as our sampler is."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -12,6 +13,8 @@ from ovd_jax.rollout.turns import first_turn
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import TeacherError
+from ovd_jax.teacher.dialect import Dialect, learn
+from ovd_jax.teacher.reminder import Refusals
 from ovd_jax.teacher.replies import Refused, Reply
 from ovd_jax.teacher.transport import Transport
 
@@ -20,6 +23,8 @@ _log = logging.getLogger(__name__)
 # text to which nothing is added, and settings that else come from the model's folder.
 _NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0}
 _DIALECTS = ("tokens", "text", "plain text")
+_MAY_CHANGE = ("max_tokens", "seed")  # the others decide what is measured
+_NOTHING = Reply("", False, None, "", 0, 0)
 
 
 @dataclasses.dataclass
@@ -77,6 +82,7 @@ class ServedStudent:
             "stop_token_ids": list(stop_ids),
             "include_stop_str_in_output": True,
         }
+        self._fields, self._refusals = Dialect(), Refusals()
         (self._dialect,) = transport.run([self._find_dialect])
 
     @property
@@ -149,14 +155,22 @@ class ServedStudent:
             answers.put(error)
 
     async def _ask(self, row: _Row, order: int) -> Reply:
+        """What follows a row; nothing, and cut, where the server refuses it: it may be
+        over the context length."""
         bounds = {"max_tokens": min(self._max, row.left), "seed": row.turn_seed}
-        return await self._transport.post(
-            "/completions",
-            self._body([*row.prompt, *row.tokens], self._dialect) | bounds,
-            order=order,
-            home=zlib.crc32(repr(tuple(row.prompt)).encode()),
-            check=lambda reply: None,
-        )
+        body = self._body([*row.prompt, *row.tokens], self._dialect) | bounds
+        home = zlib.crc32(repr(tuple(row.prompt)).encode())
+        try:
+            reply = await self._send(self._fields.spoken(body), order=order, home=home)
+        except Refused as error:
+            self._refusals.add(home, error)
+            return _NOTHING
+        self._refusals.answered()
+        return reply
+
+    async def _send(self, body: Mapping, **options) -> Reply:
+        options = {"order": 0, "home": 0, "check": lambda reply: None} | options
+        return await self._transport.post("/completions", body, **options)
 
     def _body(self, prompt: Sequence[int], dialect: str) -> Mapping:
         if dialect == "tokens":
@@ -167,32 +181,34 @@ class ServedStudent:
         return body
 
     async def _find_dialect(self) -> str:
-        """The most exact one that the server does not refuse."""
+        """The most exact one that the server does not refuse. Where it refuses all, a
+        field of the last one is left out."""
         await self._transport.connect()
         prompt = self._tokenizer("1 + 1 =", add_special_tokens=False)["input_ids"]
+        ask = functools.partial(self._send, starting=True)
         for dialect in _DIALECTS:
-            body = self._body(prompt, dialect) | {"max_tokens": 1}
-            try:
-                reply = await self._transport.post(
-                    "/completions",
-                    body,
-                    order=0,
-                    home=0,
-                    check=lambda reply: None,
-                    starting=True,
-                )
-            except Refused as error:
-                refused = error
-                continue
-            if reply.tokens_in not in (0, len(prompt)):
-                _log.warning(
-                    "The server reads %d tokens where the prompt has %d: it adds some, "
-                    "or has another tokenizer than config.model.",
-                    reply.tokens_in,
-                    len(prompt),
-                )
-            return dialect
-        raise TeacherError(f"The server completes no text: {refused}")
+            body = self._body(prompt, dialect) | {"max_tokens": 1, "seed": 0}
+            with contextlib.suppress(Refused):
+                reply = await ask(body)
+                break
+        else:
+            self._fields, reply = await self._find_fields(body, ask)
+        if reply.tokens_in not in (0, len(prompt)):
+            _log.warning(
+                "The server reads %d tokens where the prompt has %d: it adds some, "
+                "or has another tokenizer than config.model.",
+                reply.tokens_in,
+                len(prompt),
+            )
+        return dialect
+
+    async def _find_fields(self, body: Mapping, ask) -> tuple[Dialect, Reply]:
+        try:
+            fields, reply = await learn(self._fields, body, ask, _MAY_CHANGE)
+        except TeacherError as error:
+            raise TeacherError(f"The server completes no text: {error}") from None
+        _log.warning("The student's server refuses fields of requests: %s.", fields)
+        return fields, reply
 
     def _completion(self, reply: Reply, environment: Environment | None) -> Completion:
         text, ends = reply.text, reply.finished

@@ -3,8 +3,10 @@
 It writes useful or noisy documents; the share of noisy ones grows with training.
 """
 
+import functools
 import random
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -14,8 +16,11 @@ from ovd_jax.search.engine import Away
 from ovd_jax.search.simulator_prompts import SimulatorPrompt, ask, read
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.replies import Unavailable
+from ovd_jax.teacher.probe import find_dialect, say_changes
+from ovd_jax.teacher.reminder import Refusals
+from ovd_jax.teacher.replies import Refused, Unavailable
 from ovd_jax.teacher.served import Question, ServedModel
+from ovd_jax.teacher.thoughts import after_thought
 from ovd_jax.teacher.transport import Transport
 from ovd_jax.text import chat_prompt, check_chat, special_tokens
 
@@ -121,27 +126,40 @@ class ServedWriter:
         self._transport = transport
         self._served = ServedModel(transport, chat=chat, labels=())
         self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        self._refusals = Refusals()
         transport.run([transport.connect])
         (self.special_tokens,) = transport.run([self._served.control_tokens])
+        trial = self._served.solution_body("Write a yes.", "", seed=0, **self._settings)
+        transport.run([functools.partial(find_dialect, self._served, trial)])
+        say_changes(self._served)
         self.identity = {"model": self._served.name, "chat": chat, **self._settings}
 
     def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """One request a text, all at once."""
+        """One request a text, all at once; nothing where the server refuses it."""
         jobs = [
-            lambda order=order, text=text, seed=seed: self._served.solution(
-                Question(text, order=text, home=order),
-                self._served.solution_body(text, "", seed=seed, **self._settings),
-            )
+            functools.partial(self._write_one, Question(text, text, order), seed)
             for order, (text, seed) in enumerate(zip(texts, seeds, strict=True))
         ]
         try:
-            return [reply.text for reply in self._transport.run(jobs)]
+            return self._transport.run(jobs)
         except Unavailable as error:
             raise Away(f"The simulated search engine: {error}") from error
         except TeacherError as error:
             raise SearchError(
                 f"The simulated search engine: {error}; see search.url."
             ) from error
+
+    async def _write_one(self, question: Question, seed: int) -> str:
+        body = self._served.solution_body(
+            question.text, "", seed=seed, **self._settings
+        )
+        try:
+            reply = await self._served.solution(question, body)
+        except Refused as error:
+            self._refusals.add(zlib.crc32(question.text.encode()), error)
+            return ""
+        self._refusals.answered()
+        return after_thought(reply.text) or ""
 
     def metrics(self) -> dict[str, float]:
         """Requests, retries, tokens and latencies, as a teacher's."""

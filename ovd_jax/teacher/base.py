@@ -44,6 +44,16 @@ class Score:
     outside: float  # the probability that the teacher gave to no label at all
 
 
+# What a teacher is tried with: any judge and any solver knows what to say.
+TRIAL = ScoreRequest(
+    "What is 1 + 1?",
+    previous="",
+    text="1 + 1 = 2.\nThe answer is \\boxed{2}.",
+    whole=True,
+    reference="2",
+)
+
+
 class Teacher(Protocol):
     """A judge and demonstrator that is reached through text alone.
 

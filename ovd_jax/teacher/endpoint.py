@@ -13,8 +13,8 @@ from ovd_jax.credentials import masked
 from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.client import Answer, Client
 from ovd_jax.teacher.limit import Limit
-from ovd_jax.teacher.replies import Reply, Unavailable
-from ovd_jax.teacher.statuses import fault, reply_in
+from ovd_jax.teacher.replies import Refused, Reply, Unavailable
+from ovd_jax.teacher.statuses import fault, passes, reply_in, words
 from ovd_jax.text import one_line
 
 _LOOKED_AT, _SHOWN = 4000, 600  # characters of an error
@@ -44,6 +44,8 @@ class Endpoint:
         self.open = False  # whether it is known to serve the model, since `doubt`
         self.known = False  # whether it has ever done so
         self._signature = ""  # the model's name in answers
+        self._look_ups = 0  # how often it was found to serve the model
+        self._missed_at: int | None = None  # their number at the first 404 in a row
         self._key = key
         self._timeout_s = timeout_s
         self._client = Client(self.url, key=key)
@@ -57,14 +59,17 @@ class Endpoint:
         self.open = False
 
     async def identify(self) -> None:
-        """Finds the model `name`, or whichever is first, and remembers it.
+        """Finds the model `name`, or the only one there is, and remembers it.
 
-        Raises WrongModel where it is not there, or is not what it was the first time.
+        Raises WrongModel where it is not there, is one of several, or is not what it
+        was the first time.
         """
         async with self._explained():
-            cards = models_in(good(await self._client.get(self.url + "/models")))
-            card = next((x for x in cards if self.name in ("", x[0])), None)
+            cards = await self._listed()
             there = ", ".join(f"{name} ({weights})" for name, weights in cards)
+            if not self.name and not alike(cards):
+                raise WrongModel(f"it serves {there}: say which of them is meant")
+            card = next((x for x in cards if self.name in ("", x[0])), None)
             if card is None:
                 raise WrongModel(f"it serves {there}, not {self.name!r}")
             if self.known and card[1] != self.weights:
@@ -74,6 +79,24 @@ class Endpoint:
                 )
             self.name, self.weights = card
             self.known = self.open = True
+            self._look_ups += 1
+
+    async def _listed(self) -> list[tuple[str, str]]:
+        """The models in /models; the one that was asked for at a server without such a
+        list."""
+        answer = await self._client.get(self.url + "/models")
+        listless = answer.status == 501 or (
+            400 <= answer.status < 500 and not passes(answer.status)
+        )
+        if listless and self.name and not self.weights:
+            return [(self.name, "")]
+        if answer.status in (404, 405, 501) and not self.name:
+            raise Refused(
+                f"HTTP {answer.status} at /models, {words(answer.body)}: it lists no "
+                "models. Name one in served_name, or mend the URL, which ends in /v1 "
+                "as a rule"
+            )
+        return models_in(good(answer))
 
     async def post(
         self, path: str, body: Mapping, check: Callable[[Reply], None]
@@ -82,7 +105,9 @@ class Endpoint:
         Unavailable for one that is of no use."""
         async with self._explained():
             named = {"model": self.name, **body}
+            looked_up = self._look_ups
             answer = await self._client.post(self.url + path, named)
+            self._check_found(answer, looked_up)
             reply = reply_in(good(answer))
             self._signature = self._signature or reply.model
             if reply.model not in ("", self._signature):
@@ -93,6 +118,16 @@ class Endpoint:
                 )
             check(reply)
         return reply
+
+    def _check_found(self, answer: Answer, looked_up: int) -> None:
+        """Raises Refused for a 404 at a server that was found to serve the model since
+        the last ones: it has no such path."""
+        if answer.status != 404:
+            self._missed_at = None
+        elif self._missed_at is None:
+            self._missed_at = looked_up
+        elif looked_up > self._missed_at + 1:
+            raise Refused(f"HTTP 404, {words(answer.body)}")
 
     async def get(self, path: str):
         """The decoded body at a path outside the API; None where the server has no such
@@ -142,6 +177,11 @@ def explained(error: Exception, *, timeout_s: float) -> TeacherError:
     if isinstance(error, aiohttp.ClientError):
         return Unavailable(f"{type(error).__name__}: {error}", lost=True)
     return Unavailable(f"its answer is no JSON ({error})")
+
+
+def alike(cards: list[tuple[str, str]]) -> bool:
+    """Whether there is one model alone, or one set of weights with several names."""
+    return len(cards) == 1 or (len({w for _, w in cards}) == 1 and bool(cards[0][1]))
 
 
 def models_in(body) -> list[tuple[str, str]]:

@@ -3,24 +3,36 @@
 import random
 from collections.abc import Callable, Sequence
 
+from ovd_jax.errors import UserError
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.asking import feedback_text, score_text
 from ovd_jax.teacher.base import (
+    TRIAL,
     DemonstrationRequest,
     Score,
     ScoreRequest,
     draw_seeds,
     read_score,
 )
+from ovd_jax.teacher.reminder import OutsideMass
+from ovd_jax.teacher.thoughts import (
+    OPENERS,
+    after_thought,
+    holds_thought,
+    opens_thought,
+)
 from ovd_jax.teacher.wording import TeacherPrompt, fill
 from ovd_jax.text import chat_prompt, check_chat, special_tokens
+
+_MOST = 0.5  # of the probability of a first token
 
 
 class LocalTeacher:
     """Scores by the exact label distribution, demonstrates by sampling.
 
     `label_probabilities(prompts, labels)` and `generate(prompts, seed=)` take token
-    ids; this class, like all host code, never sees an array of the device's.
+    ids; this class, like all host code, never sees an array of the device's. Raises
+    UserError for a judge that thinks before it answers.
     """
 
     def __init__(
@@ -32,6 +44,8 @@ class LocalTeacher:
         prompt: TeacherPrompt,
         score_rule: str,
         score_temperature: float,
+        judges: bool = True,  # whether it is asked for scores
+        thoughts: bool = False,  # whether <think> is part of a demonstration's form
     ):
         if prompt.chat:
             check_chat(
@@ -48,6 +62,14 @@ class LocalTeacher:
         self._special = special_tokens(tokenizer)
         self._labels = [self._encode(label) for label in prompt.labels]
         self._accounting = Accounting()
+        self._thoughts = thoughts or holds_thought(prompt.demonstrate)
+        self._outside = OutsideMass()
+        if prompt.chat and judges and (why := self._thinks()):
+            raise UserError(
+                f"The teacher is a thinking model: {why}. It would be asked for its "
+                "score in the middle of a thought. Set teacher.model to one that does "
+                "not think, or serve it so that it does not, and set teacher.url."
+            )
 
     def score(
         self, requests: Sequence[ScoreRequest], *, seed: int, places=None
@@ -66,7 +88,7 @@ class LocalTeacher:
             tokens_out=len(distinct),
         )
         masses = dict(zip(distinct, rows.tolist(), strict=True))
-        return [
+        scores = [
             read_score(
                 masses[prompt],
                 rule=self._rule,
@@ -77,11 +99,14 @@ class LocalTeacher:
                 draw_seeds(seed, places, len(prompts)), prompts, strict=True
             )
         ]
+        self._outside.add(scores)
+        return scores
 
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
-        """Samples on from each prefix; None where the budget ran out first."""
+        """Samples on from each prefix; None where the budget ran out first. What a
+        model thinks before it answers is left out."""
         special, template = self._special, self._prompt.demonstrate
         texts = [
             self._in_chat(fill(template, special, question=request.question))
@@ -89,9 +114,7 @@ class LocalTeacher:
             for request in requests
         ]
         return [
-            self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
-            if completion.stopped
-            else None
+            self._answer(completion) if completion.stopped else None
             for completion in self._write(texts, seed)
         ]
 
@@ -103,10 +126,7 @@ class LocalTeacher:
             self._in_chat(feedback_text(self._prompt, request, self._special))
             for request in requests
         ]
-        return [
-            self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
-            for completion in self._write(texts, seed)
-        ]
+        return [self._answer(completion) for completion in self._write(texts, seed)]
 
     def metrics(self) -> dict[str, float | None]:
         """Requests answered, their tokens, and seconds waited since the last call."""
@@ -114,6 +134,26 @@ class LocalTeacher:
         names = ("teacher_requests", "teacher_tokens_in", "teacher_tokens_out")
         names += ("seconds_teacher", "seconds_teacher_waited")
         return {name: taken[name] for name in names}
+
+    def _answer(self, completion) -> str | None:
+        text = self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
+        return text if self._thoughts else after_thought(text)
+
+    def _thinks(self) -> str:
+        """How it is seen that the model thinks before it answers; empty if it is
+        not."""
+        mark = "?!?"
+        if opens_thought(self._in_chat(mark).rpartition(mark)[2]):
+            return "its chat template opens a thought"
+        vocabulary = self._tokenizer.get_vocab()
+        openers = [opener for opener in OPENERS if opener in vocabulary]
+        if openers:
+            prompt = self._encode(self._score_prompt(TRIAL))
+            labels = [*self._labels, *([vocabulary[x]] for x in openers)]
+            (masses,) = self._label_probabilities([prompt], labels).tolist()
+            if sum(masses[len(self._labels) :]) > _MOST:
+                return f"its first token is {' or '.join(openers)}"
+        return ""
 
     def _write(self, texts: Sequence[str], seed: int) -> list:
         """One completion after each text."""

@@ -10,6 +10,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.asking import feedback_text, score_text
 from ovd_jax.teacher.base import (
+    TRIAL,
     DemonstrationRequest,
     Score,
     ScoreRequest,
@@ -19,8 +20,17 @@ from ovd_jax.teacher.base import (
 )
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.distribution import LabelReader
-from ovd_jax.teacher.replies import Denied
+from ovd_jax.teacher.probe import (
+    find_continuing,
+    find_dialect,
+    probe_judge,
+    say_changes,
+    say_what_is_missing,
+)
+from ovd_jax.teacher.reminder import OutsideMass, Refusals
+from ovd_jax.teacher.replies import Denied, Refused, Unreadable
 from ovd_jax.teacher.served import Question, ServedModel
+from ovd_jax.teacher.thoughts import after_thought, holds_thought
 from ovd_jax.teacher.transport import Pending, Transport
 from ovd_jax.teacher.wording import TeacherPrompt, fill
 
@@ -32,8 +42,10 @@ class OpenAITeacher:
 
     A question that stays without an answer is, by `on_failure`: asked again for ever
     (`wait`, which is up to `transport`), scored best (`accept`), scored None (`drop`),
-    or a TeacherError (`fail`). Every draw is a function of the seed and of a request's
-    place among the others: how often it had to be asked changes nothing.
+    or a TeacherError (`fail`). One that the server refuses, such as one over the
+    context length, is scored None but for `fail`; a server that refuses all, or never
+    gives a score, is a TeacherError. Every draw is a function of the seed and of a
+    request's place among the others: how often it had to be asked changes nothing.
     """
 
     def __init__(
@@ -48,6 +60,8 @@ class OpenAITeacher:
         on_failure: str,
         stop: tuple[str, ...] = (),  # where a demonstration ends; itself left out
         cache: DiskCache | None = None,
+        judges: bool = True,  # whether it is asked for scores
+        thoughts: bool = False,  # whether <think> is part of a demonstration's form
     ):
         if on_failure not in POLICIES:
             raise UserError(
@@ -65,12 +79,26 @@ class OpenAITeacher:
         self._on_failure = on_failure
         self._stop = stop
         self._cache = cache
+        self._thoughts = thoughts or holds_thought(prompt.demonstrate)
+        self._unscored, self._unwritten = Refusals(), Refusals()
+        self._outside = OutsideMass()
         self._served = ServedModel(transport, chat=prompt.chat, labels=prompt.labels)
-        transport.run([self._served.probe])
+        transport.run([transport.connect])
         (self._special,) = transport.run([self._served.control_tokens])
+        transport.run([functools.partial(self._probe, judges)])
         self._reader = LabelReader(
             prompt.labels, constrained=bool(self._served.constraint)
         )
+
+    async def _probe(self, judges: bool) -> None:
+        text = fill(self._prompt.demonstrate, self._special, question=TRIAL.question)
+        await find_dialect(self._served, self._body(text, 0))
+        await find_continuing(self._served)
+        if judges:
+            text = score_text(self._prompt, TRIAL, self._special)
+            await probe_judge(self._served, text, self._label_temperature)
+        say_changes(self._served)
+        say_what_is_missing(self._served, judges=judges)
 
     @property
     def name(self) -> str:
@@ -103,20 +131,19 @@ class OpenAITeacher:
         asked = sorted(homes)
         jobs = [
             functools.partial(
-                self._answered,
-                self._masses,
-                Question(text, text, homes[text, draw]),
-                draw,
+                self._scored, Question(text, text, homes[text, draw]), draw
             )
             for text, draw in asked
         ]
 
         def scores(answers: list) -> list[Score | None]:
             masses = dict(zip(asked, answers, strict=True))
-            return [
+            read = [
                 self._score(masses[key], random.Random(each))
                 for key, each in zip(keys, seeds, strict=True)
             ]
+            self._outside.add(read)
+            return read
 
         return self._transport.begin(jobs, then=scores)
 
@@ -124,8 +151,8 @@ class OpenAITeacher:
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
         """Samples on from each prefix; None where the budget ran out first, or where no
-        answer came. With a cache, equal requests of equal `attempt` are answered alike
-        in every call."""
+        answer came. What a model thinks before it answers is left out. With a cache,
+        equal requests of equal `attempt` are answered alike in every call."""
         seen = Counter()
         bodies = []
         for index, request in enumerate(requests):
@@ -139,7 +166,8 @@ class OpenAITeacher:
             prefix = fill("{prefix}", self._special, prefix=request.prefix)
             bodies.append(self._body(text, drawn, prefix))
         answers = self._written(requests, bodies)
-        return [x["text"] if x and x["finished"] else None for x in answers]
+        texts = [x["text"] if x and x["finished"] else None for x in answers]
+        return texts if self._thoughts else [x and after_thought(x) for x in texts]
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
@@ -153,7 +181,7 @@ class OpenAITeacher:
             )
             for index, request in enumerate(requests)
         ]
-        return [x and x["text"] for x in self._written(requests, bodies)]
+        return [x and after_thought(x["text"]) for x in self._written(requests, bodies)]
 
     def metrics(self) -> dict[str, float | None]:
         """What was asked and waited for since the last call."""
@@ -163,17 +191,34 @@ class OpenAITeacher:
         """Ends the connections."""
         self._transport.close()
 
-    async def _answered(self, ask, *arguments):
-        """The answer, or None where the policy lets one be missing."""
+    async def _ask(self, refusals: Refusals, question: Question, ask, *arguments):
+        """The answer to a question, or the error where the policy lets it pass."""
         try:
-            return await ask(*arguments)
+            answer = await ask(question, *arguments)
         except Denied:
             raise
-        except TeacherError:
+        except TeacherError as error:
             self._accounting.count(unanswered=1)
-            if self._on_failure in ("wait", "fail"):
+            hopeless = isinstance(error, Refused | Unreadable)
+            passing = self._on_failure in ("accept", "drop") or (
+                hopeless and self._on_failure != "fail"
+            )
+            if not passing:
                 raise
+            if hopeless:
+                refusals.add(question.home, error)
+            return error
+        refusals.answered()
+        return answer
+
+    async def _scored(self, question: Question, seed: int) -> list[float] | None:
+        """Probabilities of the labels; None where the question is left out."""
+        answer = await self._ask(self._unscored, question, self._masses, seed)
+        if not isinstance(answer, TeacherError):
+            return answer
+        if self._on_failure != "accept" or isinstance(answer, Refused):
             return None
+        return [0.0] * (self.levels - 1) + [1.0]
 
     async def _masses(self, question: Question, seed: int) -> list[float]:
         """Probabilities of the labels; all on the one drawn where the server shows
@@ -181,21 +226,20 @@ class OpenAITeacher:
         if self._served.top:
             ask = functools.partial(self._served.next_tokens, question)
             return await self._reader.masses(ask)
-        temperature = {"argmax": 0.0, "expected": 1.0}.get(
-            self._rule, self._score_temperature
-        )
-        drawn = await self._served.label(question, temperature, seed)
+        drawn = await self._served.label(question, self._label_temperature, seed)
         return [float(label == drawn) for label in self._prompt.labels]
 
+    @property
+    def _label_temperature(self) -> float:
+        """Of labels that the server draws."""
+        known = {"argmax": 0.0, "expected": 1.0}
+        return known.get(self._rule, self._score_temperature)
+
     def _score(self, masses: list[float] | None, rng: random.Random) -> Score | None:
-        if masses is not None:
-            return read_score(
-                masses, rule=self._rule, temperature=self._score_temperature, rng=rng
-            )
-        if self._on_failure == "drop":
+        if masses is None:
             return None
-        best = [0.0] * (self.levels - 1) + [1.0]
-        return Score(self.levels - 1.0, tuple(best), 0.0)
+        rule, temperature = self._rule, self._score_temperature
+        return read_score(masses, rule=rule, temperature=temperature, rng=rng)
 
     def _body(self, text: str, seed: int, prefix: str = "") -> dict:
         return self._served.solution_body(
@@ -211,14 +255,16 @@ class OpenAITeacher:
         """What the model writes for each body: its text, and whether it finished."""
         jobs = [
             functools.partial(
-                self._answered,
-                self._solution,
+                self._ask,
+                self._unwritten,
                 Question("", f"{body} {index:06}", family(request.question)),
+                self._solution,
                 body,
             )
             for index, (request, body) in enumerate(zip(requests, bodies, strict=True))
         ]
-        return self._transport.run(jobs)
+        answers = self._transport.run(jobs)
+        return [None if isinstance(x, TeacherError) else x for x in answers]
 
     async def _solution(self, question: Question, body: dict) -> dict:
         key = {"model": self._served.name, **body}

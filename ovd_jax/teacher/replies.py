@@ -40,6 +40,10 @@ class Refused(TeacherError):
     """The server will not answer this request, however often it is asked."""
 
 
+class Unreadable(TeacherError):
+    """The server answers this request, but with nothing that can be used."""
+
+
 class Denied(TeacherError):
     """The server answers us nothing at all."""
 
@@ -73,7 +77,9 @@ def parse(body) -> Reply:
             tokens_in=_count(usage.get("prompt_tokens")),
             tokens_out=_count(usage.get("completion_tokens")),
             thought=_thought(choice, usage),
-            prompt_tokens=_prompt_tokens(choice.get("prompt_logprobs")),
+            prompt_tokens=_prompt_tokens(
+                choice.get("prompt_logprobs", body.get("prompt_logprobs"))  # of a chat
+            ),
         )
     except (
         AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError,

@@ -1,26 +1,26 @@
 """A served model: what its server can do, and how it is asked for that."""
 
 import dataclasses
-import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.dialect import Dialect
 from ovd_jax.teacher.distribution import leading
-from ovd_jax.teacher.replies import Refused, Reply, Unavailable
+from ovd_jax.teacher.labels import read_label
+from ovd_jax.teacher.replies import Reply, Unavailable, Unreadable
 from ovd_jax.teacher.transport import Transport
 
-_log = logging.getLogger(__name__)
-_TOPS = (20, 5)  # how many of the likeliest tokens servers are willing to show
 _STRAY = 1e-4  # probability of a token that a constrained answer must not have
-_LABEL_TOKENS = 8  # room for a label and a space before it
-_TRIAL = "Write the word yes."
+_LABEL_TOKENS = 64  # room for a label and its dress, such as fenced JSON
+_LABEL_TRIES = 3  # answers drawn for one label
+_USELESS_REPLIES = 5  # to one request, before it is given up
 _GO_ON = "Go on exactly where you stopped. Repeat nothing and add no remark."
 # Spellings of a constraint to choices: vLLM >= 0.11, and before.
-_CONSTRAINTS = {
+CONSTRAINTS = {
     "structured_outputs": lambda choices: {"structured_outputs": {"choice": choices}},
     "guided_choice": lambda choices: {"guided_choice": choices},
 }
-_OPEN = {"continue_final_message": True, "add_generation_prompt": False}
+OPEN = {"continue_final_message": True, "add_generation_prompt": False}
 
 # Control tokens of the usual families of models, for servers that do not name theirs.
 CONTROL_TOKENS = (
@@ -50,7 +50,7 @@ class Question:
 class ServedModel:
     """Asks through `transport`, in a chat or plainly.
 
-    `probe` finds out what the server can do: without it nothing is assumed.
+    `probe.py` finds out what the server can do: until then nothing is assumed.
     """
 
     def __init__(self, transport: Transport, *, chat: bool, labels: Sequence[str]):
@@ -58,38 +58,19 @@ class ServedModel:
         self.top = 0  # likeliest tokens shown; 0: no log-probabilities
         self.constraint: str | None = None  # how it is spelled; None: there is none
         self.continues = not chat  # whether an answer can be begun for the model
+        self.dialect = Dialect()  # in which requests are written
+        self.chat = chat
         self._transport = transport
-        self._chat = chat
 
     @property
     def name(self) -> str:
         """Of the model, with where its weights come from."""
         return " ".join(self._transport.model).strip()
 
-    async def probe(self) -> None:
-        """Connects, tries what the server can do, and says once what it cannot."""
-        await self._transport.connect()
-        for top in _TOPS:
-            self.top = self.top or await self._shown_of(top)
-        for spelling in _CONSTRAINTS:
-            if self.constraint is None and await self._obeys(spelling):
-                self.constraint = spelling
-        if self._chat:
-            self.continues = await self._continues()
-        self._say_what_is_missing()
-
-    def _say_what_is_missing(self) -> None:
-        lacks = {
-            "log-probabilities (a score is one answer, not a distribution)": self.top,
-            "choice between given answers (a label that it does not show among its "
-            "likeliest tokens counts nothing)": self.constraint,
-            "answers that are begun for it (labels of several tokens count nothing, "
-            "and it is asked in words to go on from a prefix)": self.continues,
-        }
-        missing = [what for what, has in lacks.items() if not has]
-        if missing:
-            url = self._transport.endpoints[0].url
-            _log.warning("The teacher at %s has no %s.", url, "; no ".join(missing))
+    @property
+    def url(self) -> str:
+        """Of the first server."""
+        return self._transport.endpoints[0].url
 
     async def next_tokens(
         self, question: Question, prefix: str, allowed: Sequence[str] | None
@@ -106,24 +87,39 @@ class ServedModel:
             elif not prefix and not self.constraint:
                 check_any(tokens, self.labels)
 
-        body = self._begun(question.text, prefix) | self._shown(self.top)
-        body |= {"max_tokens": 1, "temperature": 1.0}
+        body = self.next_token_body(question.text, prefix, self.top)
         if allowed:
-            body |= _CONSTRAINTS[self.constraint](list(allowed))
-        return (await self._post(question, body, check)).first_tokens
+            body |= CONSTRAINTS[self.constraint](list(allowed))
+        return (await self._post(question, body, patient(check))).first_tokens
+
+    def next_token_body(self, text: str, prefix: str, top: int) -> dict:
+        """A request for the `top` likeliest tokens after an answer's beginning."""
+        shown = self.shown(top) if top else {}
+        return self.begun(text, prefix) | shown | {"max_tokens": 1, "temperature": 1.0}
 
     async def label(self, question: Question, temperature: float, seed: int) -> str:
-        """One drawn label: for servers that show no probabilities."""
+        """One drawn label, for servers that show no probabilities. An answer that gives
+        none is drawn anew. Raises Unreadable where none of some draws gives one."""
+        for attempt in range(_LABEL_TRIES):
+            drawn = derive(seed, "label", attempt) if attempt else seed
+            body = self.label_body(question.text, temperature, drawn)
+            reply = await self._post(question, body, lambda reply: None)
+            if label := read_label(reply.text, self.labels):
+                return label
+        cut = "" if reply.finished else f", cut after {_LABEL_TOKENS} tokens,"
+        raise Unreadable(
+            f"{self.url}: its answer {reply.text[:80]!r}{cut} gives no score label; "
+            f"the teacher.prompt must ask for one of {', '.join(self.labels)} and "
+            "nothing else, of a model that does as it is told"
+        )
 
-        def check(reply: Reply) -> None:
-            if read_label(reply.text, self.labels) is None:
-                raise Unavailable(f"its answer {reply.text[:40]!r} is no score label")
-
-        body = self._begun(question.text, "")
+    def label_body(self, text: str, temperature: float, seed: int) -> dict:
+        """A request for one drawn label."""
+        body = self.begun(text, "")
         body |= {"max_tokens": _LABEL_TOKENS, "temperature": temperature, "seed": seed}
         if self.constraint:
-            body |= _CONSTRAINTS[self.constraint](list(self.labels))
-        return read_label((await self._post(question, body, check)).text, self.labels)
+            body |= CONSTRAINTS[self.constraint](list(self.labels))
+        return body
 
     def solution_body(
         self,
@@ -139,11 +135,21 @@ class ServedModel:
         body = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         if stop:
             body["stop"] = list(stop)
-        return self._begun(text, prefix) | body
+        return self.begun(text, prefix) | body
 
     async def solution(self, question: Question, body: Mapping) -> Reply:
-        """The answer to a `solution_body`."""
-        return await self._post(question, body, lambda reply: None)
+        """The answer to a `solution_body`, which ends where a text of its `stop` is."""
+        reply = await self._post(question, body, lambda reply: None)
+        ends = [reply.text.find(stop) for stop in body.get("stop", ())]
+        if ends := [end for end in ends if end >= 0]:
+            text = reply.text[: min(ends)]
+            return dataclasses.replace(reply, text=text, finished=True)
+        return reply
+
+    async def ask(self, body: Mapping) -> Reply:
+        """The reply to a request of the probe, sent as it is."""
+        question = Question("", order="", home=0)
+        return await self._send(question, body, lambda reply: None, starting=True)
 
     async def control_tokens(self) -> tuple[str, ...]:
         """The model's own, where the server tells (vLLM with
@@ -151,64 +157,56 @@ class ServedModel:
         info = await self._transport.fetch("/tokenizer_info")
         return tuple(sorted({*CONTROL_TOKENS, *special_in(info)}))
 
-    def _begun(self, text: str, prefix: str) -> dict:
-        if not self._chat:
+    def begun(self, text: str, prefix: str) -> dict:
+        """The part of a request that asks `text` and begins the answer."""
+        if not self.chat:
             return {"prompt": text + prefix}
         messages = [{"role": "user", "content": text}]
         if not prefix:
             return {"messages": messages}
         messages.append({"role": "assistant", "content": prefix})
         if self.continues:
-            return {"messages": messages} | _OPEN
+            return {"messages": messages} | OPEN
         return {"messages": [*messages, {"role": "user", "content": _GO_ON}]}
 
-    def _shown(self, top: int) -> dict:
-        if self._chat:
+    def shown(self, top: int) -> dict:
+        """The part of a request that asks for the `top` likeliest tokens."""
+        if self.chat:
             return {"logprobs": True, "top_logprobs": top}
         return {"logprobs": top}
 
     async def _post(self, question: Question, body: Mapping, check) -> Reply:
-        path = "/chat/completions" if self._chat else "/completions"
-        place = {"order": question.order, "home": question.home}
-        return await self._transport.post(path, body, check=check, **place)
+        return await self._send(question, self.dialect.spoken(body), check)
 
-    async def _try(self, body: Mapping) -> Reply | None:
-        """The reply to a trial; None where the server refuses it."""
-        question = Question("", order="", home=0)
+    async def _send(
+        self, question: Question, body: Mapping, check, *, starting: bool = False
+    ) -> Reply:
+        return await self._transport.post(
+            "/chat/completions" if self.chat else "/completions",
+            body,
+            order=question.order,
+            home=question.home,
+            check=check,
+            starting=starting,
+        )
+
+
+def patient(check: Callable[[Reply], None]) -> Callable[[Reply], None]:
+    """`check` for the replies to one request, which raises Unreadable rather than
+    Unavailable once some of them were of no use: the next one would not be either."""
+    useless = 0
+
+    def checked(reply: Reply) -> None:
+        nonlocal useless
         try:
-            return await self._post(question, body, lambda reply: None)
-        except Refused:
-            return None
+            check(reply)
+        except Unavailable as error:
+            useless += 1
+            if useless < _USELESS_REPLIES:
+                raise
+            raise Unreadable(str(error)) from None
 
-    async def _shown_of(self, top: int) -> int:
-        """How many of the `top` likeliest tokens it shows."""
-        body = self._begun(_TRIAL, "") | {"max_tokens": 1} | self._shown(top)
-        # Each trial twice: one strange answer must not decide about the whole run.
-        replies = [await self._try(body) for _ in range(2)]
-        return max(len(reply.first_tokens or ()) if reply else 0 for reply in replies)
-
-    async def _obeys(self, spelling: str) -> bool:
-        """Whether it writes two digits that it would not write otherwise."""
-        obeyed = set()
-        for digit in ("7", "3", "7", "3"):
-            held = _CONSTRAINTS[spelling]([digit])
-            body = self._begun(_TRIAL, "") | {"max_tokens": 2} | held
-            reply = await self._try(body)
-            if reply and reply.text.strip() == digit:
-                obeyed.add(digit)
-        return len(obeyed) == 2
-
-    async def _continues(self) -> bool:
-        """Whether an answer left open is shorter than one that was closed."""
-        messages = [
-            {"role": "user", "content": "Count to nine."},
-            {"role": "assistant", "content": "1 2 3"},
-        ]
-        body = {"messages": messages, "max_tokens": 1}
-        opened, closed = await self._try(body | _OPEN), await self._try(body)
-        if opened is None or closed is None:
-            return False
-        return 0 < opened.tokens_in < closed.tokens_in
+    return checked
 
 
 def special_in(info) -> set[str]:
@@ -243,12 +241,3 @@ def check_any(tokens: Mapping[str, float], labels: Sequence[str]) -> None:
             f"it gives no probability to any of {list(labels)}, but to {list(tokens)}; "
             "the prompt must ask for one of them and nothing else"
         )
-
-
-def read_label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that a text begins with; None if it begins with none, or goes on as a
-    longer number or word."""
-    for label in sorted(labels, key=len, reverse=True):
-        if re.match(rf"\s*{re.escape(label)}(?![\w.,]*\w)", text):
-            return label
-    return None

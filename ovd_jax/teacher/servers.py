@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -94,6 +95,10 @@ class Servers:
             endpoint.name = name
             if not endpoint.open:
                 _log.warning("The run starts without %s: no answer.", endpoint.url)
+                continue
+            weights = f" ({endpoint.weights})" if endpoint.weights else ""
+            model = one_line(f"{name}{weights}")
+            print(f"{endpoint.url} serves {model}.", file=sys.stderr)
 
     def _any_open(self) -> bool:
         return any(endpoint.open for endpoint in self.endpoints)

@@ -22,15 +22,14 @@ _TOO_LONG = re.compile(
     r"|too many (?:input )?tokens|maximum.{0,20}(?:length|tokens)",
     re.IGNORECASE,
 )
-_SHOWN = 300  # characters of an error
-_SEARCHED = 4000  # characters of an error's body
+_LOOKED_AT = 4000  # characters of an error; the endpoint masks keys, then cuts
 
 
 def fault(status: int, body: object, *, retry_after: float | None) -> TeacherError:
     """The error for an HTTP status and its decoded body: Denied ends the run, Refused
     concerns this request alone, Unavailable may pass."""
-    text = f"HTTP {status}, {words(body)[:_SHOWN]}"
-    searched = f"{body!s:.{_SEARCHED}}"
+    text = f"HTTP {status}, {words(body)[:_LOOKED_AT]}"
+    searched = f"{body!s:.{_LOOKED_AT}}"
     if 400 <= status < 500 and _NO_MONEY.search(searched):
         return Denied(f"{text} (the account behind the key has no credit left)")
     if status in _NO_ACCESS:
@@ -43,6 +42,11 @@ def fault(status: int, body: object, *, retry_after: float | None) -> TeacherErr
     if status >= 500 or status == 404:
         return Unavailable(text, lost=True)
     return Refused(text)
+
+
+def passes(status: int) -> bool:
+    """Whether a status is one of a server that has too much to do."""
+    return status in _BUSY
 
 
 def reply_in(body: object) -> Reply:

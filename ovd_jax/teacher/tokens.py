@@ -5,7 +5,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from ovd_jax.errors import UserError
-from ovd_jax.teacher.replies import Reply, Unavailable
+from ovd_jax.teacher.replies import Refused, Reply, Unavailable
+from ovd_jax.teacher.served import patient
 from ovd_jax.teacher.transport import Transport
 
 _PROBE = "Solve 12 * (3 + 4) = x.\nFirst, 3 + 4 = 7; then 12 * 7 = 84, so x = 84.\n"
@@ -48,6 +49,7 @@ class ServedTokens:
         tokens = [*map(int, prompt), *map(int, completion)]
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
 
+        @patient
         def check(reply: Reply) -> None:
             check_prompt(reply, tokens, self._top)
 
@@ -62,12 +64,18 @@ class ServedTokens:
 
     def _check_vocabulary(self, tokenizer) -> None:
         tokens = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-        body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": 1}
+        body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
         ask = functools.partial(
             self._transport.post, "/completions", body,
             order=0, home=0, check=lambda reply: None, starting=True,
         )  # fmt: skip
-        (reply,) = self._transport.run([ask])
+        try:
+            (reply,) = self._transport.run([ask])
+        except Refused as error:
+            raise UserError(
+                f"{error}. The run asks for the {self._top} likeliest tokens a place, "
+                "which is distill.top_k; vLLM shows as many as --max-logprobs says."
+            ) from None
         url = self._transport.endpoints[0].url
         places = reply.prompt_tokens
         if places is None:

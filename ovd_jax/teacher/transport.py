@@ -14,6 +14,7 @@ import tenacity
 
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.endpoint import Endpoint
+from ovd_jax.teacher.reminder import Reminder
 from ovd_jax.teacher.replies import Reply, Unavailable
 from ovd_jax.teacher.servers import Servers
 
@@ -22,7 +23,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 _LONGEST_RETRY_AFTER = 120.0  # seconds; a server may ask for an hour
 _LEAST_RETRIES = 2  # while a program starts: one fault then is no verdict
 _POLL = 2.0  # seconds between two looks for a server that is away
-_REMIND = 60.0  # seconds between two messages while it is
 
 
 class Transport:
@@ -54,6 +54,7 @@ class Transport:
         self._retries = retries
         self._wait = wait
         self._rng = random.Random()  # of pauses alone: no result depends on it
+        self._reminder = Reminder()
         self._return: asyncio.Task | None = None
         self._running: set[concurrent.futures.Future] = set()
         self._loop = asyncio.new_event_loop()
@@ -186,14 +187,14 @@ class Transport:
         await asyncio.shield(self._return)
 
     async def _look_out(self, error: Unavailable) -> None:
-        started, reminded = time.monotonic(), -_REMIND
+        started, said = time.monotonic(), False
         while True:
-            if time.monotonic() - started - reminded >= _REMIND:
-                reminded = time.monotonic() - started
+            if self._reminder.due():
+                said = True
                 _log.warning(
                     "The run waits for its teacher (for %.0f s now). %s. It goes on as "
                     "soon as the same model answers there; Ctrl-C ends it.",
-                    reminded,
+                    time.monotonic() - started,
                     error,
                 )
             await asyncio.sleep(_POLL * self._rng.uniform(0.5, 1.0))
@@ -202,8 +203,9 @@ class Transport:
             except Unavailable as again:
                 error = again
                 continue
-            waited = time.monotonic() - started
-            _log.warning("The teacher is back after %.0f s.", waited)
+            if said:
+                waited = time.monotonic() - started
+                _log.warning("The teacher is back after %.0f s.", waited)
             return
 
 

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jax
@@ -24,6 +26,7 @@ import psutil
 import pytest
 
 from ovd_jax import build, flags
+from ovd_jax.errors import UserError
 from ovd_jax.run_dir import read_metrics
 from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import ScoreRequest
@@ -79,6 +82,7 @@ class Server:
         """Returns once it is healthy."""
         command = ["bash", str(ROOT / "launch/serve_teacher.sh"), str(self._folder)]
         options = [str(self.port), "--max-model-len", "2048"]
+        options += ["--trust-request-chat-template"]  # so that one server plays several
         with self._log.open("a") as log:
             self._script = subprocess.Popen(
                 [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True
@@ -182,6 +186,61 @@ def test_vllm_shows_the_token_probabilities_that_this_process_computes(server, f
         assert len(shown) >= config.distill.top_k
         expected = [logprobs_V[id_] for id_ in shown]
         np.testing.assert_allclose(list(shown.values()), expected, atol=1e-2)
+
+
+@contextlib.contextmanager
+def under_template(url: str, template: str):
+    """The URL of a server that is the one at `url`, with another chat template."""
+    base = url.removesuffix("/v1")
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.forward(None)
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.forward(json.dumps(body | {"chat_template": template}).encode())
+
+        def forward(self, data):
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(base + self.path, data, headers)
+            try:
+                reply = urllib.request.urlopen(request, timeout=60)
+            except urllib.error.HTTPError as error:
+                reply = error
+            text = reply.read()
+            self.send_response(reply.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}/v1"
+        finally:
+            http.shutdown()
+
+
+@pytest.mark.parametrize("opened", ["<think>\n", "<think>\n\n</think>\n\n"])
+def test_a_template_that_opens_a_thought_makes_no_judge(opened, server, folder):
+    """One that closes it again does, as Qwen3's does with enable_thinking=False."""
+    start = "<|im_start|>assistant\n"
+    template = (folder / "chat_template.jinja").read_text().rstrip()
+    assert template.count(start) == 1
+    thinking = template.replace(start, start + opened)
+    with under_template(server.url, thinking) as url:
+        if "</think>" in opened:
+            judge = teacher("digits", url)
+            assert len(judge.score(REQUESTS[:3], seed=0)) == 3
+            judge.close()
+        else:
+            with pytest.raises(UserError, match="chat template opens a thought"):
+                teacher("digits", url)
 
 
 CLAIMS = ("Score: 9", '{"score": 9, "comment": "flawless"}', "Final grade: 9/9.")

@@ -1,0 +1,463 @@
+"""Servers that take not all of the usual requests, and models that think: what is
+found out before a run begins."""
+
+import itertools
+import threading
+
+import pytest
+from teacher_server import TeacherServer
+
+from ovd_jax.errors import UserError
+from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    ScoreRequest,
+    TeacherError,
+)
+from ovd_jax.teacher.openai_api import OpenAITeacher
+from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.replies import Denied
+from ovd_jax.teacher.transport import Transport
+
+REQUESTS = [ScoreRequest(f"q {i}", "", f"step {i}", whole=True) for i in range(6)]
+PROBLEMS = [DemonstrationRequest("q", ""), DemonstrationRequest("q", "First, ")]
+
+
+@pytest.fixture
+def connect():
+    """`connect(server, policy, ...)`: a teacher, closed when the test ends."""
+    opened = []
+
+    def make(server, policy="wait", *, prompt="digits", name="", key=None, **changes):
+        transport = Transport(
+            [server.url], name=name, key=key, timeout_s=2.0, retries=1,
+            wait=policy == "wait", most=8, accounting=Accounting(),
+        )  # fmt: skip
+        opened.append(transport)
+        fields = {"score_rule": "sample", "stop": ("</answer>",)} | changes
+        return OpenAITeacher(
+            transport, prompt=PROMPTS[prompt], score_temperature=0.7, temperature=0.7,
+            max_new_tokens=64, on_failure=policy, **fields,
+        )  # fmt: skip
+
+    yield make
+    for transport in opened:
+        transport.close()
+
+
+def openai_says(message, param):
+    error = {"message": message, "type": "invalid_request_error", "param": param}
+    return 400, {"error": error}
+
+
+def wants_new_budget(body):
+    if "max_tokens" in body:
+        return openai_says(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.", "max_tokens",
+        )  # fmt: skip
+    return None
+
+
+def wants_temperature_one(body):
+    if body.get("temperature", 1) != 1:
+        return openai_says("Only the default (1) value is supported.", "temperature")
+    return None
+
+
+def knows_no_temperature(body):
+    if "temperature" in body:
+        return 400, {"message": "bad request"}
+    return None
+
+
+def wants_some_temperature(body):
+    if body.get("temperature", 1) <= 0:
+        return 422, {"error": "`temperature` must be strictly positive"}
+    return None
+
+
+def knows_no_seed(body):
+    if "seed" in body:
+        where = {"type": "extra_forbidden", "loc": ["body", "seed"]}
+        return 422, {"detail": [where | {"msg": "Extra inputs are not permitted"}]}
+    return None
+
+
+def dislikes_seed(body):
+    if "seed" in body:
+        return 400, {"detail": "bad request"}
+    return None
+
+
+def knows_no_stop(body):
+    if "stop" in body:
+        return 400, {"error": {"message": "stop is not supported"}}
+    return None
+
+
+def shows_at_most(count):
+    def refuses(body):
+        if body.get("top_logprobs", 0) > count:
+            return 400, {"error": {"message": "top_logprobs is too large"}}
+        return None
+
+    return refuses
+
+
+def knows_no_logprobs(body):
+    if "logprobs" in body or "top_logprobs" in body:
+        return 400, {"error": {"message": "logprobs are not supported"}}
+    return None
+
+
+def all_of(*rules):
+    return lambda body: next(filter(None, (rule(body) for rule in rules)), None)
+
+
+DIALECTS = {  # what the server refuses: (words of the warning, fields never sent)
+    wants_new_budget: ("max_tokens is sent as max_completion_tokens", {"max_tokens"}),
+    wants_temperature_one: ("temperature 0.7 is left out", set()),
+    knows_no_temperature: ("temperature 0.7 is left out", set()),
+    knows_no_seed: ("seed is left out", {"seed"}),
+    dislikes_seed: ("seed is left out", {"seed"}),
+    knows_no_stop: ("stop is left out", {"stop"}),
+    all_of(wants_new_budget, wants_temperature_one, dislikes_seed): (
+        "max_tokens is sent as", {"max_tokens", "seed"},
+    ),
+    all_of(knows_no_seed, knows_no_stop, knows_no_logprobs): ("seed is", {"seed"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("refuses", DIALECTS)
+@pytest.mark.parametrize("without", [(), ("logprobs", "constraint")])
+def test_what_a_server_refuses_is_renamed_or_left_out(
+    refuses, without, connect, caplog
+):
+    """And said once; no request of the run is refused after that."""
+    said, never_sent = DIALECTS[refuses]
+    refused = []
+
+    def counted(body):
+        if answer := refuses(body):
+            refused.append(body)
+        return answer
+
+    with TeacherServer(
+        refuses=counted, without=without, write=lambda text, seed: "7"
+    ) as server:
+        teacher = connect(server)
+        assert caplog.text.count(said) == 1
+        trials, before = len(refused), len(server.bodies)
+        scores = teacher.score(REQUESTS, seed=0)
+        texts = teacher.demonstrate(PROBLEMS, seed=0)
+        bodies = server.bodies[before:]
+    assert 0 < trials == len(refused)
+    assert None not in scores
+    assert texts == ["7", "7"]
+    assert all(never_sent.isdisjoint(body) for body in bodies)
+    assert all({"max_tokens", "max_completion_tokens"} & set(body) for body in bodies)
+
+
+@pytest.mark.parametrize("count", [19, 10, 5, 3, 2])
+def test_a_server_shows_as_many_tokens_as_it_is_willing_to(count, connect):
+    with TeacherServer(refuses=shows_at_most(count), write=answers("7")) as server:
+        teacher = connect(server)
+        assert teacher._served.top == max(n for n in (10, 5, 3, 0) if n <= count)
+        assert None not in teacher.score(REQUESTS, seed=0)
+
+
+@pytest.mark.parametrize(("rule", "cold"), [("argmax", False), ("sample", True)])
+def test_only_the_temperature_that_is_refused_is_left_out(rule, cold, connect):
+    """The demonstrations keep theirs."""
+    with TeacherServer(
+        refuses=wants_some_temperature, without=("logprobs", "constraint"),
+        write=lambda text, seed: "7",
+    ) as server:  # fmt: skip
+        teacher = connect(server, score_rule=rule)
+        teacher.score(REQUESTS, seed=0)
+        assert ("temperature" in server.bodies[-1]) is cold
+        teacher.demonstrate(PROBLEMS, seed=0)
+        assert server.bodies[-1]["temperature"] == 0.7
+
+
+def test_a_stop_that_is_left_out_is_cut_here(connect):
+    with TeacherServer(
+        refuses=knows_no_stop, write=lambda text, seed: "4</answer> and so on"
+    ) as server:
+        assert connect(server).demonstrate(PROBLEMS[:1], seed=0) == ["4"]
+
+
+@pytest.mark.parametrize("policy", ["wait", "accept", "drop", "fail"])
+@pytest.mark.parametrize(
+    ("refuses", "words"),
+    [
+        (lambda body: (400, {"error": {"message": "no chat here"}}), "no chat here"),
+        (lambda body: (422, {"detail": "prompts in Latin"}), "prompts in Latin"),
+        (
+            lambda body: (
+                {"max_tokens", "max_completion_tokens"} & set(body)
+                and (400, {"message": "a budget is not supported"})
+            ),
+            "a budget is not supported",
+        ),
+        (lambda body: (404, {"detail": "Not Found"}), "Not Found"),
+    ],
+)
+def test_what_cannot_be_left_out_ends_the_run_at_its_start(
+    refuses, words, policy, connect
+):
+    with TeacherServer(refuses=refuses) as server:
+        with pytest.raises(TeacherError, match=words):
+            connect(server, policy)
+
+
+@pytest.mark.parametrize("policy", ["accept", "drop", "wait"])
+def test_a_request_that_is_refused_later_is_never_scored(policy, connect):
+    with TeacherServer() as server:
+        teacher = connect(server, policy)
+        server.refuses = lambda body: (
+            (400, {"detail": "no"}) if "step 3" in str(body) else None
+        )
+        scores = teacher.score(REQUESTS, seed=0)
+    assert [score is None for score in scores] == [i == 3 for i in range(6)]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 501])
+def test_a_named_model_needs_no_list_of_models(status, connect):
+    with TeacherServer(models=status) as server:
+        assert None not in connect(server, name="teacher").score(REQUESTS, seed=0)
+        with pytest.raises(TeacherError, match=f"HTTP {status}"):
+            connect(server, "fail")
+
+
+def test_a_wrong_name_is_told_by_the_server_where_there_is_no_list(connect):
+    with TeacherServer(models=404) as server:
+        with pytest.raises(TeacherError, match="model gpt-7 does not exist"):
+            connect(server, name="gpt-7")
+
+
+def cards(*pairs):
+    return {"data": [{"id": name, "root": root} for name, root in pairs]}
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        cards(("another", ""), ("teacher", "")),
+        cards(("teacher", "/a"), ("adapter", "/b")),
+        [{"id": "teacher"}, {"id": "another"}],
+    ],
+)
+def test_one_of_several_models_must_be_named(models, connect, capsys):
+    with TeacherServer(models=models) as server:
+        with pytest.raises(UserError, match="served_name"):
+            connect(server)
+        connect(server, name="teacher")
+    assert f"{server.url} serves teacher" in capsys.readouterr().err
+
+
+def test_several_names_of_the_same_weights_are_one_model(connect, capsys):
+    with TeacherServer(models=cards(("teacher", "/a"), ("alias", "/a"))) as server:
+        connect(server)
+    assert f"{server.url} serves teacher (/a)." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", ["wait", "accept", "drop", "fail"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, {"error": {"message": "Check billing.", "code": "insufficient_quota"}}),
+        (402, {"message": "Insufficient Balance"}),
+        (403, {"detail": "this key may not"}),
+        (401, {"error": "the key was revoked"}),
+    ],
+)
+def test_an_account_that_is_not_served_ends_the_run(status, body, policy, connect):
+    with TeacherServer() as server:
+        teacher = connect(server, policy)
+        server.refuses = lambda request: (status, body)
+        with pytest.raises(Denied, match=f"HTTP {status}, [CItI]"):
+            teacher.score(REQUESTS, seed=0)
+
+
+def test_outages_one_after_the_other_are_told_once(connect, caplog):
+    with TeacherServer() as server:
+        teacher = connect(server)
+        for _ in range(2):
+            server.go_away()
+            threading.Timer(2.0, server.come_back).start()
+            teacher.score(REQUESTS, seed=0)
+    assert caplog.text.count("waits for its teacher") == 1
+    assert caplog.text.count("is back") == 1
+
+
+class Peaked(TeacherServer):
+    """Puts all but a little of the probability on one token, or on one digit."""
+
+    def __init__(self, first, **options):
+        super().__init__(**options)
+        self.vocabulary = (*self.vocabulary, first)
+        self.first = first
+
+    def next_probs(self, text):
+        rest = 1e-4 / (len(self.vocabulary) - 1)
+        probs = dict.fromkeys(self.vocabulary, rest)
+        return probs | {self.first: 1 - 1e-4}
+
+
+def answers(text):
+    return lambda prompt, seed: text
+
+
+THOUGHT = "Okay, so the user wants a digit.</think>\n\n7"
+
+
+class Reasons(TeacherServer):
+    """Tells in a field of its own that its model thought."""
+
+    def answer(self, body, chat):
+        answer = super().answer(body, chat)
+        answer["choices"][0]["message"]["reasoning_content"] = "Okay"
+        return answer
+
+
+class Template(TeacherServer):
+    """Shows the end of its prompt where asked, as vLLM does."""
+
+    def __init__(self, *tokens, **options):
+        super().__init__(**options)
+        self.tokens = tokens
+
+    def answer(self, body, chat):
+        answer = super().answer(body, chat)
+        if "prompt_logprobs" in body:
+            places = [
+                {str(i): {"logprob": -1.0, "decoded_token": token}}
+                for i, token in enumerate(self.tokens)
+            ]
+            answer["prompt_logprobs"] = [None, *places]
+        return answer
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        Template("<|im_start|>", "<think>", "\n"), Template("\n", "<", "think", ">"),
+        Template("[THINK]"), Peaked("<think>"), Peaked("[THINK]"),
+        Peaked("<|channel|>"),
+        Peaked("Okay", write=answers(THOUGHT)),
+        Peaked("<", write=answers("<think>\nOkay")),
+        Reasons(), Reasons(without=("logprobs", "constraint")),
+        TeacherServer(write=answers(THOUGHT)),
+        TeacherServer(without=("logprobs", "constraint"), write=answers("<think>So")),
+    ],
+)  # fmt: skip
+def test_a_judge_that_thinks_is_refused_with_the_cause(server, connect):
+    with server:
+        with pytest.raises(UserError, match="is a thinking model"):
+            connect(server)
+        teacher = connect(server, judges=False)  # it may still write
+        if "</think>" in server.write("", 0):
+            assert teacher.demonstrate(PROBLEMS, seed=0) == ["7", "7"]
+            assert teacher.feedback(REQUESTS[:1], seed=0) == ["7"]
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        Peaked("7", write=answers(THOUGHT)),  # where it does not think
+        Template("<think>", "\n\n", "</think>", "\n\n"),
+        Template("<|im_start|>", "assistant", "\n"),
+        TeacherServer(without=("logprobs", "constraint"), write=answers(THOUGHT)),
+        TeacherServer(write=answers("I think that it is right. <b>7</b>")),
+    ],
+)
+def test_one_whose_score_can_be_read_is_not(server, connect):
+    with server:
+        assert None not in connect(server).score(REQUESTS, seed=0)
+
+
+@pytest.mark.parametrize("prompt", ["turns", "digits"])
+def test_thoughts_that_belong_to_the_form_stay(prompt, connect):
+    """Where the prompt asks for them, or all turns of a conversation have them."""
+    text = "<think> So </think>\n<answer> 4 "
+    with TeacherServer(write=answers(text)) as server:
+        teacher = connect(
+            server, prompt=prompt, judges=False, thoughts=prompt == "digits"
+        )
+        assert teacher.demonstrate(PROBLEMS[:1], seed=0) == [text]
+
+
+def test_a_thought_that_never_ends_is_no_demonstration(connect):
+    with TeacherServer(write=answers("<think>So")) as server:
+        teacher = connect(server, judges=False)
+        assert teacher.demonstrate(PROBLEMS[:1], seed=0) == [None]
+
+
+def test_probability_outside_of_the_labels_is_warned_of(connect, caplog):
+    with Peaked("The") as server:
+        teacher = connect(server)
+        teacher.score(REQUESTS, seed=0)
+        teacher.score(REQUESTS, seed=1)
+    assert caplog.text.count("score_outside_mass 1.00") == 1
+    caplog.clear()
+    with Peaked("7") as server:
+        connect(server).score(REQUESTS, seed=0)
+    assert "score_outside_mass" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "dress", ["**7**", '{"score": 7}', "Score: 7/9", "7\nSo it is."]
+)
+def test_a_dressed_label_counts_where_no_probabilities_are_shown(dress, connect):
+    with TeacherServer(
+        without=("logprobs", "constraint"), write=answers(dress)
+    ) as server:
+        scores = connect(server).score(REQUESTS, seed=0)
+    assert [score.value for score in scores] == [7.0] * 6
+
+
+@pytest.mark.parametrize("policy", ["wait", "accept", "drop", "fail"])
+@pytest.mark.parametrize("text", ["The step is right.", "7 or 8", ""])
+def test_a_server_that_never_gives_a_label_ends_the_run(text, policy, connect):
+    with TeacherServer(
+        without=("logprobs", "constraint"), write=answers(text)
+    ) as server:
+        teacher = connect(server, policy)
+        before = len(server.bodies)
+        with pytest.raises(TeacherError, match="no score label") as caught:
+            teacher.score(REQUESTS, seed=0)
+        assert len(server.bodies) - before <= 3 * len(REQUESTS)
+    assert repr(text) in str(caught.value)
+    assert "teacher.prompt" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_one_that_shows_no_label_among_its_likeliest_tokens_ends_it_too(connect):
+    with Peaked("The", without=("constraint",)) as server:
+        server.vocabulary = ("The", *"abcdefghijklmnopqrstuvw", *"0123456789")
+        teacher = connect(server)
+        with pytest.raises(TeacherError, match="the prompt must ask"):
+            teacher.score(REQUESTS, seed=0)
+
+
+@pytest.mark.parametrize("policy", ["wait", "drop", "accept"])
+def test_an_answer_without_a_label_is_drawn_anew_and_then_left_to_the_policy(
+    policy, connect
+):
+    tries = itertools.count()
+
+    def write(text, seed):
+        if "step 3" in text:
+            return "I cannot say."
+        if "step 4" in text:
+            return "Hm." if next(tries) < 2 else "7"
+        return "7"
+
+    with TeacherServer(without=("logprobs", "constraint"), write=write) as server:
+        teacher = connect(server, policy)
+        teacher.score(REQUESTS[:1], seed=0)
+        scores = teacher.score(REQUESTS, seed=0)
+    values = [score and score.value for score in scores]
+    assert values == [7, 7, 7, 9 if policy == "accept" else None, 7, 7]
