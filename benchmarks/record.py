@@ -98,8 +98,11 @@ def prepare(config: ConfigDict, default: str) -> tuple[ConfigDict, Output]:
 
 
 def without_folders(value):
-    """A file or a folder by its name alone: where it lay is nobody else's."""
-    return Path(value).name if isinstance(value, str) and "/" in value else value
+    """Files and folders, with commas between, by their names alone: where they lay is
+    nobody else's."""
+    if not isinstance(value, str):
+        return value
+    return ",".join(Path(part).name for part in value.split(","))
 
 
 def default_knobs(default: str) -> dict:

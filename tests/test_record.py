@@ -86,8 +86,9 @@ def test_parts_of_results_that_are_not_measured_again_stay(tmp_path):
 
 def test_recorded_settings_name_no_folder():
     path = flags.ROOT / "benchmarks/configs/search.py"
-    _, output = prepared(path, corpus="/home/someone/wiki.jsonl")
-    assert output.provenance()["settings"] == {"corpus": "wiki.jsonl"}
+    _, output = prepared(path, corpus="/home/someone/wiki.jsonl", questions="a/b,c/d")
+    settings = output.provenance()["settings"]
+    assert settings == {"corpus": "wiki.jsonl", "questions": "b,d"}
 
 
 def test_training_is_given_no_knob_of_the_benchmark():
