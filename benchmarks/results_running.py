@@ -48,6 +48,37 @@ def teacher(result: dict) -> list[str]:
                 for row in result["async"]
             ],
         ),
+        *client(result),
+    ]
+
+
+def client(result: dict) -> list[str]:
+    """Our requests beside the openai package's, and a server that hangs."""
+    if "throughput" not in result or "stopped" not in result:
+        return []
+    most = max(row["most_at_once"] for row in result["throughput"])
+    timeout_s = result["stopped"][0]["timeout_s"]
+    return [
+        f"The same requests, {most} at once, to a server that waits before it answers:",
+        "",
+        *table(
+            ("client", "requests/s", "CPU time of a request", "at once, mean"),
+            [
+                (
+                    row["client"],
+                    f"{row['requests_per_second']:.0f}",
+                    f"{row['client_cpu_ms']:.2f} ms",
+                    f"{row['mean_at_once']:.0f}",
+                )
+                for row in result["throughput"]
+            ],
+        ),
+        f"A batch where a server hangs; a request times out after {timeout_s:.0f} s:",
+        "",
+        *table(
+            ("servers", "seconds"),
+            [(row["servers"], f"{row['seconds']:.1f}") for row in result["stopped"]],
+        ),
     ]
 
 
