@@ -95,7 +95,7 @@ def get_config():
             # A teacher behind an OpenAI-compatible API, such as vLLM's; `model` and
             # `rows` are then without effect.
             url="",  # http://127.0.0.1:8000/v1; several: with commas; empty: in process
-            served_name="",  # of the model there; empty: the first one it serves
+            served_name="",  # of the model there; empty: the only one there
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
             allow_http=False,  # True: the key may go to another machine without TLS
             timeout_s=300.0,  # of one request
@@ -123,7 +123,7 @@ def get_config():
             on_failure="wait",  # wait | empty | fail
             # simulated: a model that makes documents up
             model="quickstart",  # in this process: a folder, a hub name
-            served_name="",  # at the URL; empty: the first one it serves
+            served_name="",  # at the URL; empty: the only one there
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
             allow_http=False,  # True: the key may go to another machine without TLS
             max_concurrency=128,  # requests out at one URL at a time, at most
