@@ -15,8 +15,9 @@ import weakref
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ovd_jax.tasks.compare import RELATIVE_TOLERANCE, TRAILING_UNIT
+from ovd_jax.tasks.compare import TOLERANCE, TRAILING_UNIT
 
+EXACT = 1e-9  # how far equal numbers may be apart once they are worked out
 MEMORY_BYTES = 4 << 30  # that one item may take on top of what the worker starts with
 STARTUP_S = 120.0  # importing sympy takes 1 s, far more on a busy machine
 # math-verify cannot read "a + c" (a unit?) or "2 i", and takes "1,100" for 1100.
@@ -32,9 +33,10 @@ class Worker:
     """One worker process, started when it is first asked; a new one takes its place
     after it hung or died. It ends with this object or with the program."""
 
-    def __init__(self, timeout_s: float):
+    def __init__(self, timeout_s: float, tolerance: float = float(TOLERANCE)):
         self.process: subprocess.Popen | None = None
         self._timeout_s = timeout_s
+        self._tolerance = tolerance
 
     def ask(self, answer: str, gold: str) -> str:
         """Whether two formulas are equal, as one of the outcomes of `compare`."""
@@ -59,9 +61,9 @@ class Worker:
         # or imports its main module, and jax with it, once more.
         self._connection, remote = multiprocessing.Pipe()
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        arguments = [str(remote.fileno()), str(self._timeout_s)]
+        settings = (remote.fileno(), self._timeout_s, self._tolerance)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVE, *arguments],
+            [sys.executable, "-P", "-c", SERVE, *map(str, settings)],
             pass_fds=[remote.fileno()],
             env=os.environ | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
@@ -90,10 +92,10 @@ def _kill(process: subprocess.Popen, connection: Connection) -> None:
 SERVE = f"from {__name__} import serve; import sys; serve(*sys.argv[1:])"
 
 
-def serve(fd: str, timeout_s: str) -> None:
+def serve(fd: str, timeout_s: str, tolerance: str) -> None:
     """What the worker runs: judges (answer, gold) messages while the parent lives."""
     logging.disable()
-    judge("1", "1")  # imports sympy, so that no item pays for it
+    judge("1", "1", 0.0)  # imports sympy, so that no item pays for it
     _limit_memory()
     connection = Connection(int(fd))
     connection.send_bytes(b"ready")
@@ -106,15 +108,16 @@ def serve(fd: str, timeout_s: str) -> None:
         # Unhandled, so it kills: a busy worker must not outlive a parent that was.
         signal.setitimer(signal.ITIMER_REAL, float(timeout_s) + 1)
         try:
-            outcome = judge(answer, gold)
+            outcome = judge(answer, gold, float(tolerance))
         except Exception:  # whatever sympy trips over is no right answer
             outcome = b"?"
         connection.send_bytes(outcome)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def judge(answer: str, gold: str) -> bytes:
-    """The code of an outcome."""
+def judge(answer: str, gold: str, tolerance: float) -> bytes:
+    """The code of an outcome. Decimals may differ from a gold that is no integer by
+    `tolerance`, as a share of it."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     # Its fallbacks take any number in the text, or its first words, for the whole.
@@ -130,8 +133,12 @@ def judge(answer: str, gold: str) -> bytes:
     )
     if not (answers and golds) or lost_names(texts, (answers[0], golds[0])):
         return b"?"
-    options = {"allow_set_relation_comp": True, "timeout_seconds": None}
-    same = not far_apart(answers[0], golds[0]) and verify(golds, answers, **options)
+    same = same_value(answers[0], golds[0], tolerance)
+    if same is None:
+        same = same_equation(answers[0], golds[0])
+    if same is None:
+        options = {"allow_set_relation_comp": True, "timeout_seconds": None}
+        same = verify(golds, answers, **options)
     return b"1" if same else b"0"
 
 
@@ -150,15 +157,36 @@ def lost_names(texts, parsed) -> bool:
     )
 
 
-def far_apart(answer, gold) -> bool:
-    """Whether two numbers differ where verify's 6 decimals do not, as 0 and 2^-98."""
+def same_value(answer, gold, tolerance: float) -> bool | None:
+    """Whether two numbers are equal, to more places than verify's 6 decimals, in which
+    2^-98 is 0, or None where only it can tell."""
+    from sympy import Float
+
     if not (getattr(answer, "is_number", False) and getattr(gold, "is_number", False)):
-        return False
+        return None
     difference = (answer - gold).doit()
-    if difference.is_Rational:
-        return difference != 0
-    size = abs(gold.n())
-    return bool(size and abs(difference.n()) > RELATIVE_TOLERANCE * size)
+    decimals = answer.has(Float) or gold.has(Float)
+    if difference.is_Rational and not decimals:
+        return difference == 0
+    exact = not decimals or gold.doit().is_integer
+    size, apart = abs(gold.n()), abs(difference.n())
+    if apart > (EXACT if exact else tolerance) * size:
+        return False
+    return None if exact else True
+
+
+def same_equation(answer, gold) -> bool | None:
+    """Whether two equations between polynomials, or their quotients, are a multiple of
+    one another; None for anything else."""
+    from sympy import Eq, together
+
+    if not (isinstance(answer, Eq) and isinstance(gold, Eq)):
+        return None
+    sides = [together((eq.lhs - eq.rhs).doit()) for eq in (answer, gold)]
+    tops = [side.as_numer_denom()[0].expand() for side in sides]
+    if not all(top.is_polynomial() for top in tops) or 0 in tops:
+        return None
+    return (tops[0] / tops[1]).cancel().is_number
 
 
 def _limit_memory() -> None:

@@ -3,19 +3,64 @@
 import collections
 import re
 
-BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+from ovd_jax.tasks.folding import fold
+
+GROUP = r"\{(?:[^{}]|\{[^{}]{0,80}\}){0,80}\}"
+FRAC = rf"\\[dtc]?frac\s?(?:{GROUP}\s?{GROUP}|\d\d|\d\s?{GROUP})"
+BOX = r"\\(?:boxed|fbox|framebox)(?![A-Za-z])(?:\s*\[[^\[\]]{0,40}\])*\s*"
+# A box without braces holds what follows up to a space: \boxed 2, \boxed\frac12.
+BARE = (
+    r"-?(?=[\d.\\]|[A-Za-z](?![A-Za-z]))"
+    rf"(?:{FRAC}|\\[A-Za-z]+(?:{GROUP})?|[\w.,/^%])+"
+)
+BOX_TOKEN = re.compile(
+    rf"{BOX}(?:(?P<brace>\{{)|(?P<bare>{BARE}))|\\.|[{{}}]", re.DOTALL
+)
+THOUGHT_END = re.compile(
+    r"(?:</|\[/|\u25c1/)(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning)(?:>|\]|\u25b7)",
+    re.IGNORECASE,
+)
+THOUGHT_START = re.compile(
+    r"(?:<|\[|\u25c1)(?:seed:)?think(?:ing)?(?:>|\]|\u25b7)", re.IGNORECASE
+)
+# Where a base model goes on to a question of its own.
+NEXT_QUESTION = re.compile(
+    r"\n[ \t]*(?:#+ *|\*\* *)?(?:(?:Question|Problem|Q)(?: *\d+)?"
+    r"|Human|User|Instruction|\u95ee\u9898|\u9898\u76ee) *(?:\*\*)? *:"
+)
 # "The answer is", and in Chinese "the answer is", "hence choose", "hence fill in".
 ANSWER_PHRASE = re.compile(
-    r"(?:answer(?:\s+is|\s*:)|\u7b54\u6848(?:\u662f|\u4e3a)?|\u6545(?:\u9009|\u586b))"
-    r"[\s:\uff1a*$]*(?:\\[\[(]\s*)?",
+    r"(?:answer\s*(?:\*\*\s*)?(?:is\b|[:=\u2192]|->|\\(?:right|to)(?:arrow)?\b"
+    r"|(?:should|must|would|will)\s+be\b(?=[\s:*]*(?:[-+\d$.\\(]|[A-H]\b)))"
+    r"|(?:correct|right)\s+(?:choice|option)\s+is\b"
+    r"|\u7b54\u6848(?:\u662f|\u4e3a)?|\u6545(?:\u9009|\u586b))"
+    r"[\s:*$]*(?:\\[\[(]\s*)?",
     re.IGNORECASE,
 )
 FULL_STOP = r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)\.(?=\s|$)|\u3002|\n"
 SENTENCE_END = re.compile(FULL_STOP)
 FORMULA_END = re.compile(rf"(?<!\\)\$|\\[\])]|{FULL_STOP}")
+# A sign stands at its number, or after what begins a value: "x = - 5"; "10 - 5" is a
+# difference, and "- 5 apples" an item of a list.
+SIGN = (
+    r"(?<![A-Za-z\d_.)\]}!])-(?:\\?\$)?"
+    r"|(?:(?<=[=:(\[{$])|(?<=[=:(\[{$] )|(?<=\bis )|(?<=equals )|(?<=approx ))-\s"
+)
+ALONE = r"(?<![A-Za-z\d_.])"
+POWER = r"\^(?:\{-?\d+\}|\d+)"
+ROOT = rf"\\sqrt(?:\[\w+\])?(?:{GROUP}|\d)|\\pi(?![A-Za-z])"
+DECIMAL = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![A-Za-z\d]))?"
+VALUE = (
+    rf"(?:{ALONE}\d{{1,3}} ?)?{FRAC}(?:\s?(?:{ROOT}))?"
+    rf"|{ALONE}\d{{1,3}} \d{{1,3}}/\d{{1,3}}(?![\d/])"  # 3 1/2
+    rf"|{ALONE}\d{{1,3}}:\d{{1,3}}(?![\d:])"  # a ratio or a time of day
+    rf"|{ALONE}{DECIMAL}(?:{POWER}|\s?\\times\s?10{POWER})?"
+    rf"(?:\s?(?:{ROOT})(?:/\d+)?|/\d+)?(?:\s?\\?%)?"
+    rf"|(?:{ROOT})(?:/\d+)?"
+)
+# An exponent or an index is no answer, and is passed over.
 LAST_NUMBER = re.compile(
-    r"(?:(?<![\w.])-)?"
-    r"(?:\\[dt]?frac\{-?\d+\}\{\d+\}|(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?)"
+    rf"[\^_]\s?(?:\{{[^{{}}]{{0,80}}\}}|-?\w+)|(?P<sign>{SIGN})?(?P<value>{VALUE})"
 )
 
 
@@ -23,27 +68,43 @@ def extract_answer(text: str) -> str | None:
     r"""The final answer of a solution, or None if it gives none; linear in its length.
 
     That is the last closed `\boxed{...}`, else what follows the last `####`, else what
-    follows the last "answer is", else the last number.
+    follows the last "answer is", else the last number. Thoughts are no part of a
+    solution, and neither is what follows a question that the text makes up itself.
     """
-    for find in (last_boxed, _after_hashes, _after_phrase):
-        if answer := find(text):
-            return answer
-    number = _last(LAST_NUMBER, text)
-    return number[0] if number else None
+    pieces = [p for p in NEXT_QUESTION.split(fold(without_thoughts(text))) if p.strip()]
+    answers = (_explicit(piece) or _last_number(piece) for piece in pieces)
+    return next(filter(None, answers), None)
+
+
+def without_thoughts(text: str) -> str:
+    """What stands after the last `</think>`, up to a thought that does not end."""
+    end = _last(THOUGHT_END, text)
+    text = text[end.end() :] if end else text
+    start = THOUGHT_START.search(text)
+    return text[: start.start()] if start else text
+
+
+def _explicit(text: str) -> str | None:
+    """What the text itself calls its answer."""
+    found = (find(text) for find in (last_boxed, _after_hashes, _after_phrase))
+    return next(filter(None, found), None)
 
 
 def last_boxed(text: str) -> str | None:
+    r"""What the last closed `\boxed{...}` holds."""
     open_braces: list[int | None] = []  # where the content of a box starts, else None
     best = (-1, "")
     for token in BOX_TOKEN.finditer(text):
-        if token[0] == "{":
+        if token["bare"]:
+            best = (token.start("bare"), token["bare"].rstrip(".,"))
+        elif token["brace"]:
+            open_braces.append(token.end())
+        elif token[0] == "{":
             open_braces.append(None)
         elif token[0] == "}" and open_braces:
             start = open_braces.pop()
             if start is not None and start > best[0]:
                 best = (start, text[start : token.start()].strip())
-        elif token[0].endswith("{") and len(token[0]) > 2:
-            open_braces.append(token.end())
     return best[1] or None
 
 
@@ -59,6 +120,14 @@ def _after_phrase(text: str) -> str | None:
     formula = phrase[0].rstrip().endswith(("$", r"\[", r"\("))
     end = FORMULA_END if formula else SENTENCE_END
     return end.split(text[phrase.end() :], maxsplit=1)[0].strip(" *") or None
+
+
+def _last_number(text: str) -> str | None:
+    found = None
+    for match in LAST_NUMBER.finditer(text):
+        if match["value"]:
+            found = ("-" if match["sign"] else "") + match["value"]
+    return found
 
 
 def _last(pattern: re.Pattern, text: str) -> re.Match | None:

@@ -12,52 +12,68 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from ovd_jax.tasks import parts
+from ovd_jax.tasks.choices import compare_choices, named_letter
+from ovd_jax.tasks.folding import RANGE, fold, plain_math
+from ovd_jax.tasks.numbers import (
+    CURRENCY,
+    DEGREES,
+    FUNCTION,
+    POWER,
+    TEXT_COMMAND,
+    UNIT_TEXT,
+    number,
+    same_number,
+)
 
 MAX_CHARS = 1000  # of an answer or a gold; none of the 99% shortest golds comes near
 MAX_VALUES = 24  # that are compared one by one
-RELATIVE_TOLERANCE = Fraction(1, 10**6)  # for golds that are not integers
+TOLERANCE = Fraction(1, 10**4)  # of decimals, as a share of a gold that is no integer
 RIGHT = ("same_text", "same_number", "same_choice", "same_values", "same_algebra")
 
 Ask = Callable[[str, str], str]  # (answer, gold) -> the outcome of algebra
 
 LATEX_NOISE = re.compile(
-    r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|[$£€]|\{,\}|\\q?quad(?![A-Za-z])"
+    r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|\$|\{,\}|\\q?quad(?![A-Za-z])"
     r"|\\(?:left|right|displaystyle|[dt]frac|geqslant|leqslant|varnothing)(?![A-Za-z])"
     r"|(?<=[,(\[ ])\+\s?(?=\\infty)"
 )
 KEPT_NOISE = {r"\\": r"\\", "{,}": ",", r"\dfrac": r"\frac", r"\tfrac": r"\frac"}
 KEPT_NOISE |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\varnothing": r"\emptyset"}
 KEPT_NOISE |= dict.fromkeys((r"\;", r"\:", r"\ ", "~", r"\quad", r"\qquad"), " ")
-# Forms of full width, as in Chinese text, and its full stop.
-FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3002: "."}
-TEXT_COMMAND = r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s?"
 TEXT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
-DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![A-Za-z])")
+QUOTED = re.compile(r"(['\"`]+)(.*?)\1")
+ROUGHLY = re.compile(
+    r"^(?:(?:approximately|approx\.?|about|around|roughly|circa)\s|\\approx)\s*"
+    r"(?=[-+\d.\\])",
+    re.IGNORECASE,
+)
+REALS = re.compile(
+    r"(?:[a-z] ?\\in ?)?(?:\\mathbb ?\{? ?R ?\}?|all real numbers)", re.IGNORECASE
+)
 LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # "1 1/2" is not "11/2"
 ARTICLE = re.compile(r"^(?:the|an?) (?=\w{3})", re.IGNORECASE)
 ASSIGNED = re.compile(
-    r"^[a-z]{1,3}(?:\s?_\s?(?:\w|\{[\w\\ ]{1,8}\}))?(?:\([a-z]\))?\s?=\s?(?=[^=]*$)",
+    r"^(?:[a-z]{1,3}|\\[a-z]+)(?:\s?_\s?(?:\w|\{[\w\\ ]{1,8}\}))?"
+    r"(?:\s?\([^()=]{1,20}\))?\s?(?:=|\\approx)\s?(?=[^=]*$)",
     re.IGNORECASE,
 )
 NAME_LAST = re.compile(r"^([^=]+[^=<>!\s])\s?=\s?([a-z])$")
-FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|mod|inf|ln)\b")
+RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq)(?![A-Za-z])")
+# Golds of these forms are no differences, quotients and ratios, though they look so.
+CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s?[ap]\.?m\.?)?", re.IGNORECASE)
+DATE = re.compile(r"\d{4}([-/])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{4}")
 NO_BRACES = str.maketrans("", "", "{}")
-CAPITALS = frozenset("ABCDEFGH")
 WORDS = re.compile(r"(?=no$|.*[a-z]{3})[a-z0-9' .,&-]+")
 PROSE = re.compile(
     r"(?<![a-z\\])(?!arc|sqrt|sinh|cosh|tanh)(?:[a-z]{4,}|all|any|for|if)\b"
 )
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]*matrix\}|\\[A-Za-z]+")
 CONSTANT = re.compile(TEXT_COMMAND + r"\{\s?([ei])\s?\}")
-UNIT_TEXT = TEXT_COMMAND + r"\{(?:[^{}\d]|\^\d)*\}"
-POWER = r"(?:\^\{?-?\d\}?)?"
 TRAILING_UNIT = re.compile(
     rf"(?<=.){UNIT_TEXT}{POWER}$|(?<=[\d}})i])\s?(?:[ckm]m|[km]g|m[lL]){POWER}$"
 )
 UNIT_POWER = re.compile(r"(?:[ckm]?m|text\s?\{[^{}]*\})\s?\^\s?\{?\s?([23])\s?\}?$")
 BASED = re.compile(r"-?\w+_\{?\d+\}?")
-LETTERS = re.compile(r"\(?([A-H](?:[\s,;、和与]*(?:and\s*)?[A-H])*)\)?")
-LABELLED = re.compile(r"\(?([A-Z])(?:\)[.:]?|[.:、])\s*\S|选?项?\s?([A-Z])项?$")
 VERDICT = re.compile(r"(yes|no|true|false)\s?[,.;:]", re.IGNORECASE)
 QUALIFIER = re.compile(
     rf",?\s*(?:{TEXT_COMMAND}\{{\s*)?\bfor\s(?:all|any|every|each)\b.*$", re.DOTALL
@@ -76,9 +92,17 @@ class Judgement:
         return self.reason in RIGHT
 
 
-def compare(answer: str, gold: str, ask: Ask) -> str:
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What decides where texts do not: algebra, and how far decimals may differ."""
+
+    ask: Ask
+    tolerance: Fraction = TOLERANCE
+
+
+def compare(answer: str, gold: str, rule: Rule) -> str:
     """The reason why two texts as written are the same answer or are not."""
-    if not answer.strip():
+    if not answer.strip() or answer.strip().casefold() == "nan":
         return "no_answer"
     if answer.strip() == gold.strip():
         return "same_text"
@@ -87,15 +111,47 @@ def compare(answer: str, gold: str, ask: Ask) -> str:
     answer, gold = clean(answer), clean(gold)
     if not (answer and gold):
         return "other_text"
-    return compare_clean(answer, gold, ask)
+    reason = "other_text"
+    for left, right in readings(answer, gold):
+        reason = compare_clean(left, right, rule)
+        if reason in RIGHT:
+            break
+    return reason
+
+
+def readings(answer: str, gold: str) -> list[tuple[str, str]]:
+    r"""The pairs to compare: of `2\sqrt2 \approx 2.83` the exact side, and the other
+    one where the gold has both, or is a decimal itself."""
+    answers, golds = (
+        [side.strip() for side in text.split(r"\approx") if side.strip()]
+        for text in (answer, gold)
+    )
+    if ASSIGNED.match(answer) or len(answers) != 2:
+        answers = [answer]
+    if ASSIGNED.match(gold) or len(golds) != 2:
+        golds = [gold]
+    value = number(golds[-1])
+    if len(answers) == 2 and (number(answers[0]) or not (value and value.decimal)):
+        answers = answers[:1]
+    return [(left, right) for left in answers for right in golds]
 
 
 def clean(text: str) -> str:
-    """Drops delimiters, currency and spacing commands: the same answer to a reader."""
-    text = text.translate(FULL_WIDTH)
-    text = LATEX_NOISE.sub(lambda noise: KEPT_NOISE.get(noise[0], ""), text)
-    text = CONSTANT.sub(r" \1", text)  # math-verify takes them for units
-    return " ".join(text.split()).strip("* ").rstrip(". ")
+    """Folds signs, and drops delimiters, currency and spacing commands: the same
+    answer to a reader."""
+    text = LATEX_NOISE.sub(lambda noise: KEPT_NOISE.get(noise[0], ""), _bare(text))
+    text = CONSTANT.sub(r" \1", plain_math(text))  # math-verify takes them for units
+    text = " ".join(text.split()).strip("* ").rstrip(". ")
+    if quoted := QUOTED.fullmatch(text):
+        text = quoted[2].strip()
+    text = ROUGHLY.sub("", text)
+    return r"(-\infty,\infty)" if REALS.fullmatch(text) else text
+
+
+def _bare(text: str) -> str:
+    """A text folded, without a currency before its number, and with a plain stop."""
+    text = CURRENCY.sub(r"\1", fold(text).strip())
+    return text.replace("\N{IDEOGRAPHIC FULL STOP}", ".")
 
 
 def key(cleaned: str) -> str:
@@ -103,10 +159,10 @@ def key(cleaned: str) -> str:
     found = DEGREES.sub("", TEXT.sub(r"\1", cleaned)).replace(r"\%", "%")
     found = ARTICLE.sub("", " ".join(found.split()).rstrip(". "))
     found = LOOSE_SPACE.sub("", re.sub(r"(?<=[A-Za-z])\.", "", found))
-    return found.casefold()
+    return found.replace(RANGE, "-").casefold()
 
 
-def compare_clean(answer: str, gold: str, ask: Ask) -> str:
+def compare_clean(answer: str, gold: str, rule: Rule) -> str:
     """The same for two cleaned texts, or for one value out of each."""
     answer, gold = unnamed(answer, gold)
     if key(answer) == key(gold):
@@ -114,47 +170,56 @@ def compare_clean(answer: str, gold: str, ask: Ask) -> str:
     if other_power(answer, gold):
         return "other_unit"
     if (value := number(answer)) and (gold_value := number(gold)):
-        return "same_number" if same_number(value, gold_value) else "other_number"
-    if reason := compare_choices(answer, gold) or compare_based(answer, gold):
+        same = same_number(value, gold_value, rule.tolerance)
+        return "same_number" if same else "other_number"
+    choice = compare_choices(
+        *(TEXT.sub(r"\1", text).strip() for text in (answer, gold))
+    )
+    if reason := choice or compare_based(answer, gold):
         return reason
+    if is_text(answer, gold):
+        return "other_text"
     if not QUALIFIER.search(answer):
         gold = QUALIFIER.sub("", gold) or gold
-    if reason := compare_values(answer, gold, ask):
+    if reason := compare_values(answer, gold, rule):
         return reason
     if is_prose(gold):
-        same = (
-            key(gold) == key(VERDICT.match(answer)[1]) if VERDICT.match(answer) else 0
-        )
+        verdict = VERDICT.match(answer)
+        same = verdict and key(gold) == key(verdict[1])
         return "same_text" if same or key(answer) == key(gold) else "other_text"
-    return ask(answer, gold)
+    return rule.ask(answer, gold)
+
+
+def is_text(answer: str, gold: str) -> bool:
+    """Whether a range, a date or a time of day is among them: to be compared as texts,
+    since algebra would take 3-5 for a difference and 3:20 for a quotient."""
+    if RANGE in answer + gold or DATE.fullmatch(answer) or DATE.fullmatch(gold):
+        return True
+    return bool(CLOCK.fullmatch(gold)) and ":" in answer
 
 
 def unnamed(answer: str, gold: str) -> tuple[str, str]:
-    """Both without a name such as `x =`, unless they name different things."""
+    """Both without a name such as `x =`, unless they name different things or one of
+    them is an equation without a name."""
     answer, gold = (NAME_LAST.sub(r"\2=\1", text) for text in (answer, gold))
-    names = [match[0] for text in (answer, gold) if (match := ASSIGNED.match(text))]
-    if len({key(name) for name in names}) < 2:
-        answer, gold = ASSIGNED.sub("", answer), ASSIGNED.sub("", gold)
+    named = [ASSIGNED.match(text) for text in (answer, gold)]
+    pairs = list(zip((answer, gold), named, strict=True))
+    if any(is_equation(text) and not name for text, name in pairs):
+        return answer, gold
+    if len({key(name[0]) for name in named if name}) < 2:
+        answer, gold = (text[name.end() :] if name else text for text, name in pairs)
     return answer, gold
+
+
+def is_equation(text: str) -> bool:
+    """Whether a text is one equation, and no list or chain of them."""
+    return text.count("=") == 1 and "," not in text and not RELATION.search(text)
 
 
 def other_power(answer: str, gold: str) -> bool:
     """Whether both have units, of different powers: an area is no volume."""
     powers = [match[1] for text in (answer, gold) if (match := UNIT_POWER.search(text))]
     return len(set(powers)) == 2
-
-
-def compare_choices(answer: str, gold: str) -> str | None:
-    """For golds that are letters of choices, and answers that name such letters."""
-    answer, gold = (TEXT.sub(r"\1", text).strip() for text in (answer, gold))
-    letters = LETTERS.fullmatch(gold)
-    if not letters:
-        return None
-    named = LETTERS.fullmatch(answer) or LABELLED.match(answer)
-    if not named:
-        return None
-    found = CAPITALS & set(named[1] or named[named.lastindex])
-    return "same_choice" if found == CAPITALS & set(letters[1]) else "other_choice"
 
 
 def compare_based(answer: str, gold: str) -> str | None:
@@ -165,7 +230,7 @@ def compare_based(answer: str, gold: str) -> str | None:
     return "same_number" if same else "other_number"
 
 
-def compare_values(answer: str, gold: str, ask: Ask) -> str | None:
+def compare_values(answer: str, gold: str, rule: Rule) -> str | None:
     """For tuples, intervals, sets and lists: part by part. None for anything else."""
     answers, golds = parts.structure(answer), parts.structure(gold)
     if golds is None or (len(golds.parts) < 2 and golds.kind == "list"):
@@ -183,24 +248,24 @@ def compare_values(answer: str, gold: str, ask: Ask) -> str | None:
     if len(answers.parts) != len(golds.parts) or len(golds.parts) > MAX_VALUES:
         return "other_values"
     match = match_ordered if ordered else match_unordered
-    return match(answers.parts, golds.parts, ask)
+    return match(answers.parts, golds.parts, rule)
 
 
-def match_ordered(answers: Sequence[str], golds: Sequence[str], ask: Ask) -> str:
+def match_ordered(answers: Sequence[str], golds: Sequence[str], rule: Rule) -> str:
     """Each value beside the one in its place."""
     for answer, gold in zip(answers, golds, strict=True):
-        reason = compare_clean(answer, gold, ask)
+        reason = compare_clean(answer, gold, rule)
         if reason not in RIGHT:
             return failure(reason)
     return "same_values"
 
 
-def match_unordered(answers: Sequence[str], golds: Sequence[str], ask: Ask) -> str:
+def match_unordered(answers: Sequence[str], golds: Sequence[str], rule: Rule) -> str:
     """Each gold value with one answer of its own; a hang ends the search."""
     left = sorted(answers, key=len)
     for gold in golds:
         for answer in sorted(left, key=lambda text: key(text) != key(gold)):
-            reason = compare_clean(answer, gold, ask)
+            reason = compare_clean(answer, gold, rule)
             if reason in ("timeout", "crashed"):
                 return reason
             if reason in RIGHT:
@@ -230,70 +295,4 @@ def choice_letter(answer: str, choices: Sequence[str]) -> str | None:
     letters = [chr(ord("A") + index) for index in range(len(choices))]
     keys = dict(zip((key(clean(choice)) for choice in choices), letters, strict=True))
     cleaned = TEXT.sub(r"\1", clean(answer[:MAX_CHARS])).strip()
-    labelled = LABELLED.match(cleaned)
-    named = (
-        cleaned.strip("()"),
-        keys.get(key(cleaned)),
-        labelled and labelled[labelled.lastindex],
-    )
-    return next((letter for letter in named if letter in letters), None)
-
-
-UNIT = (
-    rf"\s?{UNIT_TEXT}|st|nd|rd|th|[ckm]m|[km]g|ml|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
-    rf"|\s(?!{FUNCTION.pattern}|(?:and|plus|minus|hundred|thousand|\w*illion|dozen)\b)"
-    r"(?:[a-z]{3,}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
-)
-DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+"
-NUMBER = re.compile(
-    rf"(?P<sign>[-+]?)\s?(?:(?P<whole>\d+)\s)?(?P<top>(?:{DIGITS})(?:e[-+]?\d{{1,3}})?)"
-    rf"(?:\s?/\s?(?P<bottom>{DIGITS}))?(?P<percent>\s?(?:\\?%|percent))?"
-    rf"(?:(?:{UNIT}){POWER})?"
-)
-FRACTION = re.compile(r"\\frac\s?(?:\{(-?\d+)\}|(\d))\s?(?:\{(\d[\d,]*)\}|(\d))")
-POWER_OF_TEN = re.compile(
-    r"\s?(?:\\times|\\cdot|\*|\u00d7)\s?10\s?\^\s?(?:\{\s?([-+]?\d{1,3})\s?\}|(\d))"
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """A plain number as it was written."""
-
-    value: Fraction
-    percent: bool
-    tolerance: Fraction  # as a gold: how far an equal number may be
-
-
-def number(cleaned: str) -> Number | None:
-    """The plain number that a text is, with its unit; None for anything else."""
-    text = FRACTION.sub(r" \1\2/\3\4", DEGREES.sub("", cleaned).lower())
-    match = NUMBER.fullmatch(POWER_OF_TEN.sub(r"e\1\2", text).strip())
-    if not match or (match["whole"] and not match["bottom"]):
-        return None
-    top = match["top"].replace(",", "")
-    bottom = Fraction((match["bottom"] or "1").replace(",", ""))
-    if not bottom:
-        return None
-    value = Fraction(match["whole"] or 0) + Fraction(top) / bottom
-    value = -value if match["sign"] == "-" else value
-    integer = top.isdigit() and not match["bottom"]
-    tolerance = 0 if integer else max(abs(value) * RELATIVE_TOLERANCE, rounding(top))
-    return Number(value, bool(match["percent"]), Fraction(tolerance))
-
-
-def rounding(top: str) -> Fraction:
-    """Half a unit in the last place of a measured value, such as 2.998e8, that has
-    three digits or more; 0 for any other number, which is exact."""
-    digits, _, power = top.partition("e")
-    if not power or sum(c.isdigit() for c in digits.lstrip("0.")) < 3:
-        return Fraction(0)
-    decimals = len(digits.partition(".")[2])
-    return Fraction(10) ** (int(power) - decimals) / 2
-
-
-def same_number(answer: Number, gold: Number) -> bool:
-    """Whether they are equal: 50 % may be written 50 or 0.5."""
-    scale = Fraction(100) ** (gold.percent - answer.percent)
-    found = (answer.value, answer.value * scale)
-    return any(abs(value - gold.value) <= gold.tolerance for value in found)
+    return keys.get(key(cleaned)) or named_letter(cleaned, letters)

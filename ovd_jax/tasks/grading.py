@@ -9,9 +9,10 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 from ovd_jax.tasks.algebra import Worker
-from ovd_jax.tasks.compare import Judgement, compare
+from ovd_jax.tasks.compare import TOLERANCE, Judgement, Rule, compare
 
 MAX_WORKERS = 8  # each holds sympy, 0.1 GB
 
@@ -30,12 +31,19 @@ class Grader:
 
     An item that takes a worker longer than `timeout_s`, or kills it, is wrong, and the
     next one gets a new worker. `workers` bounds how many there are; by default as many
-    as cores, `MAX_WORKERS` at most. They start when they are needed.
+    as cores, `MAX_WORKERS` at most. They start when they are needed. `tolerance` is how
+    far a decimal may be from a gold that is no integer, as a share of it.
     """
 
-    def __init__(self, timeout_s: float = 2.0, workers: int = 0):
+    def __init__(
+        self,
+        timeout_s: float = 2.0,
+        workers: int = 0,
+        tolerance: float = float(TOLERANCE),
+    ):
+        self._tolerance = Fraction(str(tolerance))
         count = workers or min(os.cpu_count() or 1, MAX_WORKERS)
-        self.workers = [Worker(timeout_s) for _ in range(count)]
+        self.workers = [Worker(timeout_s, tolerance) for _ in range(count)]
         self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # warm ones first
         for worker in reversed(self.workers):
             self._free.put(worker)
@@ -64,7 +72,7 @@ class Grader:
             hard = []
             for pair in dict.fromkeys(pairs):
                 try:
-                    found[pair] = compare(*pair, refuse)
+                    found[pair] = compare(*pair, Rule(refuse, self._tolerance))
                 except NeedsAlgebra:
                     hard.append(pair)
             found |= zip(hard, self._with_algebra(hard), strict=True)
@@ -80,6 +88,6 @@ class Grader:
     def _compare(self, pair: tuple[str, str]) -> str:
         worker = self._free.get()
         try:
-            return compare(*pair, worker.ask)
+            return compare(*pair, Rule(worker.ask, self._tolerance))
         finally:
             self._free.put(worker)

@@ -1,0 +1,110 @@
+"""Plain numbers, with their units, as they are written in answers."""
+
+import dataclasses
+import re
+from fractions import Fraction
+
+TEXT_COMMAND = r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s?"
+DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![A-Za-z])")
+FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|mod|inf|ln)\b")
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+# Words after a number that make another number of it.
+CHANGING = (
+    rf"{FUNCTION.pattern}|(?:and|or|plus|minus|dozen|squared|cubed|factorial|halves"
+    r"|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths"
+    r"|thousandths|over|divided"
+    rf"|modulo|{'|'.join(SCALES)}|\w*illion)\b"
+)
+UNIT_TEXT = TEXT_COMMAND + r"\{(?:[^{}\d]|\^\d)*\}"
+POWER = r"(?:\^\{?-?\d\}?)?"
+UNIT = (
+    rf"\s?{UNIT_TEXT}|st|nd|rd|th|[ckm]m|[km]g|ml|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
+    rf"|\s(?:[mgslnjwvak]|k?hz|k?pa|k?j|mol)\b|\s(?!{CHANGING})"
+    r"(?:[a-z]{3,}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
+)
+DIGITS = (
+    r"\d{1,3}(?:,\d{3})+(?:\.\d*)?"
+    r"|\d{1,3}(?: \d{3})+(?:\.\d*)?|\d{1,3}(?:'\d{3})+|\d{1,3}(?:\.\d{3}){2,}"
+    r"|\d{1,2}(?:,\d\d)+,\d{3}"  # as in India: 1,00,000
+    r"|\d+(?:\.\d*)?|\.\d+"
+)
+NUMBER = re.compile(
+    rf"(?P<sign>[-+]?)\s?(?:(?P<whole>\d+)\s(?=\d+\s?/))?"
+    rf"(?P<top>(?:{DIGITS})(?:e[-+]?\d{{1,3}})?)"
+    rf"(?:\s?/\s?(?P<bottom>{DIGITS}))?(?P<percent>\s?(?:\\?%|percent))?"
+    rf"(?:\s(?P<scale>{'|'.join(SCALES)}))?"
+    rf"(?:(?:{UNIT}){POWER})?(?:\s?\((?!{CHANGING})[a-z][a-z -]{{1,40}}\))?"
+)
+FRACTION = re.compile(r"\\frac\s?(?:\{(-?\d+)\}|(\d))\s?(?:\{(\d[\d,]*)\}|(\d))")
+POWER_OF_TEN = re.compile(
+    r"\s?(?:\\times|\\cdot|\*)\s?10\s?\^\s?(?:\{\s?([-+]?\d{1,3})\s?\}|(\d))"
+)
+CURRENCY = re.compile(
+    r"^([-+]?)\s?(?:(?:us|a|au|c|ca|hk|nt|nz|r|s|sg|mx)\\?\$|rs\.?|inr|usd|eur|gbp|cny"
+    r"|rmb|jpy|krw|chf)\s?(?=[\d.])",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A plain number as it was written."""
+
+    value: Fraction
+    percent: bool
+    decimal: bool  # written with a point or a power of ten, so it may be rounded
+    rounding: Fraction  # how far a measured value may be off: see `rounding`
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is an integer, and not a measured value such as 3.00e8."""
+        return self.value.denominator == 1 and not self.rounding
+
+
+def number(cleaned: str) -> Number | None:
+    """The plain number that a text is, with its unit; None for anything else."""
+    text = FRACTION.sub(r" \1\2/\3\4", DEGREES.sub("", cleaned).lower())
+    match = NUMBER.fullmatch(POWER_OF_TEN.sub(r"e\1\2", text).strip())
+    if not match:
+        return None
+    top = digits(match["top"])
+    bottom = Fraction(digits(match["bottom"] or "1"))
+    if not bottom:
+        return None
+    value = Fraction(match["whole"] or 0) + Fraction(top) / bottom
+    value = -value if match["sign"] == "-" else value
+    value *= 10 ** SCALES.get(match["scale"], 0)
+    decimal = not top.isdigit() or bottom.denominator > 1
+    return Number(value, bool(match["percent"]), decimal, rounding(top))
+
+
+def digits(written: str) -> str:
+    """A number without what parts its thousands."""
+    plain = re.sub("[, ']", "", written)
+    return plain.replace(".", "") if plain.count(".") > 1 else plain
+
+
+def rounding(top: str) -> Fraction:
+    """Half a unit in the last place of a measured value, such as 2.998e8, that has
+    three digits or more; 0 for any other number, which is exact."""
+    digits, _, power = top.partition("e")
+    if not power or sum(c.isdigit() for c in digits.lstrip("0.")) < 3:
+        return Fraction(0)
+    decimals = len(digits.partition(".")[2])
+    return Fraction(10) ** (int(power) - decimals) / 2
+
+
+def same_number(answer: Number, gold: Number, tolerance: Fraction) -> bool:
+    """Whether they are equal: 50 % may be written 50 or 0.5.
+
+    Where one of them is a decimal and the gold is no integer they may differ by
+    `tolerance`, as a share of the gold; fractions and integers are exact.
+    """
+    allowed = gold.rounding
+    if not gold.exact and (answer.decimal or gold.decimal):
+        allowed = max(allowed, abs(gold.value) * tolerance)
+    scale = Fraction(100) ** (gold.percent - answer.percent)
+    return any(
+        abs(value - gold.value) <= allowed
+        for value in (answer.value, answer.value * scale)
+    )
