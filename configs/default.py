@@ -34,6 +34,8 @@ def get_config():
     config.data = "openai/gsm8k:main"  # math, qa: a JSONL path or hub name[:config]
     config.held_out_data = ""  # the same; empty: rows of `data` kept aside
     config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
+    # math: how far a decimal may be from a gold that is no integer, as a share of it
+    config.math_tolerance = 1e-4
     config.qa = ConfigDict(
         dict(
             prompt="search",  # tasks/qa_prompts.py: direct | cot | rag | search | ...

@@ -42,7 +42,7 @@ INTERVALS = {
         "collapse.invalid_rate", "collapse.truncated", "judged_share",
         "world.simulated_share", "world.hasty_share", "held_out_share", "told_share",
     ),
-    "[0, 1)": ("optimizer.b1", "optimizer.b2"),
+    "[0, 1)": ("optimizer.b1", "optimizer.b2", "math_tolerance"),
     "(0, 1]": ("top_p",),
 }  # fmt: skip
 RANGES = {knob: interval for interval, names in INTERVALS.items() for knob in names}

@@ -1,8 +1,9 @@
 # ruff: noqa: RUF001 full-width punctuation is what Chinese solutions have
-"""A thousand answers with the verdict that a reader gives.
+"""Fifteen hundred answers, and solutions, with the verdict that a reader gives.
 
 `grading_cases.jsonl` has (answer, gold, 1 or 0, source) a line: golds of MIT- and
 Apache-licensed data in other styles, and spoiled; and `hand`, made up here.
+`grading_texts.jsonl` has (solution, gold, choices or null, 1 or 0), made up here.
 """
 
 import json
@@ -23,6 +24,10 @@ HERE = Path(__file__).parent
 CASES = [
     tuple(json.loads(line))
     for line in (HERE / "grading_cases.jsonl").read_text("utf-8").splitlines()
+]
+TEXTS = [
+    tuple(json.loads(line))
+    for line in (HERE / "grading_texts.jsonl").read_text("utf-8").splitlines()
 ]
 EVAL = HERE.parents[1] / "shared" / "data" / "math" / "eval"
 WRONG = {
@@ -51,6 +56,41 @@ def test_every_case_gets_the_verdict_of_a_reader(grader):
     reasons = {judgement.reason for judgement in judged}
     assert reasons <= {*RIGHT, *WRONG}
     assert {*RIGHT, "other_values", "other_choice", "other_number"} <= reasons
+
+
+def test_every_solution_gets_the_reward_of_a_reader():
+    task = MathTask(data="", seed=0, template="plain")
+    problems = [
+        Problem("1", "?", gold, "hand", choices=tuple(choices or ()))
+        for _, gold, choices, _ in TEXTS
+    ]
+    grades = task.grade(problems, [case[0] for case in TEXTS])
+    wrong = [
+        (*case, grade.extracted, grade.reason)
+        for case, grade in zip(TEXTS, grades, strict=True)
+        if grade.reward != case[3]
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "loose", "strict"),
+    [
+        ("3.1416", r"\pi", 1.0, 0.0),
+        ("0.3333", "1/3", 1.0, 0.0),
+        ("12.346", "12.345", 1.0, 0.0),
+        ("99999", "100000", 0.0, 0.0),
+        ("10001/3", "10000/3", 0.0, 0.0),
+        (r"\frac{22}{7}", r"\pi", 0.0, 0.0),
+        ("3.14159265359", r"\pi", 1.0, 1.0),
+    ],
+)
+def test_decimals_may_be_off_by_the_tolerance_and_nothing_else_may(
+    grader, answer, gold, loose, strict
+):
+    assert grader.grade([(answer, gold)]) == [loose]
+    with Grader(tolerance=1e-8, workers=1) as exact:
+        assert exact.grade([(answer, gold)]) == [strict]
 
 
 def test_the_cases_are_many_of_each_kind():

@@ -28,6 +28,7 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             template=config.prompt_template,
             tokenizer=tokenizer,
             step_rule=config.step_rule,
+            tolerance=config.math_tolerance,
             max_prompt_tokens=config.max_prompt_tokens,
         )
     if config.task == "qa":

@@ -22,7 +22,7 @@ MEMORY_BYTES = 4 << 30  # that one item may take on top of what the worker start
 STARTUP_S = 120.0  # importing sympy takes 1 s, far more on a busy machine
 # math-verify cannot read "a + c" (a unit?) or "2 i", and takes "1,100" for 1100.
 MISREAD_SPACE = re.compile(r"(?<![A-Za-z\d,]) | (?![A-Za-z\d])|(?<=\d) (?=[ei]\b)")
-NUMPY = re.compile(r"\bnp\.(?=[a-z])")
+SHARE = re.compile(r"(?<![\w.^/)}])(\d+)/(\d+) (?=[A-Za-z\\])")  # 2/3 x
 EULER = re.compile(r"\bE(?=\s?_)")  # with an index it is a name, not a number
 NAME = re.compile(r"(?<![\\A-Za-z])(?![ei])[A-Za-z](?![A-Za-z])")
 ARC = re.compile(r"(?<![\\a-z])(?=arc(?:sin|cos|tan)|ln|log)")
@@ -144,9 +144,10 @@ def judge(answer: str, gold: str, tolerance: float) -> bytes:
 
 def readable(text: str) -> str:
     """A cleaned formula as math-verify reads it best."""
-    text = MISREAD_SPACE.sub("", TRAILING_UNIT.sub("", text))
+    text = SHARE.sub(r"\\frac{\1}{\2}", TRAILING_UNIT.sub("", text))
+    text = MISREAD_SPACE.sub("", text)
     text = EULER.sub(lambda _: r"\varepsilon ", text)
-    return ARC.sub(r"\\", NUMPY.sub("", text))
+    return ARC.sub(r"\\", text)
 
 
 def lost_names(texts, parsed) -> bool:

@@ -4,6 +4,7 @@ import collections
 import re
 
 from ovd_jax.tasks.folding import fold
+from ovd_jax.teacher.thoughts import after_thought
 
 GROUP = r"\{(?:[^{}]|\{[^{}]{0,80}\}){0,80}\}"
 FRAC = rf"\\[dtc]?frac\s?(?:{GROUP}\s?{GROUP}|\d\d|\d\s?{GROUP})"
@@ -15,13 +16,6 @@ BARE = (
 )
 BOX_TOKEN = re.compile(
     rf"{BOX}(?:(?P<brace>\{{)|(?P<bare>{BARE}))|\\.|[{{}}]", re.DOTALL
-)
-THOUGHT_END = re.compile(
-    r"(?:</|\[/|\u25c1/)(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning)(?:>|\]|\u25b7)",
-    re.IGNORECASE,
-)
-THOUGHT_START = re.compile(
-    r"(?:<|\[|\u25c1)(?:seed:)?think(?:ing)?(?:>|\]|\u25b7)", re.IGNORECASE
 )
 # Where a base model goes on to a question of its own.
 NEXT_QUESTION = re.compile(
@@ -54,7 +48,7 @@ VALUE = (
     rf"(?:{ALONE}\d{{1,3}} ?)?{FRAC}(?:\s?(?:{ROOT}))?"
     rf"|{ALONE}\d{{1,3}} \d{{1,3}}/\d{{1,3}}(?![\d/])"  # 3 1/2
     rf"|{ALONE}\d{{1,3}}:\d{{1,3}}(?![\d:])"  # a ratio or a time of day
-    rf"|{ALONE}{DECIMAL}(?:{POWER}|\s?\\times\s?10{POWER})?"
+    rf"|{ALONE}{DECIMAL}(?:{POWER}|\s*\\times\s*10{POWER})?"
     rf"(?:\s?(?:{ROOT})(?:/\d+)?|/\d+)?(?:\s?\\?%)?"
     rf"|(?:{ROOT})(?:/\d+)?"
 )
@@ -71,17 +65,15 @@ def extract_answer(text: str) -> str | None:
     follows the last "answer is", else the last number. Thoughts are no part of a
     solution, and neither is what follows a question that the text makes up itself.
     """
-    pieces = [p for p in NEXT_QUESTION.split(fold(without_thoughts(text))) if p.strip()]
+    pieces = [p for p in NEXT_QUESTION.split(fold(after_thought(text) or "")) if p.strip()]
     answers = (_explicit(piece) or _last_number(piece) for piece in pieces)
     return next(filter(None, answers), None)
 
 
-def without_thoughts(text: str) -> str:
-    """What stands after the last `</think>`, up to a thought that does not end."""
-    end = _last(THOUGHT_END, text)
-    text = text[end.end() :] if end else text
-    start = THOUGHT_START.search(text)
-    return text[: start.start()] if start else text
+def last_line(text: str) -> str | None:
+    """The last line of a solution that has words."""
+    lines = fold(after_thought(text) or "").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), None)
 
 
 def _explicit(text: str) -> str | None:

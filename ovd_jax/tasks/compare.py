@@ -57,7 +57,7 @@ ASSIGNED = re.compile(
     r"(?:\s?\([^()=]{1,20}\))?\s?(?:=|\\approx)\s?(?=[^=]*$)",
     re.IGNORECASE,
 )
-NAME_LAST = re.compile(r"^([^=]+[^=<>!\s])\s?=\s?([a-z])$")
+NAME_LAST = re.compile(r"^([^=]*[^=<>!\s])\s?=\s?([a-z])$")
 RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq)(?![A-Za-z])")
 # Golds of these forms are no differences, quotients and ratios, though they look so.
 CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s?[ap]\.?m\.?)?", re.IGNORECASE)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ovd_jax.errors import UserError
-from ovd_jax.tasks.answers import extract_answer
+from ovd_jax.tasks.answers import extract_answer, last_line
 from ovd_jax.tasks.base import Grade, Problem
-from ovd_jax.tasks.compare import choice_letter
+from ovd_jax.tasks.compare import TOLERANCE, choice_letter
 from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
@@ -24,10 +24,14 @@ class Template:
 
     text: str  # around {question}
     chat: bool  # whether `text` is a user's message in the tokenizer's chat template
+    # A base model goes on with questions of its own, in the form it was asked in.
+    stop_strings: tuple[str, ...] = ()
 
 
 TEMPLATES = {
-    "plain": Template("Question: {question}\nSolution:", chat=False),
+    "plain": Template(
+        "Question: {question}\nSolution:", chat=False, stop_strings=("\nQuestion:",)
+    ),
     "chat": Template("{question}", chat=True),
     # The line of One-Shot-RLVR (arXiv:2504.20571), which the paper's section A.2 shows.
     "qwen_boxed": Template(
@@ -55,9 +59,10 @@ class MathTask:
         step_rule: how solutions are cut into steps, one of `tasks/steps.py`.
         max_prompt_tokens: training problems with a longer prompt are left out, with a
             warning; 0 keeps all. Needs the tokenizer.
+        tolerance: how far a decimal may be from a gold that is no integer, as a share
+            of the gold; integers are exact.
     """
 
-    stop_strings: tuple[str, ...] = ()
     sources = MATH_SETS
 
     def __init__(
@@ -71,12 +76,14 @@ class MathTask:
         system: str = SYSTEM,
         step_rule: str = "lines",
         max_prompt_tokens: int = 0,
+        tolerance: float = float(TOLERANCE),
     ):
         if template not in TEMPLATES:
             raise UserError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
         check_rule(step_rule)
         self._step_rule = step_rule
         self._template = TEMPLATES[template]
+        self.stop_strings = self._template.stop_strings
         self._tokenizer = tokenizer
         self._system = system
         self._special_tokens = (
@@ -87,7 +94,7 @@ class MathTask:
         self._dataset = Dataset(data, held_out_data, seed=seed, load=load_checked)
         if max_prompt_tokens:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
-        self._grader = Grader()
+        self._grader = Grader(tolerance=tolerance)
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """The next `count` problems of an endless row of epochs, each shuffled anew."""
@@ -123,7 +130,11 @@ class MathTask:
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
         """The rewards, with the answers found and the grader's reasons."""
-        found = [self.extract(text) for text in texts]
+        found = [
+            # Of a text such as "B" or "Option B", which is no more than a choice.
+            self.extract(text) or (last_line(text) if problem.choices else None)
+            for problem, text in zip(problems, texts, strict=True)
+        ]
         verdicts = self._grader.judge(
             [
                 _graded_pair(problem, answer)

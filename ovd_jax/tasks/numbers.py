@@ -16,9 +16,23 @@ CHANGING = (
     rf"|modulo|{'|'.join(SCALES)}|\w*illion)\b"
 )
 UNIT_TEXT = TEXT_COMMAND + r"\{(?:[^{}\d]|\^\d)*\}"
+# Units that differ by a factor; all others are left to the reader.
+UNITS = {
+    "length": {"mm": 1, "cm": 10, "m": 1000, "km": 10**6, "meter": 1000},
+    "imperial": {"in": 1, "inche": 1, "inch": 1, "ft": 12, "feet": 12, "foot": 12,
+                 "yard": 36, "mi": 63360, "mile": 63360},
+    "weight": {"mg": 1, "g": 1000, "kg": 10**6, "gram": 1000, "kilogram": 10**6},
+    "volume": {"ml": 1, "l": 1000, "liter": 1000, "litre": 1000},
+    "time": {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600,
+             "hr": 3600, "hour": 3600, "day": 86400},
+    "money": {"cent": 1, "dollar": 100},
+}  # fmt: skip
+SIZES = {
+    unit: (kind, size) for kind, sizes in UNITS.items() for unit, size in sizes.items()
+}
 POWER = r"(?:\^\{?-?\d\}?)?"
 UNIT = (
-    rf"\s?{UNIT_TEXT}|st|nd|rd|th|[ckm]m|[km]g|ml|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
+    rf"\s?{UNIT_TEXT}|st|nd|rd|th|\s?(?:[ckm]m|[km]g|ml)|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
     rf"|\s(?:[mgslnjwvak]|k?hz|k?pa|k?j|mol)\b|\s(?!{CHANGING})"
     r"(?:[a-z]{3,}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
 )
@@ -33,7 +47,8 @@ NUMBER = re.compile(
     rf"(?P<top>(?:{DIGITS})(?:e[-+]?\d{{1,3}})?)"
     rf"(?:\s?/\s?(?P<bottom>{DIGITS}))?(?P<percent>\s?(?:\\?%|percent))?"
     rf"(?:\s(?P<scale>{'|'.join(SCALES)}))?"
-    rf"(?:(?:{UNIT}){POWER})?(?:\s?\((?!{CHANGING})[a-z][a-z -]{{1,40}}\))?"
+    rf"(?:(?P<unit>{UNIT})(?P<power>{POWER}))?"
+    rf"(?:\s?\((?!{CHANGING})[a-z][a-z -]{{1,40}}\))?"
 )
 FRACTION = re.compile(r"\\frac\s?(?:\{(-?\d+)\}|(\d))\s?(?:\{(\d[\d,]*)\}|(\d))")
 POWER_OF_TEN = re.compile(
@@ -52,6 +67,7 @@ class Number:
 
     value: Fraction
     percent: bool
+    unit: str  # empty for one that has no size in `SIZES`
     decimal: bool  # written with a point or a power of ten, so it may be rounded
     rounding: Fraction  # how far a measured value may be off: see `rounding`
 
@@ -75,7 +91,14 @@ def number(cleaned: str) -> Number | None:
     value = -value if match["sign"] == "-" else value
     value *= 10 ** SCALES.get(match["scale"], 0)
     decimal = not top.isdigit() or bottom.denominator > 1
-    return Number(value, bool(match["percent"]), decimal, rounding(top))
+    unit = "" if match["power"] else unit_name(match["unit"] or "")
+    return Number(value, bool(match["percent"]), unit, decimal, rounding(top))
+
+
+def unit_name(written: str) -> str:
+    """The unit in `SIZES` that is written, in the singular, or an empty text."""
+    name = re.sub(rf"{TEXT_COMMAND}|[{{}}.]", "", written).strip()
+    return next((n for n in (name, name.removesuffix("s")) if n in SIZES), "")
 
 
 def digits(written: str) -> str:
@@ -100,6 +123,13 @@ def same_number(answer: Number, gold: Number, tolerance: Fraction) -> bool:
     Where one of them is a decimal and the gold is no integer they may differ by
     `tolerance`, as a share of the gold; fractions and integers are exact.
     """
+    if answer.unit and gold.unit and answer.unit != gold.unit:
+        (kind, size), (gold_kind, gold_size) = SIZES[answer.unit], SIZES[gold.unit]
+        if kind != gold_kind:
+            return False
+        answer = dataclasses.replace(
+            answer, value=answer.value * Fraction(size, gold_size)
+        )
     allowed = gold.rounding
     if not gold.exact and (answer.decimal or gold.decimal):
         allowed = max(allowed, abs(gold.value) * tolerance)
