@@ -24,7 +24,7 @@ from ovd_jax.credentials import exposed
 from ovd_jax.errors import UserError
 from ovd_jax.files import write_text
 from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
-from ovd_jax.path_knobs import expanded, not_a_path
+from ovd_jax.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.ranges import out_of_range
 from ovd_jax.run_dir import to_json
 from ovd_jax.search.base import SearchError
@@ -94,6 +94,14 @@ def parse(
         print(help_text(config, doc=doc, program=argv[0], source=program.config))
         sys.exit(0)
     values = {name: value for name, (_, value) in knobs(config).items()}
+    given = {match[1] for match in map(OVERRIDE.match, rest) if match}
+    if left := own_held_out(values, given):
+        config.held_out_data = ""
+        print(
+            f"Rows of {config.data} are held out for evaluation in place of {left}; "
+            "set held_out_data to evaluate on other data.",
+            file=sys.stderr,
+        )
     if (
         wrong := exposed(values)
         or out_of_range(values)

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 PATHS = (  # some take names as well, of a model or of a data set on the hub
@@ -32,6 +32,19 @@ def not_a_path(values: Mapping[str, object]) -> str:
     if values.get("run_dir") == "":
         return "run_dir is empty; name the folder to write to."
     return ""
+
+
+def own_held_out(values: Mapping[str, object], given: Collection[str]) -> str:
+    """The held-out data that a file in `data` takes the place of, if the command line,
+    which sets `given`, names the file alone; empty if there is none.
+
+    A config holds out problems for its own training data: of a file, rows of it are.
+    """
+    if "data" not in given or "held_out_data" in given:
+        return ""
+    data, held_out = values.get("data"), values.get("held_out_data")
+    is_file = isinstance(data, str) and Path(data).expanduser().is_file()
+    return str(held_out) if is_file and held_out and held_out != data else ""
 
 
 def expanded(values: Mapping[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pytest
 
 from ovd_jax.search.base import Query
 from ovd_jax.search.bm25 import Bm25, highest
+from ovd_jax.search.words import words_of
 
 ROWS = [
     {"id": "0", "title": "Lima", "text": "Lima is the capital of Peru."},
@@ -86,11 +87,14 @@ def test_the_index_is_mapped_and_not_read(engine):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"c.jsonl:2 is no passage"),
-        ("[]", r"c.jsonl:2 is no passage"),
-        ('{"id": "1", "title": "t"}', r"c.jsonl:2 .*'text'"),
-        ('{"id": 1, "title": "t", "text": "x"}', r"c.jsonl:2: id must"),
-        ("", r"c.jsonl:2 is no passage"),
+        ("{", r"c.jsonl:2 is not a JSON object"),
+        ("[]", r"c.jsonl:2 is a JSON list"),
+        ("[" * 10**5, r"c.jsonl:2 is not a JSON object"),
+        ('{"id": "1", "title": "t"}', r"c.jsonl:2 .*text must"),
+        ('{"title": "t", "text": "x"}', r"c.jsonl:2 .*id must"),
+        ('{"id": "1", "title": "t", "text": 3}', r"c.jsonl:2 .*text must"),
+        ('{"id": "1", "contents": ["x"]}', r"c.jsonl:2 .*text must"),
+        ('{"id": NaN, "title": "t", "text": "x"}', r"c.jsonl:2 .*id must"),
     ],
 )
 def test_a_line_that_is_no_passage_is_named(tmp_path, line, message):
@@ -99,6 +103,71 @@ def test_a_line_that_is_no_passage_is_named(tmp_path, line, message):
     with pytest.raises(ValueError, match=message):
         Bm25(path, topk=1, cache=tmp_path / "index")
     assert not list((tmp_path / "index").glob("*"))
+
+
+def test_blank_lines_are_no_passages(tmp_path):
+    path = tmp_path / "c.jsonl"
+    first, *rest = map(json.dumps, ROWS)
+    path.write_text(f"\n  \n{first}\n\n" + "\r\n".join(rest) + "\n\n\n", "utf-8")
+    engine = Bm25(path, topk=4, cache=tmp_path / "index")
+    assert [engine[number].id for number in range(len(engine))] == ["0", "1", "2", "3"]
+    assert ids(engine, "Ecuador") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "title", "text"),
+    [
+        ({"id": "7", "contents": '"Lima"\nLima is a city.'}, "Lima", "Lima is a city."),
+        ({"id": 7, "contents": "Lima is a city."}, "", "Lima is a city."),
+        ({"id": 7, "title": "Lima", "contents": "A\nB"}, "Lima", "A\nB"),
+        ({"_id": "7", "title": "Lima", "text": "A city."}, "Lima", "A city."),
+        ({"docid": 7, "text": "A city of Lima."}, "", "A city of Lima."),
+        ({"id": 7, "title": None, "text": "Lima."}, "", "Lima."),
+    ],
+)
+def test_corpora_may_have_the_columns_of_known_ones(tmp_path, row, title, text):
+    engine = Bm25(write(tmp_path / "c.jsonl", [row]), topk=1, cache=tmp_path / "index")
+    assert (engine[0].id, engine[0].title, engine[0].text) == ("7", title, text)
+    assert ids(engine, "Lima") == ["7"] or "Lima" not in title + text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The Café of São Paulo", ["cafe", "sao", "paulo"]),
+        ("Ελλάδα, Москва́ ёж", ["ελλαδα", "москва", "еж"]),
+        ("東京都", ["東京", "京都"]),
+        ("日本のiPhone 15", ["日本", "本の", "iphone", "15"]),
+        ("中", ["中"]),
+        ("がく", ["がく"]),
+        ("ไทย", ["ไท", "ทย"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("বাংলা தமிழ்", ["বাংলা", "தமிழ்"]),
+        ("العَرَبِيَّة", ["العَرَبِيَّة"]),
+        ("한국어 문장", ["한국어", "문장"]),
+        ("na\u00efve na\u0131\u0308ve co\u00adop", ["naive", "na\u0131ve", "coop"]),
+    ],
+)
+def test_words_are_those_of_their_script(text, words):
+    assert list(words_of(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("日本の首都", "0"), ("東京", "0"), ("中国的首都", "1"), ("เมืองหลวง", "2"),
+        ("भारत की राजधानी", "3"), ("столица", "4"), ("수도", "5"),
+    ],
+)  # fmt: skip
+def test_passages_are_found_in_any_script(tmp_path, query, found):
+    texts = [
+        "東京は日本の首都です。", "北京是中国的首都。", "กรุงเทพเป็นเมืองหลวงของไทย",
+        "दिल्ली भारत की राजधानी है।", "Москва — столи́ца России.",
+        "서울은 한국의 수도 이다.",
+    ]  # fmt: skip
+    rows = [{"id": str(n), "title": "", "text": t} for n, t in enumerate(texts)]
+    engine = Bm25(write(tmp_path / "c.jsonl", rows), topk=1, cache=tmp_path / "index")
+    assert ids(engine, query) == [found]
 
 
 @pytest.mark.parametrize("text", ["", '{"id": "1", "title": "", "text": "the"}\n'])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ovd_jax.tasks.hub import is_hub_name, to_row
+from ovd_jax.tasks.columns import to_row
+from ovd_jax.tasks.hub import is_hub_name
 from ovd_jax.tasks.math_sets import MATH_SETS
 
 ROWS = [  # set, row, question, answer
@@ -32,23 +33,34 @@ ROWS = [  # set, row, question, answer
      "x?", "B"),
     ("aime24", {"ID": "1", "problem": "x?", "answer": 33}, "x?", "33"),
     ("none", {"question": "zero?", "answer": 0}, "zero?", "0"),
+    ("math", {"problem": "Two?", "solution": r"So $\boxed 2$."}, "Two?", "2"),
+    ("math", {"problem": "Half?", "solution": r"So $\boxed\frac12$."},
+     "Half?", r"\frac12"),
+    ("math", {"problem": "x?", "solution": r"\framebox{3}"}, "x?", "3"),
+    ("numbers", {"question": "x?", "answer": 0.25}, "x?", "0.25"),
+    ("strategy_qa", {"question": "x?", "answer": True}, "x?", "yes"),
+    ("arc", {"question": "x?", "answerKey": "B",
+             "choices": {"text": ["a", "b"], "label": ["A", "B"]}}, "x?", "B"),
+    ("search_r1", {"question": "x?", "golden_answers": ["Lima"]}, "x?", "Lima"),
+    ("squad", {"question": "x?", "answers": {"text": ["Lima"], "answer_start": [1]}},
+     "x?", "Lima"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "row", "question", "answer"), ROWS)
 def test_question_and_answer_are_found(name, row, question, answer):
-    found = to_row(row)
+    found = to_row(row, "x:1")
     assert (found["question"], found["answer"]) == (question, answer)
 
 
 def test_a_row_with_several_answers_of_asdiv_is_left_out():
     row = {"body": "b", "question": "q", "answer": "1 (cat); 2 (dogs)", "formula": ""}
-    assert to_row(row) is None
+    assert to_row(row, "x:1") is None
 
 
 def test_choices_stay_with_their_question():
     row = {"question": "x?", "choices": ["1", 2], "answer": 0}
-    assert to_row(row)["choices"] == ["1", "2"]
+    assert to_row(row, "x:1")["choices"] == ["1", "2"]
 
 
 def test_every_set_by_name_is_one_that_can_be_asked_for():

@@ -57,14 +57,18 @@ def test_embedded_samples_load_by_name():
         ([ROW, "{"], r"a\.jsonl:2 is not a JSON object .*write one object a line"),
         (["[" * 100_000], r":1 is not a JSON object"),
         (["[]"], r":1 is a JSON list; write an object"),
-        ([{"id": "a"}], r":1 lacks 'question'; a row needs"),
+        ([{"id": "a"}], r":1: no question was found in the columns \['id'\]"),
+        ([{"question": "?"}], r":1: no answer was found in the columns \['question'"),
+        ([ROW | {"answer": None}], r":1: no answer was found"),
+        (['{"question": "?", "answer": NaN}'], r":1: no answer was found"),
+        (['{"question": "?", "answer": 1e999}'], r":1: no answer was found"),
         ([ROW | {"answer": " "}], r":1: answer is ' '; write a non-empty text"),
-        ([ROW | {"answer": 2}], r":1: answer is 2; write a non-empty text"),
+        ([ROW | {"answer": {"n": 2}}], r":1: answer is {'n': 2}; write a non-empty"),
         ([ROW | {"choices": "AB"}], r":1: choices is 'AB'; write a list of texts"),
-        ([ROW | {"choices": [1]}], r":1: choices is 1; write a non-empty text"),
+        ([ROW | {"choices": [""]}], r":1: choices is ''; write a non-empty text"),
         ([ROW | {"solution": 3}], r":1: solution is 3"),
         ([ROW | {"question": "\ud800"}], r":1: question has half of a surrogate pair"),
-        ([ROW | {"split": "dev"}], r":1: split is 'dev'; write 'train' or 'eval'"),
+        ([ROW | {"split": "half"}], r":1: split is 'half'; write 'train' or 'eval'"),
         ([ROW, "", ROW], r":3: id 'a' is also on line 1; give each row its own"),
         ([], r"a\.jsonl is empty; write an object"),
         ([ROW | {"split": "eval"}], r"no row whose split is 'train', only {'eval': 1}"),
@@ -105,7 +109,7 @@ def test_hub_data_in_the_forms_of_gsm8k_and_math_load(tmp_path):
 def test_hub_data_without_an_answer_column_names_its_columns(tmp_path):
     pytest.importorskip("datasets")
     write(tmp_path / "train.jsonl", {"question": "?", "reply": "2"})
-    with pytest.raises(ValueError, match=r"row 0 .*\['question', 'reply'\].*JSONL"):
+    with pytest.raises(ValueError, match=r"row 0 .*\['question', 'reply'\].*column"):
         load_problems(str(tmp_path), "train")
 
 

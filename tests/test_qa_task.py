@@ -56,7 +56,7 @@ def test_a_problem_with_one_answer_has_it_as_its_gold():
     assert Problem("1", "q", "4", "math").golds == ("4",)
 
 
-@pytest.mark.parametrize("answers", ["Lima", [""], [3]])
+@pytest.mark.parametrize("answers", ["Lima", [""], [{"a": 3}]])
 def test_answers_that_are_no_texts_are_refused(tmp_path, answers):
     data = write(tmp_path / "x.jsonl", [row(1, answers=answers)])
     with pytest.raises(ValueError, match=r"x.jsonl:1: answers"):

@@ -128,7 +128,7 @@ def test_turns_are_thought_and_query(tmp_path):
 
 @pytest.mark.parametrize(
     "row",
-    [{}, {"question": "q"}, [], run() | {"steps": [{"type": "search"}]},
+    [{}, {"question": "q"}, run() | {"steps": [{"type": "search"}]},
      run() | {"steps": 3}],
 )  # fmt: skip
 def test_a_row_that_is_no_run_is_named(tmp_path, row):

@@ -6,13 +6,10 @@ is shared by processes, and what is resident is what was asked for.
 
 import array
 import contextlib
-import functools
 import os
-import re
 import shutil
 import sys
 import tempfile
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +18,8 @@ import numpy as np
 from ovd_jax.errors import UserError
 from ovd_jax.files import sync_folder, sync_tree
 from ovd_jax.search.base import Document, Query
-from ovd_jax.search.corpus import Corpus, digest, lines, passage
+from ovd_jax.search.corpus import Corpus, digest, passages
+from ovd_jax.search.words import words_of
 
 
 @contextlib.contextmanager
@@ -42,11 +40,9 @@ def _without_jax() -> Iterator[None]:
 
 with _without_jax():
     import bm25s
-    from bm25s.stopwords import STOPWORDS_EN
 
 K1, B = 0.9, 0.4  # as Anserini's for passages
-_FORM = "2"  # of the index; another one is built where it changes
-_STOPWORDS = frozenset(STOPWORDS_EN)
+_FORM = "3"  # of the index; another one is built where it changes
 _MAX_QUERY = 64  # words
 
 
@@ -64,7 +60,7 @@ class Bm25:
         if not path.is_file():
             raise UserError(
                 f"search.corpus {str(corpus)!r} is no file; pass the path of a JSONL "
-                "file with the texts id, title and text on each line."
+                "file with id, title and text, or id and contents, on each line."
             )
         found = digest(path, _FORM, str(K1), str(B), bm25s.__version__)
         folder = cache / found
@@ -119,32 +115,17 @@ def highest(scores: np.ndarray, count: int) -> np.ndarray:
     return places[np.argsort(-scores[places], kind="stable")][:count]
 
 
-def words_of(text: str) -> Iterator[str]:
-    """The words that count, in lower case and without accents."""
-    for word in re.findall(r"\w+", text.lower()):
-        if word not in _STOPWORDS:
-            yield _bare(word)
-
-
-@functools.lru_cache(maxsize=100_000)
-def _bare(word: str) -> str:
-    if word.isascii():
-        return word
-    parts = unicodedata.normalize("NFKD", word)
-    return "".join(part for part in parts if not unicodedata.combining(part))
-
-
 def build(path: Path, folder: Path) -> None:
     """Writes the index of a corpus; all of it or, where this is killed, nothing."""
     vocabulary: dict[str, int] = {}
     texts, offsets = [], [0]
-    for number, line in enumerate(lines(path), 1):
-        document = passage(line, f"{path}:{number}")
+    for start, end, document in passages(path):
+        offsets[-1] = start
         ids = array.array("i")  # a seventh of a list's bytes
         for word in words_of(f"{document.title} {document.text}"):
             ids.append(vocabulary.setdefault(word, len(vocabulary)))
         texts.append(ids)
-        offsets.append(offsets[-1] + len(line))
+        offsets.append(end)
     if not vocabulary:
         raise UserError(f"{path} has no words; write a passage on each line.")
     index = bm25s.BM25(k1=K1, b=B)

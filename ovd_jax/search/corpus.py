@@ -10,13 +10,14 @@ import numpy as np
 
 from ovd_jax.errors import UserError
 from ovd_jax.files import whole_file
+from ovd_jax.jsonl import as_text, parse_row, read_lines
 from ovd_jax.search.base import Document
 
 
 class Corpus:
-    """Passages by number: rows of `id`, `title` and `text`. Blank lines count.
+    """Passages by number; blank lines are none.
 
-    `offsets` says where each line begins, and the file's size at its end.
+    `offsets` says where each passage begins, and the file's size at its end.
     """
 
     def __init__(self, path: Path, offsets: np.ndarray):
@@ -30,28 +31,38 @@ class Corpus:
 
     def __getitem__(self, number: int) -> Document:
         start, end = self._offsets[number], self._offsets[number + 1]
-        return passage(self._bytes[start:end], f"{self._path}:{number + 1}")
+        return passage(self._bytes[start:end], f"{self._path}, passage {number + 1}")
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, with their ends."""
-    with open(path, "rb") as file:
-        yield from file
+def passages(path: Path) -> Iterator[tuple[int, int, Document]]:
+    """(where its line begins, where it ends, passage), in bytes, of each line but blank
+    ones."""
+    start = 0
+    for number, line in read_lines(path):
+        end = start + len(line)
+        if line.strip():
+            yield start, end, passage(line, f"{path}:{number}")
+        start = end
 
 
 def passage(line: bytes, where: str) -> Document:
-    """The passage on a line; `where` is what an error names."""
-    try:
-        row = json.loads(line)
-        texts = {key: row[key] for key in ("id", "title", "text")}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    """The passage on a line: `id`, `title` and `text`, or `contents` with the title in
+    its first line, as in wiki-18. Raises UserError naming `where` for anything else."""
+    row = parse_row(line, where)
+    name = next((row[key] for key in ("id", "_id", "docid") if key in row), None)
+    title, text = row.get("title") or "", row.get("text")
+    if text is None and isinstance(row.get("contents"), str):
+        head, line_end, text = row["contents"].partition("\n")
+        if title or not line_end:
+            text = row["contents"]
+        else:
+            title = head.strip().strip('"')
+    texts = {"id": as_text(name), "title": as_text(title), "text": text}
+    if wrong := [key for key, value in texts.items() if not isinstance(value, str)]:
         raise UserError(
-            f"{where} is no passage ({error!r}); a corpus has a JSON object with the "
-            "texts id, title and text on each line."
-        ) from None
-    wrong = [key for key, text in texts.items() if not isinstance(text, str)]
-    if wrong:
-        raise UserError(f"{where}: {', '.join(wrong)} must be a text.")
+            f"{where} is no passage: {', '.join(wrong)} must be a text; a corpus has a "
+            "JSON object with id, title and text, or id and contents, on each line."
+        )
     return Document(**texts)
 
 

@@ -7,7 +7,6 @@ beside it; noisy are others that share words with the query and do not hold it.
 
 import dataclasses
 import hashlib
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ovd_jax.errors import UserError
+from ovd_jax.jsonl import read_jsonl
 from ovd_jax.search.base import Document, Query
-from ovd_jax.search.bm25 import Bm25, words_of
+from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.simulator_prompts import WORDS, SimulatorPrompt, ask, written
+from ovd_jax.search.words import words_of
 from ovd_jax.tasks.qa_metrics import holds
 
 _LOOKED_AT = 20  # passages that BM25 offers as noise
@@ -58,17 +59,16 @@ def load_recorded(paths: Sequence[str | Path]) -> list[Recorded]:
     """Runs from JSONL rows of `question`, `answers`, `em` (whether it ended well) and
     `steps`. Raises UserError naming a row without them."""
     runs = []
-    for path in map(Path, paths):
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for path in paths:
+        for where, row in read_jsonl(path):
             try:
-                row = json.loads(line)
                 steps = tuple({"type": step["type"], **step} for step in row["steps"])
                 fields = (row["question"], tuple(row["answers"]), bool(row["em"]))
                 runs.append(run := Recorded(*fields, steps))
                 run.turns  # noqa: B018 raises for a step without its fields
-            except (ValueError, KeyError, TypeError) as error:
+            except (KeyError, TypeError) as error:
                 raise UserError(
-                    f"{path}:{number} is no recorded run ({error!r}); it needs "
+                    f"{where} is no recorded run ({error!r}); it needs "
                     "question, answers, em and steps of think (text), search (query), "
                     "documents (ids) and answer (text)."
                 ) from None

@@ -179,15 +179,19 @@ def same_value(answer, gold, tolerance: float) -> bool | None:
 def same_equation(answer, gold) -> bool | None:
     """Whether two equations between polynomials, or their quotients, are a multiple of
     one another; None for anything else."""
-    from sympy import Eq, together
+    from sympy import Eq, solve, together
 
     if not (isinstance(answer, Eq) and isinstance(gold, Eq)):
         return None
     sides = [together((eq.lhs - eq.rhs).doit()) for eq in (answer, gold)]
     tops = [side.as_numer_denom()[0].expand() for side in sides]
-    if not all(top.is_polynomial() for top in tops) or 0 in tops:
-        return None
-    return (tops[0] / tops[1]).cancel().is_number
+    if not all(top.free_symbols for top in tops):  # 0 = 1, or what is always true
+        return tops[0] == tops[1]
+    if (tops[0] / tops[1]).simplify().is_number:
+        return True
+    # verify compares solutions, of which two equations may both have none.
+    is_plain = all(top.is_polynomial() for top in tops)
+    return False if is_plain or not solve(gold, gold.free_symbols) else None
 
 
 def _limit_memory() -> None:

@@ -47,11 +47,13 @@ DECIMAL = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![A-Za-z\d]))
 VALUE = (
     rf"(?:{ALONE}\d{{1,3}} ?)?{FRAC}(?:\s?(?:{ROOT}))?"
     rf"|{ALONE}\d{{1,3}} \d{{1,3}}/\d{{1,3}}(?![\d/])"  # 3 1/2
-    rf"|{ALONE}\d{{1,3}}:\d{{1,3}}(?![\d:])"  # a ratio or a time of day
+    # a ratio or a time of day, and not "Week 3:210 pages"
+    r"|(?:(?<=is )|(?<=at )|(?<=[=$:])|(?<=[=:] ))\d{1,3}:\d{1,3}(?![\d:])"
     rf"|{ALONE}{DECIMAL}(?:{POWER}|\s*\\times\s*10{POWER})?"
     rf"(?:\s?(?:{ROOT})(?:/\d+)?|/\d+)?(?:\s?\\?%)?"
     rf"|(?:{ROOT})(?:/\d+)?"
 )
+PROPORTION = re.compile(r":\s?\d+\s?=\s?\d+:\d+$")  # 2:3 = 4:6 tells what 6 is
 # An exponent or an index is no answer, and is passed over.
 LAST_NUMBER = re.compile(
     rf"[\^_]\s?(?:\{{[^{{}}]{{0,80}}\}}|-?\w+)|(?P<sign>{SIGN})?(?P<value>{VALUE})"
@@ -65,7 +67,9 @@ def extract_answer(text: str) -> str | None:
     follows the last "answer is", else the last number. Thoughts are no part of a
     solution, and neither is what follows a question that the text makes up itself.
     """
-    pieces = [p for p in NEXT_QUESTION.split(fold(after_thought(text) or "")) if p.strip()]
+    pieces = [
+        p for p in NEXT_QUESTION.split(fold(after_thought(text) or "")) if p.strip()
+    ]
     answers = (_explicit(piece) or _last_number(piece) for piece in pieces)
     return next(filter(None, answers), None)
 
@@ -117,8 +121,14 @@ def _after_phrase(text: str) -> str | None:
 def _last_number(text: str) -> str | None:
     found = None
     for match in LAST_NUMBER.finditer(text):
-        if match["value"]:
-            found = ("-" if match["sign"] else "") + match["value"]
+        value = match["value"] or ""
+        if not re.search(r"\d|\\pi", value):  # a fraction of names, or nothing
+            continue
+        if ":" in value and PROPORTION.search(
+            text, max(0, match.start() - 9), match.end()
+        ):
+            value = value.partition(":")[2]
+        found = ("-" if match["sign"] else "") + value
     return found
 
 

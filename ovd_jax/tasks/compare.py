@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from ovd_jax.tasks import parts
-from ovd_jax.tasks.choices import compare_choices, named_letter
-from ovd_jax.tasks.folding import RANGE, fold, plain_math
+from ovd_jax.tasks.cleaning import RELATION, TEXT, clean, key
+from ovd_jax.tasks.folding import RANGE
+from ovd_jax.tasks.letters import compare_choices, named_letter
 from ovd_jax.tasks.numbers import (
-    CURRENCY,
-    DEGREES,
     FUNCTION,
     POWER,
     TEXT_COMMAND,
@@ -28,37 +27,18 @@ from ovd_jax.tasks.numbers import (
 MAX_CHARS = 1000  # of an answer or a gold; none of the 99% shortest golds comes near
 MAX_VALUES = 24  # that are compared one by one
 TOLERANCE = Fraction(1, 10**4)  # of decimals, as a share of a gold that is no integer
+ROUNDED = Fraction(1, 50)  # how far 0.67 may be from 2/3 in "2/3 = 0.67"
 RIGHT = ("same_text", "same_number", "same_choice", "same_values", "same_algebra")
 
 Ask = Callable[[str, str], str]  # (answer, gold) -> the outcome of algebra
 
-LATEX_NOISE = re.compile(
-    r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|\$|\{,\}|\\q?quad(?![A-Za-z])"
-    r"|\\(?:left|right|displaystyle|[dt]frac|geqslant|leqslant|varnothing)(?![A-Za-z])"
-    r"|(?<=[,(\[ ])\+\s?(?=\\infty)"
-)
-KEPT_NOISE = {r"\\": r"\\", "{,}": ",", r"\dfrac": r"\frac", r"\tfrac": r"\frac"}
-KEPT_NOISE |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\varnothing": r"\emptyset"}
-KEPT_NOISE |= dict.fromkeys((r"\;", r"\:", r"\ ", "~", r"\quad", r"\qquad"), " ")
-TEXT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
-QUOTED = re.compile(r"(['\"`]+)(.*?)\1")
-ROUGHLY = re.compile(
-    r"^(?:(?:approximately|approx\.?|about|around|roughly|circa)\s|\\approx)\s*"
-    r"(?=[-+\d.\\])",
-    re.IGNORECASE,
-)
-REALS = re.compile(
-    r"(?:[a-z] ?\\in ?)?(?:\\mathbb ?\{? ?R ?\}?|all real numbers)", re.IGNORECASE
-)
-LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # "1 1/2" is not "11/2"
-ARTICLE = re.compile(r"^(?:the|an?) (?=\w{3})", re.IGNORECASE)
 ASSIGNED = re.compile(
-    r"^(?:[a-z]{1,3}|\\[a-z]+)(?:\s?_\s?(?:\w|\{[\w\\ ]{1,8}\}))?"
+    r"^(?:m?\\(?:angle|overline|triangle|widehat) ?\{?[a-z]{1,4}\}?|[a-z]{1,3}"
+    r"|\\[a-z]+)(?:\s?_\s?(?:\w|\{[\w\\ ]{1,8}\}))?"
     r"(?:\s?\([^()=]{1,20}\))?\s?(?:=|\\approx)\s?(?=[^=]*$)",
     re.IGNORECASE,
 )
 NAME_LAST = re.compile(r"^([^=]*[^=<>!\s])\s?=\s?([a-z])$")
-RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq)(?![A-Za-z])")
 # Golds of these forms are no differences, quotients and ratios, though they look so.
 CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s?[ap]\.?m\.?)?", re.IGNORECASE)
 DATE = re.compile(r"\d{4}([-/])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{4}")
@@ -68,7 +48,6 @@ PROSE = re.compile(
     r"(?<![a-z\\])(?!arc|sqrt|sinh|cosh|tanh)(?:[a-z]{4,}|all|any|for|if)\b"
 )
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]*matrix\}|\\[A-Za-z]+")
-CONSTANT = re.compile(TEXT_COMMAND + r"\{\s?([ei])\s?\}")
 TRAILING_UNIT = re.compile(
     rf"(?<=.){UNIT_TEXT}{POWER}$|(?<=[\d}})i])\s?(?:[ckm]m|[km]g|m[lL]){POWER}$"
 )
@@ -136,32 +115,6 @@ def readings(answer: str, gold: str) -> list[tuple[str, str]]:
     return [(left, right) for left in answers for right in golds]
 
 
-def clean(text: str) -> str:
-    """Folds signs, and drops delimiters, currency and spacing commands: the same
-    answer to a reader."""
-    text = LATEX_NOISE.sub(lambda noise: KEPT_NOISE.get(noise[0], ""), _bare(text))
-    text = CONSTANT.sub(r" \1", plain_math(text))  # math-verify takes them for units
-    text = " ".join(text.split()).strip("* ").rstrip(". ")
-    if quoted := QUOTED.fullmatch(text):
-        text = quoted[2].strip()
-    text = ROUGHLY.sub("", text)
-    return r"(-\infty,\infty)" if REALS.fullmatch(text) else text
-
-
-def _bare(text: str) -> str:
-    """A text folded, without a currency before its number, and with a plain stop."""
-    text = CURRENCY.sub(r"\1", fold(text).strip())
-    return text.replace("\N{IDEOGRAPHIC FULL STOP}", ".")
-
-
-def key(cleaned: str) -> str:
-    """What is left of an answer when style is taken away; equal keys, equal answers."""
-    found = DEGREES.sub("", TEXT.sub(r"\1", cleaned)).replace(r"\%", "%")
-    found = ARTICLE.sub("", " ".join(found.split()).rstrip(". "))
-    found = LOOSE_SPACE.sub("", re.sub(r"(?<=[A-Za-z])\.", "", found))
-    return found.replace(RANGE, "-").casefold()
-
-
 def compare_clean(answer: str, gold: str, rule: Rule) -> str:
     """The same for two cleaned texts, or for one value out of each."""
     answer, gold = unnamed(answer, gold)
@@ -177,7 +130,7 @@ def compare_clean(answer: str, gold: str, rule: Rule) -> str:
     )
     if reason := choice or compare_based(answer, gold):
         return reason
-    if is_text(answer, gold):
+    if is_text(answer, gold) or contradicts_itself(answer):
         return "other_text"
     if not QUALIFIER.search(answer):
         gold = QUALIFIER.sub("", gold) or gold
@@ -196,6 +149,13 @@ def is_text(answer: str, gold: str) -> bool:
     if RANGE in answer + gold or DATE.fullmatch(answer) or DATE.fullmatch(gold):
         return True
     return bool(CLOCK.fullmatch(gold)) and ":" in answer
+
+
+def contradicts_itself(answer: str) -> bool:
+    """Whether an answer says that two different numbers are equal, as `x=4=5` does:
+    algebra would take the last."""
+    values = [value for side in answer.split("=") if (value := number(side.strip()))]
+    return any(not same_number(v, values[0], ROUNDED) for v in values[1:])
 
 
 def unnamed(answer: str, gold: str) -> tuple[str, str]:

@@ -2,12 +2,11 @@
 loss."""
 
 import dataclasses
-import json
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 from ovd_jax.errors import UserError
+from ovd_jax.jsonl import read_jsonl
 from ovd_jax.tasks.arithmetic import ANSWER, ArithmeticTask
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.corruption import judged_solution
@@ -97,13 +96,11 @@ def file_examples(path: str, *, seed: int) -> Callable[[int, int], list[Example]
     """Examples from JSONL rows with `prompt` and `completion`, in a new order every
     epoch. Raises UserError naming a row without them."""
     rows = []
-    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
-        row = json.loads(line)
-        if not isinstance(row.get("prompt"), str) or not row.get("completion"):
-            raise UserError(
-                f"{path}:{number} needs the texts `prompt` and `completion`."
-            )
-        rows.append(Example(((row["prompt"], 0.0), (row["completion"], 1.0))))
+    for where, row in read_jsonl(path):
+        texts = row.get("prompt"), row.get("completion")
+        if not all(isinstance(text, str) for text in texts) or not texts[1]:
+            raise UserError(f"{where} needs the texts `prompt` and `completion`.")
+        rows.append(Example(((texts[0], 0.0), (texts[1], 1.0))))
     if not rows:
         raise UserError(f"{path} holds no examples.")
 

@@ -66,8 +66,11 @@ _NAMES = {
     "\\mathbb{R}": "\u211d", "\\mathbb{Z}": "\u2124", "\\mathbb{N}": "\u2115",
     "\\mathbb{Q}": "\u211a", "\\mathbb{C}": "\u2102",
 }  # fmt: skip
-_SUPER = "\u2070\u00b9\u00b2\u00b3\u2074-\u207f\u2071"
-_SUB = "\u2080-\u208e\u2090-\u209c"
+_SUPER = (
+    "\u00b9\u00b2\u00b3\u2070\u2071\u2074-\u207f"
+    "\u02b0-\u02b8\u02e1-\u02e3\u1d2c-\u1d61\u1d9b-\u1dbf"
+)
+_SUB = "\u2080-\u208e\u2090-\u209c\u1d62-\u1d6a\u2c7c"
 _ROOTS = {"\u221a": "", "\u221b": "[3]", "\u221c": "[4]"}
 
 

@@ -5,12 +5,12 @@ its first wrong one. Steps after that one are neither right nor wrong.
 """
 
 import dataclasses
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from ovd_jax.errors import UserError
+from ovd_jax.jsonl import read_jsonl
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.corruption import judged_solution
@@ -71,14 +71,8 @@ def arithmetic_solutions(
 def read_solutions(path: Path) -> Iterator[Solution]:
     """Rows with `question`, `steps` and `first_error` (or `error_steps`: all wrong
     ones). Raises UserError naming a row that is not so."""
-    if not path.is_file():
-        raise UserError(
-            f"There is no file {str(path)!r}; config.data names such files."
-        )
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        where = f"{path}:{number}"
+    for number, (where, row) in enumerate(read_jsonl(path), 1):
         try:
-            row = json.loads(line)
             steps = tuple(f"{step.strip()}\n\n" for step in row["steps"])
             first = (
                 row["first_error"]
@@ -87,13 +81,7 @@ def read_solutions(path: Path) -> Iterator[Solution]:
             )
             known = isinstance(first, int) and -1 <= first < len(steps)
             question = row["question"] + ""
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{where} is no row with question, steps and first_error ({error!r})."
             ) from None

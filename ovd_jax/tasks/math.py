@@ -11,7 +11,7 @@ from ovd_jax.tasks.compare import TOLERANCE, choice_letter
 from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
-from ovd_jax.tasks.rows import load_problems
+from ovd_jax.tasks.rows import keep_good, load_problems
 from ovd_jax.tasks.steps import check_rule, step_ends
 from ovd_jax.text import chat_prompt, check_chat, neutralize, special_tokens
 
@@ -159,11 +159,12 @@ def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
 
 def load_checked(data: str, split: str) -> tuple[Problem, ...]:
     """`load_problems`, where an answer to choices must name one of them."""
-    problems = load_problems(data, split)
-    for problem in problems:
+
+    def check(problem: Problem) -> None:
         if problem.choices and not choice_letter(problem.answer, problem.choices):
             raise UserError(
                 f"{data}: the answer {problem.answer!r} of {problem.id!r} is none of "
                 f"its choices {problem.choices}; write a choice or its letter."
             )
-    return problems
+
+    return keep_good(load_problems(data, split), check, data)

@@ -6,13 +6,18 @@ from fractions import Fraction
 
 TEXT_COMMAND = r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s?"
 DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![A-Za-z])")
+TEMPERATURE = re.compile(
+    rf"\s?(?:{DEGREES.pattern})\s?(?:{TEXT_COMMAND}\{{)?\s?([CF])\s?\}}?$"
+)
+REPEATING = re.compile(r"(-?)(\d+)\.(\d*)(?:\\overline\s?\{(\d+)\}|\((\d+)\))")
 FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|mod|inf|ln)\b")
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 # Words after a number that make another number of it.
 CHANGING = (
     rf"{FUNCTION.pattern}|(?:and|or|plus|minus|dozen|squared|cubed|factorial|halves"
     r"|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths"
-    r"|thousandths|over|divided"
+    r"|thousandths|over|divided|january|february|march|april|may|june|july|august"
+    r"|september|october|november|december"
     rf"|modulo|{'|'.join(SCALES)}|\w*illion)\b"
 )
 UNIT_TEXT = TEXT_COMMAND + r"\{(?:[^{}\d]|\^\d)*\}"
@@ -26,6 +31,8 @@ UNITS = {
     "time": {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600,
              "hr": 3600, "hour": 3600, "day": 86400},
     "money": {"cent": 1, "dollar": 100},
+    "celsius": {"degc": 1},
+    "fahrenheit": {"degf": 1},
 }  # fmt: skip
 SIZES = {
     unit: (kind, size) for kind, sizes in UNITS.items() for unit, size in sizes.items()
@@ -33,7 +40,7 @@ SIZES = {
 POWER = r"(?:\^\{?-?\d\}?)?"
 UNIT = (
     rf"\s?{UNIT_TEXT}|st|nd|rd|th|\s?(?:[ckm]m|[km]g|ml)|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
-    rf"|\s(?:[mgslnjwvak]|k?hz|k?pa|k?j|mol)\b|\s(?!{CHANGING})"
+    rf"|\s(?:[mgslnjwvak]|k?hz|k?pa|k?j|mol|deg[cf])\b|\s?\\omega|\s(?!{CHANGING})"
     r"(?:[a-z]{3,}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
 )
 DIGITS = (
@@ -52,7 +59,7 @@ NUMBER = re.compile(
 )
 FRACTION = re.compile(r"\\frac\s?(?:\{(-?\d+)\}|(\d))\s?(?:\{(\d[\d,]*)\}|(\d))")
 POWER_OF_TEN = re.compile(
-    r"\s?(?:\\times|\\cdot|\*)\s?10\s?\^\s?(?:\{\s?([-+]?\d{1,3})\s?\}|(\d))"
+    r"\s?(?:\\times|\\cdot|\*|x)\s?10\s?\^\s?(?:\{\s?([-+]?\d{1,3})\s?\}|(\d))"
 )
 CURRENCY = re.compile(
     r"^([-+]?)\s?(?:(?:us|a|au|c|ca|hk|nt|nz|r|s|sg|mx)\\?\$|rs\.?|inr|usd|eur|gbp|cny"
@@ -79,7 +86,8 @@ class Number:
 
 def number(cleaned: str) -> Number | None:
     """The plain number that a text is, with its unit; None for anything else."""
-    text = FRACTION.sub(r" \1\2/\3\4", DEGREES.sub("", cleaned).lower())
+    text = DEGREES.sub("", TEMPERATURE.sub(r" deg\1", cleaned)).lower()
+    text = FRACTION.sub(r" \1\2/\3\4", REPEATING.sub(_as_fraction, text))
     match = NUMBER.fullmatch(POWER_OF_TEN.sub(r"e\1\2", text).strip())
     if not match:
         return None
@@ -99,6 +107,14 @@ def unit_name(written: str) -> str:
     """The unit in `SIZES` that is written, in the singular, or an empty text."""
     name = re.sub(rf"{TEXT_COMMAND}|[{{}}.]", "", written).strip()
     return next((n for n in (name, name.removesuffix("s")) if n in SIZES), "")
+
+
+def _as_fraction(repeating: re.Match) -> str:
+    r"""0.1\overline{6} as 15/90."""
+    sign, whole, fixed, period, other = repeating.groups()
+    period = period or other
+    top = int(whole + fixed + period) - int(whole + fixed)
+    return f"{sign}{top}/{(10 ** len(period) - 1) * 10 ** len(fixed)}"
 
 
 def digits(written: str) -> str:

@@ -14,7 +14,7 @@ PREFIX = re.compile(
 # Not "B or C", which names two.
 SEVERAL = r"(?!\s*(?:or|and|,|/|&)\s*[(\[]?[A-H](?![A-Za-z]))"
 LABELLED = re.compile(
-    rf"[(\[]?([A-Z])(?:[)\]][.:]?|[.:、]|\s-\s(?=[(\"'\\$]*[A-Za-z\d])){SEVERAL}\s*\S"
+    rf"[(\[]?([A-Z])(?:[)\]][.:]?|[.:、]|,(?=\s(?!and)[a-z]{{3}})|\s-\s(?=[(\"'\\$]*[A-Za-z\d])){SEVERAL}\s*\S"
     r"|选?项?\s?([A-Z])项?$|\[([A-Z])\]$"
 )
 # A letter may be a name: "A - 5" is a difference where no choices are known.

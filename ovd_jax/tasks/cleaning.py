@@ -1,0 +1,59 @@
+"""Answers without what makes no difference to a reader: delimiters, currency, style."""
+
+import re
+
+from ovd_jax.tasks.folding import RANGE, fold, plain_math
+from ovd_jax.tasks.numbers import CURRENCY, DEGREES, TEXT_COMMAND
+
+LATEX_NOISE = re.compile(
+    r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|\$|\{,\}|\\q?quad(?![A-Za-z])"
+    r"|\\(?:left|right|displaystyle|[dt]frac|geqslant|leqslant|varnothing)(?![A-Za-z])"
+    r"|(?<=[,(\[ ])\+\s?(?=\\infty)"
+)
+KEPT_NOISE = {r"\\": r"\\", "{,}": ",", r"\dfrac": r"\frac", r"\tfrac": r"\frac"}
+KEPT_NOISE |= {r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\varnothing": r"\emptyset"}
+KEPT_NOISE |= dict.fromkeys((r"\;", r"\:", r"\ ", "~", r"\quad", r"\qquad"), " ")
+TEXT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
+QUOTED = re.compile(r"(['\"`]+)(.*?)\1")
+ROUGHLY = re.compile(
+    r"^(?:(?:approximately|approx\.?|about|around|roughly|circa)\s|\\approx)\s*"
+    r"(?=[-+\d.\\])",
+    re.IGNORECASE,
+)
+REALS = re.compile(
+    r"(?:[a-z] ?\\in ?)?(?:\\mathbb ?\{? ?R ?\}?|all real numbers)", re.IGNORECASE
+)
+# {x | x > 1}: the condition alone says as much.
+SET_BUILDER = re.compile(r"\\?\{ ?[a-z] ?(?:\\mid|[|:]) ?([^{}|,;]+?)\\?\}")
+LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # "1 1/2" is not "11/2"
+ARTICLE = re.compile(r"^(?:the|an?) (?=\w{3})", re.IGNORECASE)
+CONSTANT = re.compile(TEXT_COMMAND + r"\{\s?([ei])\s?\}")
+RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq)(?![A-Za-z])")
+
+
+def clean(text: str) -> str:
+    """Folds signs, and drops delimiters, currency and spacing commands: the same
+    answer to a reader."""
+    text = LATEX_NOISE.sub(lambda noise: KEPT_NOISE.get(noise[0], ""), _bare(text))
+    text = CONSTANT.sub(r" \1", plain_math(text))  # math-verify takes them for units
+    text = " ".join(text.split()).strip("* ").rstrip(".,; ").lstrip("= ")
+    if quoted := QUOTED.fullmatch(text):
+        text = quoted[2].strip()
+    text = ROUGHLY.sub("", text)
+    if (found := SET_BUILDER.fullmatch(text)) and RELATION.search(found[1]):
+        return found[1].strip()
+    return r"(-\infty,\infty)" if REALS.fullmatch(text) else text
+
+
+def _bare(text: str) -> str:
+    """A text folded, without a currency before its number, and with a plain stop."""
+    text = CURRENCY.sub(r"\1", fold(text).strip())
+    return text.replace("\N{IDEOGRAPHIC FULL STOP}", ".")
+
+
+def key(cleaned: str) -> str:
+    """What is left of an answer when style is taken away; equal keys, equal answers."""
+    found = DEGREES.sub("", TEXT.sub(r"\1", cleaned)).replace(r"\%", "%")
+    found = ARTICLE.sub("", " ".join(found.split()).rstrip(". "))
+    found = LOOSE_SPACE.sub("", re.sub(r"(?<=[A-Za-z])\.", "", found))
+    return found.replace(RANGE, "-").casefold()
