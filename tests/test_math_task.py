@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import tokenizers
 
+from ovd_jax import flags
+from ovd_jax.tasks import make_task
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.math import SYSTEM, TEMPLATES, MathTask
 from ovd_jax.tasks.rows import load_problems
@@ -231,6 +233,21 @@ def test_a_neutral_question_holds_no_special_token_of_a_real_tokenizer():
     assert len(special.keys() & tokenizer.encode(attack).ids) == 3
     neutral = neutralize(attack, special.values())
     assert not special.keys() & tokenizer.encode(neutral).ids
+
+
+def test_the_tolerance_and_the_stop_strings_are_those_that_are_asked_for():
+    config = flags.load_file("configs/math.py")
+    with config.unlocked():
+        config.data = config.held_out_data = ""
+        config.prompt_template = "plain"
+    half = Problem("1", "?", "0.5", "s")
+    task = make_task(config)
+    assert task.rewards([half], [r"\boxed{0.50004}"]) == [1.0]
+    assert task.stop_strings == ("\nQuestion:",)
+    config.math_tolerance = 1e-5
+    assert make_task(config).rewards([half], [r"\boxed{0.50004}"]) == [0.0]
+    config.prompt_template = "qwen_boxed"
+    assert make_task(config).stop_strings == ()
 
 
 def test_rewards_pay_right_answers_and_choices():

@@ -14,6 +14,9 @@ _UNSPACED = (
     "\U00020000-\U0003134f"
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
+# Combining marks, such as the vowels of Devanagari, belong to the letter before them,
+# though `\\w` leaves them out.
+_SIGN = re.compile(r"[^\w\s\x00-\x7f]")
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\ufeff"))
 _ACCENTED = re.compile("LATIN|GREEK|CYRILLIC")
 _STOPWORDS = frozenset({
@@ -26,37 +29,28 @@ _STOPWORDS = frozenset({
 def words_of(text: str) -> Iterator[str]:
     """The words that count, in lower case, without accents in Latin, Greek and
     Cyrillic; where a script has no spaces, each two neighbouring characters."""
-    text = text.lower()
-    if text.isascii():
-        found = re.findall(r"\w+", text)
-    else:
+    text, marks = text.lower(), ""
+    if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
-        found = [part for word in _words(text) for part in _parts(word)]
-    return (word for word in found if word not in _STOPWORDS)
+        signs = set(_SIGN.findall(text))
+        marks = "".join(sign for sign in signs if unicodedata.category(sign)[0] == "M")
+    for word in re.findall(rf"[\w{marks}]+", text):
+        for part in (word,) if word.isascii() else _parts(word):
+            if part not in _STOPWORDS:
+                yield part
 
 
-def _words(text: str) -> list[str]:
-    marks = _marks(text)
-    return re.findall(rf"[\w{marks}]+", text)
-
-
-def _marks(text: str) -> str:
-    """The combining marks of a text, such as the vowels of Devanagari and Thai, which
-    belong to the letter before them and which `\\w` leaves out."""
-    return "".join(c for c in set(text) if unicodedata.category(c)[0] == "M")
-
-
-def _parts(word: str) -> Iterator[str]:
+@functools.lru_cache(maxsize=100_000)
+def _parts(word: str) -> tuple[str, ...]:
     """A word without accents, or the pairs of characters of one in an unspaced
     script."""
-    start = 0
+    parts, start = [], 0
     for run in _RUN.finditer(word):
         if run.start() > start:
-            yield _bare(word[start : run.start()])
-        yield from _pairs(run[0])
+            parts.append(_bare(word[start : run.start()]))
+        parts += _pairs(run[0])
         start = run.end()
-    if start < len(word):
-        yield _bare(word[start:])
+    return (*parts, _bare(word[start:])) if start < len(word) else tuple(parts)
 
 
 def _pairs(run: str) -> Iterator[str]:
@@ -73,11 +67,8 @@ def _pairs(run: str) -> Iterator[str]:
         yield first + second
 
 
-@functools.lru_cache(maxsize=100_000)
 def _bare(word: str) -> str:
     """A word without the accents of its Latin, Greek and Cyrillic letters."""
-    if word.isascii():
-        return word
     kept, base_accented = [], False
     for character in unicodedata.normalize("NFD", word):
         if not unicodedata.combining(character):

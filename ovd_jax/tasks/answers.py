@@ -43,10 +43,11 @@ SIGN = (
 ALONE = r"(?<![A-Za-z\d_.])"
 POWER = r"\^(?:\{-?\d+\}|\d+)"
 ROOT = rf"\\sqrt(?:\[\w+\])?(?:{GROUP}|\d)|\\pi(?![A-Za-z])"
-DECIMAL = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![A-Za-z\d]))?"
+DECIMAL = r"(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![A-Za-z\d]))?"
 VALUE = (
     rf"(?:{ALONE}\d{{1,3}} ?)?{FRAC}(?:\s?(?:{ROOT}))?"
     rf"|{ALONE}\d{{1,3}} \d{{1,3}}/\d{{1,3}}(?![\d/])"  # 3 1/2
+    rf"|{ALONE}\d{{1,3}}(?:(?: \d{{3}})* 000|(?: \d{{3}}){{2,}})(?![\d,/])"  # 5 000
     # a ratio or a time of day, and not "Week 3:210 pages"
     r"|(?:(?<=is )|(?<=at )|(?<=[=$:])|(?<=[=:] ))\d{1,3}:\d{1,3}(?![\d:])"
     rf"|{ALONE}{DECIMAL}(?:{POWER}|\s*\\times\s*10{POWER})?"
