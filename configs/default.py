@@ -33,6 +33,8 @@ def get_config():
     )
     config.data = "openai/gsm8k:main"  # math, qa: a JSONL path or hub name[:config]
     config.held_out_data = ""  # the same; empty: rows of `data` kept aside
+    # The day, YYYY-MM-DD, that chat templates are told; empty: that of the first start
+    config.date = ""
     config.prompt_template = "chat"  # math: chat | plain | qwen_boxed; qa: chat | plain
     # math: how far a decimal may be from a gold that is no integer, as a share of it
     config.math_tolerance = 1e-4

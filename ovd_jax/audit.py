@@ -57,11 +57,14 @@ def main(config) -> None:
         seed=config.seed,
     )
     teacher = build.make_teacher(config)
-    judged = judge(teacher, solutions, seed=config.seed)
-    found = measures(judged, teacher.levels)
-    if load_prompt(config.teacher.prompt).chat:
-        found["praise_lift"] = praise_lift(teacher, judged, seed=config.seed)
-    found |= teacher.metrics()
+    try:
+        judged = judge(teacher, solutions, seed=config.seed)
+        found = measures(judged, teacher.levels)
+        if load_prompt(config.teacher.prompt).chat:
+            found["praise_lift"] = praise_lift(teacher, judged, seed=config.seed)
+        found |= teacher.metrics()
+    finally:
+        build.close(teacher)
     on_main(report, config, judged, found, time.time() - started)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ovd_jax.methods import likeliest_tokens
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
+from ovd_jax.models.hf_config import read_object
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
@@ -39,6 +39,14 @@ from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.tokens import ServedTokens
 from ovd_jax.teacher.transport import Transport
+from ovd_jax.text import dated_template, one_line
+
+
+def close(*parts) -> None:
+    """Ends the connections and threads of those that have any."""
+    for part in parts:
+        if hasattr(part, "close"):
+            part.close()
 
 
 def find_model(name: str, role: str) -> Path:
@@ -104,32 +112,42 @@ def load_student(folder: Path, config) -> Transformer:
     return adapt(model, lora, jax.random.key(config.seed))
 
 
-def load_tokenizer(folder: Path):
-    """The tokenizer of a model folder. Raises UserError if it has no end token, or is
-    code of the folder's own."""
+def load_tokenizer(folder: Path, date: str = ""):
+    """The tokenizer of a model folder; a chat template that asks for the day is told
+    `date`, YYYY-MM-DD. Raises UserError if it cannot be read, is code of the folder's
+    own, or has no end token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
-        if "custom code" not in str(error):
-            raise
+    except Exception as error:  # the library raises a dozen types for a broken file
+        if "custom code" in str(error):
+            raise UserError(
+                f"The tokenizer in {folder} is Python code of that folder, which is "
+                "not run; use a model whose folder has a tokenizer.json."
+            ) from error
+        said = one_line(str(error))[:200]
         raise UserError(
-            f"The tokenizer in {folder} is Python code of that folder, which is not "
-            "run; use a model whose folder has a tokenizer.json."
+            f"The tokenizer in {folder} cannot be read ({type(error).__name__}: "
+            f"{said}); fetch its files again."
         ) from error
+    if date and isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = dated_template(tokenizer.chat_template, date)
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer in {folder} has no eos_token; set one.")
     return tokenizer
 
 
 def stop_ids(folder: Path, tokenizer) -> tuple[int, ...]:
-    """The tokenizer's end token and those of `generation_config.json`."""
-    path = Path(folder) / "generation_config.json"
-    raw = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    listed = raw.get("eos_token_id")
-    listed = listed if isinstance(listed, list) else [listed]
-    return tuple(
-        sorted({tokenizer.eos_token_id, *(i for i in listed if i is not None)})
-    )
+    """The tokenizer's end token, and those that `generation_config.json` or
+    `config.json` list."""
+    found = {tokenizer.eos_token_id}
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        listed = read_object(path).get("eos_token_id") if path.is_file() else None
+        listed = listed if isinstance(listed, list) else [listed]
+        if not all(x is None or type(x) is int for x in listed):
+            raise UserError(f"{path} has the eos_token_id {listed}; use token ids.")
+        found |= {x for x in listed if x is not None}
+    return tuple(sorted(found))
 
 
 def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler:
@@ -209,7 +227,7 @@ def simulator(config) -> Writer:
             max_tokens=options.max_new_tokens,
         )
     folder = find_model(options.model, "teacher")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, config.date)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),
@@ -347,7 +365,7 @@ def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTe
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, config.date)
     sampler = Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),

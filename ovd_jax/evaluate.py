@@ -1,5 +1,6 @@
 """Evaluation: the driver. Read it from `main` down; the parts are in evaluation/."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -19,9 +20,10 @@ from ovd_jax.evaluation.report import report
 from ovd_jax.evaluation.sets import EvalSet, eval_sets
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.paths import cache_dir
-from ovd_jax.processes import FromMain, on_main, on_mesh
+from ovd_jax.processes import FromMain, on_main, on_mesh, tell
 from ovd_jax.progress import Progress
 from ovd_jax.rollout.turns import Dialogue
+from ovd_jax.run_dir import dated, first_date
 from ovd_jax.tasks import Task, make_task
 from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.prompts import load_prompt
@@ -34,17 +36,22 @@ def main(config):
     Attempts that are in the cache are not made again; neither weights nor teacher are
     loaded where all of them are.
     """
+    with contextlib.ExitStack() as opened:  # connections and threads, however it ends
+        run(config, opened)
+
+
+def run(config, opened: contextlib.ExitStack) -> None:
+    """`main`, which closes what is `opened`."""
     started = time.time()
+    config = dated(config, tell(first_date, config.run_dir))
     monitor.enable_compilation_cache()
     if config.evaluate == "teacher":
         audit.main(config)
         return
-    student = Student(config)
+    student = Student(config, opened)
     task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
     cache = open_cache(config)
-    make_pool = functools.cache(
-        functools.partial(build.make_pool, config, training=False)
-    )
+    make_pool = once(opened, build.make_pool, config, training=False)
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):
         results[eval_set.name] = evaluate(
@@ -60,6 +67,19 @@ def main(config):
             progress=functools.partial(on_main, Progress),
         )
     on_main(report, config, results, seconds=time.time() - started)
+
+
+def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Callable:
+    """A function that makes a part when it is first called, to be closed with what is
+    `opened`."""
+
+    @functools.cache
+    def part():
+        made = make(*args, **kwargs)
+        opened.callback(build.close, made)
+        return made
+
+    return part
 
 
 def evaluation_task(config, tokenizer) -> Task:
@@ -97,10 +117,11 @@ def open_cache(config):
 class Student:
     """The model that is evaluated; nothing of it is loaded before it is needed."""
 
-    def __init__(self, config):
+    def __init__(self, config, opened: contextlib.ExitStack):
         self.config = config
+        self.opened = opened
         self.folder = build.find_model(config.model, "student")
-        self.tokenizer = build.load_tokenizer(self.folder)
+        self.tokenizer = build.load_tokenizer(self.folder, config.date)
 
     @functools.cached_property
     def model(self):
@@ -143,9 +164,11 @@ class Student:
     @functools.cache  # noqa: B019 one student a program
     def served(self, stop_strings: tuple[str, ...], temperature: float):
         """The student at `config.engine`."""
-        return build.served_student(
+        served = build.served_student(
             self.config, self.folder, self.tokenizer, stop_strings, temperature
         )
+        self.opened.callback(served.close)
+        return served
 
     def served_identity(self, served) -> dict[str, str]:
         """What is served, by its weights where their folder is on this machine."""
@@ -175,7 +198,7 @@ def make_solver(
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.teacher.score_rule = config.test_score_rule
-    make_teacher = functools.cache(functools.partial(build.make_teacher, config))
+    make_teacher = once(student.opened, build.make_teacher, config)
     return Rejecting(
         stream,
         task=task,

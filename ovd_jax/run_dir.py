@@ -1,5 +1,6 @@
 """What a run leaves behind: metrics, samples, TensorBoard events, other loggers."""
 
+import datetime
 import importlib
 import io
 import json
@@ -102,6 +103,35 @@ def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
             )
         return
     write_text(file, json.dumps(origin, indent=2) + "\n")
+
+
+def first_date(path: str | Path) -> str:
+    """The day, YYYY-MM-DD, of the first start in a run directory; `date.txt` keeps
+    it there, so that a run that is resumed another day has the same prompts."""
+    file = Path(path) / "date.txt"
+    if file.is_file():
+        return checked_date(file.read_text("utf-8").strip(), str(file))
+    date = datetime.date.today().isoformat()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(date + "\n", encoding="utf-8")
+    return date
+
+
+def dated(config, date: str):
+    """`config` with a `date` for chat templates: its own, or else the one given."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.date = checked_date(config.date or date, "config.date")
+    return config
+
+
+def checked_date(date: str, source: str) -> str:
+    """`date`. Raises UserError unless it is one."""
+    try:
+        datetime.date.fromisoformat(date)
+    except ValueError:
+        raise UserError(f"{source} is {date!r}; write it as 2026-07-31.") from None
+    return date
 
 
 def read_metrics(path: str | Path) -> list[dict]:

@@ -23,7 +23,7 @@ from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import Layout
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import merge
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir, check_origin
@@ -31,6 +31,7 @@ from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
 from ovd_jax.tasks.world_examples import world_examples
+from ovd_jax.text import plain_prompt
 
 
 def main(config):
@@ -53,7 +54,7 @@ def main(config):
         imitation_objective, chunk=config.chunk, remat=config.remat
     )
     step_fn = Stepper(objective, tx)
-    batches = batch_source(config, tokenizer, examples)
+    batches = batch_source(config, tokenizer, examples, model.config)
     monitor = Monitor()
     watch = Watch({}, window=0, max_skipped=config.max_skipped)
     metrics, tokens = {}, 0
@@ -111,7 +112,7 @@ def example_source(config):
     return arithmetic_examples(make_task(config), judged_share=config.judged_share)
 
 
-def batch_source(config, tokenizer, examples):
+def batch_source(config, tokenizer, examples, architecture: TransformerConfig):
     """`step -> (tokens_BT, weights_BT, layout)`; like lengths share a batch, in which
     the weights sum to 1.
 
@@ -121,7 +122,10 @@ def batch_source(config, tokenizer, examples):
     """
 
     def drawn(index, count):
-        return [encode(tokenizer, example) for example in examples(index, count)]
+        rows = [encode(tokenizer, example) for example in examples(index, count)]
+        last = max(position for row in rows for _, _, position, _, _ in row)
+        architecture.check_length(last + 1, "An example")
+        return rows
 
     @functools.lru_cache(maxsize=1)  # steps come in order
     def window(index):
@@ -150,7 +154,8 @@ def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
         return tokenizer(piece, add_special_tokens=False)["input_ids"]
 
     rows, lengths = [], [0]
-    for text, weight in example.pieces:
+    (first, own), *others = example.pieces
+    for text, weight in ((plain_prompt(tokenizer, first), own), *others):
         rows += [(token, weight) for token in ids(text)]
         lengths.append(len(rows))
     if example.ends:

@@ -1,11 +1,15 @@
-"""Text that a model or a stranger wrote, made safe for a prompt, a terminal, a log."""
+"""Prompts, what tokens say, and strangers' text made safe for a prompt, a terminal, a
+log."""
 
+import datetime
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ovd_jax.errors import UserError
 
+# What may stand behind a % in strftime.
+_DIRECTIVES = (*"aAbBcdeDFgGhHIjmMpRSTuUVwWxXyYzZ", "-d", "-m", "-H", "-I")
 # Commands to a terminal: colours, moves of the cursor, titles, links, ...
 _COMMANDS = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -46,12 +50,67 @@ def check_chat(tokenizer: Any, remedy: str) -> None:
 
 
 def chat_prompt(tokenizer: Any, text: str, *, system: str = "") -> str:
-    """A user's message in the tokenizer's chat template, and the start of an answer."""
+    """A user's message in the tokenizer's chat template, and the start of an answer.
+
+    Raises UserError where the template refuses it, as some do system messages.
+    """
     messages = [{"role": "system", "content": system}] if system else []
-    return tokenizer.apply_chat_template(
-        [*messages, {"role": "user", "content": text}],
-        tokenize=False,
-        add_generation_prompt=True,
+    try:
+        return tokenizer.apply_chat_template(
+            [*messages, {"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    except Exception as error:  # a template is a program of a stranger's
+        asked = "a system message and a user's" if system else "a user's message"
+        raise UserError(
+            f"The chat template of this {type(tokenizer).__name__} refuses {asked} "
+            f"({type(error).__name__}: {one_line(str(error))[:200]}); use a "
+            "prompt without chat, or mend the model's chat_template.jinja."
+        ) from error
+
+
+def dated_template(template: str, date: str) -> str:
+    """A chat template for which `strftime_now` tells the day `date`, YYYY-MM-DD, at
+    midnight, and not the one on which it is used."""
+    if "strftime_now" not in template:
+        return template
+    day = datetime.datetime.fromisoformat(date)
+    filters = "".join(
+        f" | replace({'%' + letter!r}, {day.strftime('%' + letter)!r})"
+        for letter in _DIRECTIVES
+    )
+    # The empty expression keeps a first line break, which a tag before it would eat.
+    return (
+        "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}"
+        "{{ '' }}" + template
+    )
+
+
+def plain_prompt(tokenizer: Any, text: str) -> str:
+    """A text without a chat, begun as the tokenizer begins one: Llama's and Gemma's put
+    a start token first, without which these models know nothing."""
+    start = "" if tokenizer is None else start_token(tokenizer)
+    return text if text.startswith(start) else start + text
+
+
+def start_token(tokenizer: Any) -> str:
+    """The token that a tokenizer puts before every text; empty if it does not."""
+    if getattr(tokenizer, "bos_token_id", None) is None:
+        return ""
+    added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return tokenizer.bos_token if added else ""
+
+
+def decode(tokenizer: Any, tokens: Sequence[int], *, special: bool = False) -> str:
+    """What `tokens` say, to the letter; `special` shows special tokens too.
+
+    The cleaning that some tokenizers ask for takes spaces out of what was written.
+    """
+    return tokenizer.decode(
+        tokens,
+        skip_special_tokens=not special,
+        clean_up_tokenization_spaces=False,
     )
 
 

@@ -1,5 +1,6 @@
 """On-policy Verbal Distillation: the training driver. Read it from `main` down."""
 
+import contextlib
 import functools
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.search_collect import SearchCollector, solve
 from ovd_jax.rollout.turns import Dialogue
-from ovd_jax.run_dir import RunDir, check_origin, read_metrics
+from ovd_jax.run_dir import RunDir, check_origin, dated, first_date, read_metrics
 from ovd_jax.seeds import derive
 from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
@@ -44,16 +45,27 @@ def main(config):
 
     With several processes all of them run every line: see `ovd_jax/processes.py`.
     """
+    with contextlib.ExitStack() as opened:  # connections and threads, however it ends
+        train(config, opened)
+
+
+def train(config, opened: contextlib.ExitStack) -> None:
+    """`main`, which closes what is `opened`."""
     started = time.time()
+    asked, config = config, dated(config, tell(first_date, config.run_dir))
     check_ahead(config)
     enable_compilation_cache()
     folder = build.find_model(config.model, "student")
-    tokenizer = build.load_tokenizer(folder)
+    most = config.max_prompt_tokens + longest(config)
+    hf.read_config(folder).check_length(most, "max_prompt_tokens and an answer")
+    tokenizer = build.load_tokenizer(folder, config.date)
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
+    opened.callback(build.close, teacher, tokens)
     sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
     tester = sampler.beside(build.held_out_sampler(config, folder, tokenizer, task))
     pool = build.make_pool(config, training=True)
+    opened.callback(build.close, pool)
     dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
     collector = make_collector(
         config, dialogue(training=True),
@@ -83,7 +95,7 @@ def main(config):
     check_same("the step of the last checkpoint", start)
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
     checkpoints.before_save = run.sync
-    on_main(flags.save, config, config.run_dir)
+    on_main(flags.save, asked, config.run_dir)
 
     def held_out(model):
         return measure(config, tester, tokenizer, task, model, dialogue(training=False))

@@ -9,8 +9,10 @@ from fakes import TOKENIZER
 import configs.sft
 from ovd_jax import sft
 from ovd_jax.learning.update import imitation_objective
+from ovd_jax.models import embedded
 from ovd_jax.tasks.demonstrations import Branch, Example
 
+SHAPE = embedded.SIZES["student"](len(TOKENIZER))
 EXAMPLES = [
     Example((("1+2=\n", 0.0), ("3", 1.0))),
     Example((("(4+5)*2=\n", 0.0), ("9*2\n", 1.0), ("18", 1.0))),
@@ -96,11 +98,11 @@ def test_a_batch_is_a_function_of_its_step_alone():
         numbers = rng.integers(1, 10**6, (count, 2))
         return [Example(((f"{a}+{b}=\n", 0.0), (str(a + b), 1.0))) for a, b in numbers]
 
-    batches = sft.batch_source(config, TOKENIZER, examples)
+    batches = sft.batch_source(config, TOKENIZER, examples, SHAPE)
     in_order = [batches(step) for step in range(8)]
     assert draws == [0, 1]
     for step in (6, 1, 5):
-        fresh = sft.batch_source(config, TOKENIZER, examples)(step)
+        fresh = sft.batch_source(config, TOKENIZER, examples, SHAPE)(step)
         for again in (fresh, batches(step)):
             jax.tree.map(np.testing.assert_array_equal, again, in_order[step])
     rows = {row.tobytes() for tokens, *_ in in_order for row in tokens}

@@ -23,7 +23,7 @@ forward = jax.jit(Transformer.__call__)
 class Letters:
     """Token 0 says "aA", 1 says "bB": text can be cut inside a token."""
 
-    def decode(self, tokens) -> str:
+    def decode(self, tokens, **options) -> str:
         return "".join(f"{chr(97 + t)}{chr(65 + t)}" for t in tokens)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Grade, Problem, Task
+from ovd_jax.text import decode
 
 Stream = Callable[..., Iterator]  # as Sampler.stream, with its model
 
@@ -106,9 +107,7 @@ class Direct:
                 draws=[[asks[place].seed for place in group] for group in places],
             )
             for row, completion in stream:
-                text = self._tokenizer.decode(
-                    completion.tokens, skip_special_tokens=True
-                )
+                text = decode(self._tokenizer, completion.tokens)
                 yield (
                     places[row // samples][row % samples],
                     Attempt(text, len(completion.tokens), completion.stopped),

@@ -17,6 +17,7 @@ from ovd_jax.teacher.dialect import Dialect, learn
 from ovd_jax.teacher.reminder import Refusals
 from ovd_jax.teacher.replies import Refused, Reply
 from ovd_jax.teacher.transport import Transport
+from ovd_jax.text import decode, start_token
 
 _log = logging.getLogger(__name__)
 # What servers take besides the standard fields, the most exact first: token ids, or
@@ -89,6 +90,10 @@ class ServedStudent:
     def model(self) -> tuple[str, str]:
         """Its name there, and where the server has its weights from."""
         return self._transport.model
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._transport.close()
 
     def stream(
         self,
@@ -175,16 +180,18 @@ class ServedStudent:
     def _body(self, prompt: Sequence[int], dialect: str) -> Mapping:
         if dialect == "tokens":
             return {"prompt": list(prompt)} | self._standard | self._extra
-        body = {"prompt": self._tokenizer.decode(prompt)} | self._standard
+        text = decode(self._tokenizer, prompt, special=True)
         if dialect == "text":
-            body |= self._extra | {"add_special_tokens": False}
-        return body
+            more = self._extra | {"add_special_tokens": False}
+            return {"prompt": text} | self._standard | more
+        text = text.removeprefix(start_token(self._tokenizer))  # the server adds it
+        return {"prompt": text} | self._standard
 
     async def _find_dialect(self) -> str:
         """The most exact one that the server does not refuse. Where it refuses all, a
         field of the last one is left out."""
         await self._transport.connect()
-        prompt = self._tokenizer("1 + 1 =", add_special_tokens=False)["input_ids"]
+        prompt = self._tokenizer("1 + 1 =")["input_ids"]
         ask = functools.partial(self._send, starting=True)
         for dialect in _DIALECTS:
             body = self._body(prompt, dialect) | {"max_tokens": 1, "seed": 0}

@@ -75,7 +75,7 @@ def read_gguf(path: str | Path) -> tuple[dict, Iterator[tuple[str, np.ndarray]]]
 
     Raises UserError for an architecture or a tensor that is not known.
     """
-    reader = GGUFReader(path)
+    reader = _opened(path)
     metadata = _read_metadata(reader)
     return _to_hf_config(reader, metadata), _read_tensors(reader, metadata)
 
@@ -86,14 +86,32 @@ def write_hf_folder(gguf_path: str | Path, out_dir: str | Path) -> None:
     `out_dir` is never half there. Replaces a model folder; raises UserError rather
     than replace anything else.
     """
-    reader = GGUFReader(gguf_path)
+    reader = _opened(gguf_path)
     metadata = _read_metadata(reader)
     with replaced(out_dir) as folder:
         _write_files(reader, metadata, folder)
 
 
-def _read_metadata(reader: GGUFReader) -> dict:
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
+def _opened(path: str | Path) -> GGUFReader:
+    try:
+        return GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise UserError(
+            f"{path} is no whole GGUF file ({error}); fetch it again."
+        ) from error
+
+
+class _Metadata(dict):
+    """A GGUF's; what is missing is its maker's fault."""
+
+    def __missing__(self, name: str):
+        raise UserError(f"This GGUF has no {name}; convert the model anew.")
+
+
+def _read_metadata(reader: GGUFReader) -> _Metadata:
+    metadata = _Metadata(
+        (name, field.contents()) for name, field in reader.fields.items()
+    )
     arch = metadata["general.architecture"]
     if arch not in _CLASSES:
         raise UserError(
@@ -109,7 +127,7 @@ def _read_metadata(reader: GGUFReader) -> dict:
 
 def _to_hf_config(reader: GGUFReader, metadata: dict) -> dict:
     arch = metadata["general.architecture"]
-    shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
+    shapes = _Metadata((tensor.name, tensor.shape) for tensor in reader.tensors)
     width = metadata[f"{arch}.embedding_length"]
     num_heads = metadata[f"{arch}.attention.head_count"]
     theta = metadata.get(f"{arch}.rope.freq_base", 10_000.0)
@@ -138,11 +156,16 @@ def _to_hf_config(reader: GGUFReader, metadata: dict) -> dict:
 
 
 def _special_ids(metadata: dict) -> dict:
-    return {
+    found = {
         f"{role}_token_id": metadata[key]
         for role, key in _SPECIAL_IDS.items()
         if key in metadata
     }
+    size = len(metadata["tokenizer.ggml.tokens"])
+    for role, token_id in found.items():
+        if token_id >= size:
+            raise UserError(f"This GGUF has {role} {token_id} of {size} tokens.")
+    return found
 
 
 def _read_tensors(
@@ -231,6 +254,10 @@ def _build_tokenizer(metadata: dict) -> Tokenizer:
         )
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata["tokenizer.ggml.token_type"]
+    if len(types) != len(tokens):
+        raise UserError(
+            f"This GGUF has {len(tokens)} tokens, and token types of {len(types)}."
+        )
     used = [pair for pair in enumerate(tokens) if types[pair[0]] != TokenType.UNUSED]
     merges = [tuple(pair.split(" ")) for pair in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in used}, merges))

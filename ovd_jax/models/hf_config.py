@@ -1,6 +1,7 @@
 """`config.json` of Hugging Face's folders to and from a `TransformerConfig`."""
 
 import json
+import math
 from pathlib import Path
 
 from ovd_jax.errors import UserError
@@ -11,6 +12,7 @@ _CLASSES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+_POSITIONS = {"llama": 2048, "qwen2": 32_768, "qwen3": 32_768}  # transformers' own
 
 
 def read_config(folder: Path) -> TransformerConfig:
@@ -22,13 +24,24 @@ def read_raw(folder: Path) -> dict:
     """What `folder/config.json` says. Raises UserError where there is none."""
     path = Path(folder) / "config.json"
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     if files := find_gguf(folder):
         raise UserError(
             f"{folder} is no Hugging Face folder; of a GGUF make one first, with "
             f"`python launch/export.py --config.model={files[0]} --config.output=DIR`."
         )
     raise UserError(f"{path} is missing: {folder} is no Hugging Face folder.")
+
+
+def read_object(path: Path) -> dict:
+    """The JSON object in a file of a model's folder. Raises UserError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error}); fetch it again.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object; fetch it again.")
+    return found
 
 
 def find_gguf(path: Path) -> list[Path]:
@@ -53,23 +66,58 @@ def parse_config(raw: dict) -> TransformerConfig:
     if raw.get("hidden_act", "silu") != "silu":
         raise UserError(f"hidden_act {raw['hidden_act']!r} is not supported (silu is).")
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    heads = raw["num_attention_heads"]
+    if not isinstance(rope, dict):
+        raise UserError(f"rope_scaling in config.json is {rope!r}, no JSON object.")
+    width, heads = _count(raw, "hidden_size"), _count(raw, "num_attention_heads")
+    kv_heads = _count(raw, "num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise UserError(
+            f"config.json has {heads} num_attention_heads, which {kv_heads} "
+            "num_key_value_heads do not divide."
+        )
+    head_dim = _count(raw, "head_dim", width // heads)
+    if head_dim % 2:
+        raise UserError(
+            f"config.json has heads of size {head_dim}; rotary positions need an even "
+            "one."
+        )
+    theta = _number(raw, "rope_theta", 10_000.0)
     return TransformerConfig(
-        vocab_size=raw["vocab_size"],
-        width=raw["hidden_size"],
-        num_layers=raw["num_hidden_layers"],
+        vocab_size=_count(raw, "vocab_size"),
+        width=width,
+        num_layers=_count(raw, "num_hidden_layers"),
         num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        mlp_width=raw["intermediate_size"],
-        rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0),
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp_width=_count(raw, "intermediate_size"),
+        rope_theta=_number(rope, "rope_theta", theta),
         rope_scaling=_parse_scaling(rope),
-        norm_eps=raw.get("rms_norm_eps", 1e-6),
-        tied_head=raw.get("tie_word_embeddings", False),
+        norm_eps=_number(raw, "rms_norm_eps", 1e-6),
+        tied_head=bool(raw.get("tie_word_embeddings", False)),
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=raw.get("max_position_embeddings", 2048),
+        max_positions=_count(raw, "max_position_embeddings", _POSITIONS[family]),
     )
+
+
+def _count(raw: dict, name: str, default: int | None = None) -> int:
+    """A whole number above 0, or `default` where there is none. Raises UserError."""
+    value = _number(raw, name, default)
+    if value != int(value):
+        raise UserError(f"{name} in config.json is {value!r}, not a whole number.")
+    return int(value)
+
+
+def _number(raw: dict, name: str, default: float | None = None) -> float:
+    """A number above 0, or `default` where there is none. Raises UserError."""
+    value = raw.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise UserError(f"config.json has no {name}; take the whole one of the model.")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise UserError(f"{name} in config.json is {value!r}, not a number above 0.")
+    return value
 
 
 def _parse_scaling(rope: dict) -> RopeScaling | None:
@@ -80,11 +128,17 @@ def _parse_scaling(rope: dict) -> RopeScaling | None:
         raise UserError(
             f"rope_type {kind!r} is not supported (default and llama3 are)."
         )
+    low, high = (_number(rope, f"{which}_freq_factor") for which in ("low", "high"))
+    if low >= high:
+        raise UserError(
+            f"config.json has low_freq_factor {low}, which must be below "
+            f"high_freq_factor {high}."
+        )
     return RopeScaling(
-        factor=rope["factor"],
-        low_freq_factor=rope["low_freq_factor"],
-        high_freq_factor=rope["high_freq_factor"],
-        original_max_positions=rope["original_max_position_embeddings"],
+        factor=_number(rope, "factor"),
+        low_freq_factor=low,
+        high_freq_factor=high,
+        original_max_positions=_count(rope, "original_max_position_embeddings"),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ovd_jax.errors import UserError
+from ovd_jax.models.hf_config import read_object
 
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -29,12 +30,21 @@ class Tensors:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self._stored = {}  # name: (file, shape, code of the dtype)
-        for path in _weight_files(self.folder):
+        files, homes = _weight_files(self.folder)
+        for path in files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118 (it is no dict)
-                    piece = file.get_slice(name)
-                    stored = (path, tuple(piece.get_shape()), piece.get_dtype())
-                    self._stored[name] = stored
+                    if homes.get(name, path.name) == path.name:
+                        self._add(name, path, file.get_slice(name))
+
+    def _add(self, name: str, path: Path, piece) -> None:
+        if name in self._stored:
+            raise UserError(
+                f"{self.folder} has {name} in {self._stored[name][0].name} and in "
+                f"{path.name}, and no {_INDEX} says which is the model's; remove the "
+                "other file."
+            )
+        self._stored[name] = (path, tuple(piece.get_shape()), piece.get_dtype())
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Raises UserError unless `name` is there, in `shape` and a dtype we read."""
@@ -60,24 +70,37 @@ class Tensors:
             return file.get_slice(name)[index]
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The whole model's file, or those that the index names, or all there are."""
+def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """(files, file of each tensor): the whole model's, or those of the index, or all
+    there are."""
     if (folder / _WHOLE).is_file():
-        return [folder / _WHOLE]
+        return [folder / _WHOLE], {}
     if not (folder / _INDEX).is_file():
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise UserError(f"{folder} holds no *.safetensors file.")
-        return files
-    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+        return files, {}
+    homes = _weight_map(folder / _INDEX)
+    files = [folder / name for name in sorted(set(homes.values()))]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise UserError(
             f"{folder} lacks {', '.join(missing)}, which {_INDEX} names; fetch the "
             "folder again."
         )
-    return files
+    return files, homes
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Tensor: file, as the index has it."""
+    found = read_object(path).get("weight_map")
+    names = found.values() if isinstance(found, dict) else [None]
+    # A file of another folder would be no part of this model.
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UserError(
+            f"{path} has no weight_map from tensors to files; fetch it again."
+        )
+    return found
 
 
 def _opened(path: Path):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from ovd_jax.errors import UserError
 from ovd_jax.learning.sharding import look_up, split_rows
 from ovd_jax.models.attention import Layout, attend, causal
 
@@ -51,6 +52,16 @@ class TransformerConfig:
     qkv_bias: bool = False
     qk_norm: bool = False  # of each head's queries and keys, before they are rotated
     max_positions: int = 2048
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Raises UserError where `what` has more tokens than positions were trained:
+        the model would answer, and badly."""
+        if tokens > self.max_positions:
+            raise UserError(
+                f"{what}: {tokens} tokens, and the model knows {self.max_positions} "
+                "positions (max_position_embeddings in its config.json); make it "
+                "shorter, or take another model."
+            )
 
 
 def rope_frequencies(config: TransformerConfig) -> jax.Array:

@@ -5,6 +5,7 @@ pure functions; the only effects are calls of `generate`, the task and the teach
 """
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,7 @@ from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import Score, ScoreRequest, Teacher
 from ovd_jax.teacher.wording import TeacherPrompt
+from ovd_jax.text import decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,24 +226,19 @@ class Collector:
 
     def text(self, trajectory: Trajectory, tokens: int) -> str:
         """What a trajectory's first `tokens` tokens say."""
-        return self.tokenizer.decode(
-            trajectory.tokens[:tokens], skip_special_tokens=True
-        )
+        return decode(self.tokenizer, trajectory.tokens[:tokens])
 
     def trajectory(
         self, tokens, logprobs, from_teacher, observed=(), *, stopped
     ) -> Trajectory:
         """`make_trajectory` with this task and tokenizer; here nothing is observed."""
 
-        def decode(ids):
-            return self.tokenizer.decode(ids, skip_special_tokens=True)
-
         return make_trajectory(
             tokens,
             logprobs,
             from_teacher,
             stopped=stopped,
-            decode=decode,
+            decode=functools.partial(decode, self.tokenizer),
             task=self.task,
         )
 

@@ -7,7 +7,7 @@ from ovd_jax.rollout.turns import Finding
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import plain
 from ovd_jax.teacher.wording import fill
-from ovd_jax.text import chat_prompt, special_tokens
+from ovd_jax.text import chat_prompt, decode, plain_prompt, special_tokens
 
 _MAX_DOCUMENT = 4000  # characters of each document that the model is shown
 TEMPLATE = (
@@ -42,7 +42,7 @@ class Refiner:
         for i, (completion,) in zip(
             asked, self._generate(prompts, seed=seed) if prompts else [], strict=True
         ):
-            text = self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
+            text = decode(self._tokenizer, completion.tokens)
             notes[i] = (Document(title=findings[i].query, text=text),)
         return notes
 
@@ -55,6 +55,6 @@ class Refiner:
             TEMPLATE, self._special,
             written=finding.written, query=finding.query, documents=documents,
         )  # fmt: skip
-        if self._chat:
-            text = chat_prompt(self._tokenizer, text)
+        begin = chat_prompt if self._chat else plain_prompt
+        text = begin(self._tokenizer, text)
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -17,7 +17,7 @@ from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.tags import ANSWER, SEARCH, contents
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
-from ovd_jax.text import special_tokens
+from ovd_jax.text import decode, special_tokens
 
 END_TAGS = (f"</{SEARCH}>", f"</{ANSWER}>")  # the first of them ends a turn
 _CHARS_A_TOKEN = 8  # more than there are; a reading is shortened until it fits
@@ -293,4 +293,4 @@ class Dialogue:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """What `tokens` say."""
-        return self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return decode(self._tokenizer, tokens)

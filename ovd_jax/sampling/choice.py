@@ -33,6 +33,8 @@ def label_probabilities(
         raise UserError(f"Labels must be distinct and not empty, got {labels}.")
     if not all(map(len, prompts)):
         raise UserError("A prompt is empty; give it at least a start token.")
+    longest = max(map(len, prompts), default=0) + max(map(len, labels))
+    model.config.check_length(longest, "A prompt with a label")
     mass = {(): np.ones(len(prompts))}
     for prefix in sorted(inner_prefixes(labels), key=len):
         nexts = sorted(

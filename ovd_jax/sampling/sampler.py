@@ -13,6 +13,7 @@ from ovd_jax.sampling.decode import prefill, row_rngs
 from ovd_jax.sampling.decoder import unstack
 from ovd_jax.sampling.run import Row, Run
 from ovd_jax.sampling.shapes import bucket, fine_bucket, right_pad, round_up
+from ovd_jax.text import decode
 
 _NEVER = np.iinfo(np.int32).max  # more tokens than any completion has
 
@@ -57,7 +58,7 @@ class Sampler:
         `max_new_tokens` at most. With an `environment` rows are conversations: it says
         which go on after a turn, and what they read first; `limits` are of turns and
         readings together, and without them there is none. Raises UserError for an
-        empty prompt.
+        empty prompt, and for more tokens than the model has positions.
         """
         stream = self.stream(
             model, prompts, seed=seed, samples=samples, limits=limits, draws=draws,
@@ -87,6 +88,12 @@ class Sampler:
         most = self.max_new_tokens if environment is None else _NEVER
         limits = [most] * len(prompts) if limits is None else limits
         limits = [min(limit, most) for limit in limits]
+        lengths = [
+            len(prompt) + limit
+            for prompt, limit in zip(prompts, limits, strict=True)
+            if limit != _NEVER
+        ]
+        model.config.check_length(max(lengths, default=0), "A prompt and its answer")
         rows = [
             Row(len(prompt), limit)
             for prompt, limit in zip(prompts, limits, strict=True)
@@ -138,5 +145,5 @@ class Sampler:
         return high
 
     def _has_stop(self, tokens) -> bool:
-        text = self.tokenizer.decode(tokens)
+        text = decode(self.tokenizer, tokens, special=True)
         return any(stop in text for stop in self.stop_strings)

@@ -22,6 +22,7 @@ from ovd_jax.search.guard import Guard
 MAX_QUERIES, MAX_TOPK = 1024, 100  # of a request
 MAX_QUERY = 4096  # characters; what is over is not looked at
 MAX_BYTES = 2**20  # of a request's body
+_LAST_ANSWERS_S = 2  # for requests that are open when the server is interrupted
 
 
 class Asked(pydantic.BaseModel):
@@ -95,7 +96,10 @@ def main(config):
         engine, config.topk, queries, timeout_s=config.timeout_s, docs=config.docs
     )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.run(app, host=config.host, port=config.port, log_level="warning")
+        uvicorn.run(
+            app, host=config.host, port=config.port, log_level="warning",
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        )  # fmt: skip
     flags.summary(
         url=url,
         passages=len(engine),

@@ -22,7 +22,13 @@ from ovd_jax.teacher.replies import Refused, Unavailable
 from ovd_jax.teacher.served import Question, ServedModel
 from ovd_jax.teacher.thoughts import after_thought
 from ovd_jax.teacher.transport import Transport
-from ovd_jax.text import chat_prompt, check_chat, special_tokens
+from ovd_jax.text import (
+    chat_prompt,
+    check_chat,
+    decode,
+    plain_prompt,
+    special_tokens,
+)
 
 
 def noise_share(step: int, total: int, start: float, end: float) -> float:
@@ -190,10 +196,7 @@ class LocalWriter:
         prompts = [self._encode(text) for text in texts]
         draws = [[seed] for seed in seeds]
         groups = self._generate(prompts, seed=0, draws=draws)
-        return [
-            self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
-            for (completion,) in groups
-        ]
+        return [decode(self._tokenizer, completion.tokens) for (completion,) in groups]
 
     def metrics(self) -> dict[str, float]:
         """Nothing."""
@@ -203,6 +206,6 @@ class LocalWriter:
         """Nothing is open."""
 
     def _encode(self, text: str) -> list[int]:
-        if self._chat:
-            text = chat_prompt(self._tokenizer, text)
+        begin = chat_prompt if self._chat else plain_prompt
+        text = begin(self._tokenizer, text)
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -12,12 +12,14 @@ __all__ = ["ArithmeticTask", "Problem", "Task", "make_task", "steps"]
 def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Task:
     """The task that `config.task` names, seeded by `config.seed`.
 
-    `tokenizer` renders chat templates; tasks without one ignore it. `make_search()` is
-    the engine of prompts that show documents.
+    `tokenizer` renders chat templates, and begins plain prompts. `make_search()` is the
+    engine of prompts that show documents.
     """
     if config.task == "arithmetic":
         difficulty = Difficulty(**config.arithmetic)
-        return ArithmeticTask(difficulty=difficulty, seed=config.seed)
+        return ArithmeticTask(
+            difficulty=difficulty, seed=config.seed, tokenizer=tokenizer
+        )
     if config.task == "math":
         from ovd_jax.tasks.math import MathTask  # imports the grader's libraries
 

@@ -16,10 +16,11 @@ import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Grade, Problem
+from ovd_jax.text import plain_prompt
 
 ANSWER = "#### "
 _HELD_OUT_SHARE = 0.1
@@ -52,9 +53,16 @@ class ArithmeticTask:
     stop_strings = ()
     sources: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, *, difficulty: Difficulty = Difficulty(), seed: int = 0):
+    def __init__(
+        self,
+        *,
+        difficulty: Difficulty = Difficulty(),
+        seed: int = 0,
+        tokenizer: Any = None,
+    ):
         self.difficulty = difficulty
         self.seed = seed
+        self._tokenizer = tokenizer
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """`count` training problems of `step`, none of them in the held-out split."""
@@ -73,7 +81,7 @@ class ArithmeticTask:
 
     def prompt(self, problem: Problem) -> str:
         """The expression and an equals sign, on a line of its own."""
-        return problem.question + "=\n"
+        return plain_prompt(self._tokenizer, problem.question + "=\n")
 
     def step_ends(self, text: str) -> tuple[int, ...]:
         """Every line is a step."""

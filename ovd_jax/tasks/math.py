@@ -13,7 +13,13 @@ from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import keep_good, load_problems
 from ovd_jax.tasks.steps import check_rule, step_ends
-from ovd_jax.text import chat_prompt, check_chat, neutralize, special_tokens
+from ovd_jax.text import (
+    chat_prompt,
+    check_chat,
+    neutralize,
+    plain_prompt,
+    special_tokens,
+)
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -113,7 +119,7 @@ class MathTask:
         question = neutralize(problem.asked, self._special_tokens)
         text = self._template.text.format(question=question)
         if not self._template.chat:
-            return text
+            return plain_prompt(self._tokenizer, text)
         return chat_prompt(self._tokenizer, text, system=self._system)
 
     def step_ends(self, text: str) -> tuple[int, ...]:

@@ -21,7 +21,13 @@ from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.qa_prompts import PROMPTS
 from ovd_jax.tasks.qa_sets import QA_SETS
 from ovd_jax.tasks.rows import load_problems
-from ovd_jax.text import chat_prompt, check_chat, neutralize, special_tokens
+from ovd_jax.text import (
+    chat_prompt,
+    check_chat,
+    neutralize,
+    plain_prompt,
+    special_tokens,
+)
 
 REWARDS = ("f1", "em")
 
@@ -106,7 +112,7 @@ class QATask:
             slots["documents"] = self._documents(problem)
         text = self._prompt.text.format(**slots)
         if not self._chat:
-            return text
+            return plain_prompt(self._tokenizer, text)
         return chat_prompt(self._tokenizer, text)
 
     def step_ends(self, text: str) -> tuple[int, ...]:

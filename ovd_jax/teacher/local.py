@@ -22,7 +22,13 @@ from ovd_jax.teacher.thoughts import (
     opens_thought,
 )
 from ovd_jax.teacher.wording import TeacherPrompt, fill
-from ovd_jax.text import chat_prompt, check_chat, special_tokens
+from ovd_jax.text import (
+    chat_prompt,
+    check_chat,
+    decode,
+    plain_prompt,
+    special_tokens,
+)
 
 _MOST = 0.5  # of the probability of a first token
 
@@ -136,7 +142,7 @@ class LocalTeacher:
         return {name: taken[name] for name in names}
 
     def _answer(self, completion) -> str | None:
-        text = self._tokenizer.decode(completion.tokens, skip_special_tokens=True)
+        text = decode(self._tokenizer, completion.tokens)
         return text if self._thoughts else after_thought(text)
 
     def _thinks(self) -> str:
@@ -175,7 +181,7 @@ class LocalTeacher:
 
     def _in_chat(self, text: str) -> str:
         if not self._prompt.chat:
-            return text
+            return plain_prompt(self._tokenizer, text)
         return chat_prompt(self._tokenizer, text)
 
     def _encode(self, text: str) -> list[int]:

@@ -8,6 +8,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.teacher.replies import Refused, Reply, Unavailable
 from ovd_jax.teacher.served import patient
 from ovd_jax.teacher.transport import Transport
+from ovd_jax.text import decode
 
 _PROBE = "Solve 12 * (3 + 4) = x.\nFirst, 3 + 4 = 7; then 12 * 7 = 84, so x = 84.\n"
 _ALIKE = 0.9  # of the probe's tokens: the others may be written in another way
@@ -44,6 +45,10 @@ class ServedTokens:
         return {
             name.replace("teacher", "token_teacher"): x for name, x in taken.items()
         }
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._transport.close()
 
     async def _read(self, order, prompt, completion) -> list[Mapping[int, float]]:
         tokens = [*map(int, prompt), *map(int, completion)]
@@ -84,7 +89,7 @@ class ServedTokens:
                 "distillation needs; vLLM does."
             )
         alike = [
-            tokenizer.decode([token]).strip() == place[token][1].strip()
+            decode(tokenizer, [token], special=True).strip() == place[token][1].strip()
             for token, place in zip(tokens[1:], places[1:], strict=False)
             if token in place
         ]
