@@ -22,6 +22,7 @@ setup(
         "aiohttp>=3.10",
         "bm25s>=0.3",
         "datasets>=4.0",  # runs no scripts of a data set
+        "filelock>=3.12",
         "flax>=0.12",
         "gguf>=0.17",
         "httpx>=0.27",

@@ -9,6 +9,9 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.run_dir = "runs/train"
+    # False: begin anew, and move the run in run_dir aside. A run goes on only with the
+    # config it began with, but for the knobs that run_identity.py names
+    config.resume = True
     config.seed = 0
     # ovd | grpo | seq_kd | rejection_ft | token_kd | on_policy_kd | dpo_pairs:
     # what each is stands in ovd_jax/methods.py

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.run_dir = "runs/sft"
+    config.resume = True  # False: begin anew, and move a run that is there aside
     config.seed = 0
     config.model = "student"  # a folder, a hub name, or a fresh `student` / `teacher`
     config.lora = ConfigDict(  # rank 0: all weights are trained

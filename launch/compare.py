@@ -12,7 +12,15 @@ before anything is trained. The same command goes on where it was stopped. The l
 on stdout is a summary in JSON.
 """
 
-from ovd_jax import compare, flags
+from ovd_jax import flags
+
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import compare
+
+    compare.main(config)
+
 
 if __name__ == "__main__":
-    flags.run(compare.main, doc=__doc__, default="configs/compare_quickstart.py")
+    flags.run(main, doc=__doc__, default="configs/compare_quickstart.py")

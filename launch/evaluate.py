@@ -1,7 +1,8 @@
 """Accuracy, avg@k and pass@k of a model on held-out problems or on named sets.
 
     python launch/evaluate.py --config.model=runs/quickstart
-    python launch/evaluate.py --config.eval_samples=8 --config.eval_temperature=1.0
+    python launch/evaluate.py --config.model=runs/quickstart \
+        --config.eval_samples=8 --config.eval_temperature=1.0
     python launch/evaluate.py --config=configs/eval_math.py --config.model=DIR_OR_NAME
     python launch/evaluate.py --config=configs/eval_math.py --config.model=DIR_OR_NAME \
         --config.data=FOLDER --config.eval_sets="('gsm8k', 'aime24@8')"
@@ -13,7 +14,15 @@ are kept: a second run makes none. Written are results.json and items.jsonl, eve
 attempt with why it is right or wrong; the last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import evaluate, flags
+from ovd_jax import flags
+
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import evaluate
+
+    evaluate.main(config)
+
 
 if __name__ == "__main__":
-    flags.run(evaluate.main, doc=__doc__, default="configs/quickstart.py")
+    flags.run(main, doc=__doc__, default="configs/quickstart.py")

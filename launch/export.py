@@ -8,7 +8,15 @@ Hugging Face folder, a GGUF file or a hub name. Tokenizer, chat template and gen
 settings come along. The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import export, flags
+from ovd_jax import flags
+
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import export
+
+    export.main(config)
+
 
 if __name__ == "__main__":
-    flags.run(export.main, doc=__doc__, default="configs/export.py")
+    flags.run(main, doc=__doc__, default="configs/export.py")

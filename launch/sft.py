@@ -6,7 +6,15 @@
 The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags, sft
+from ovd_jax import flags
+
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import sft
+
+    sft.main(config)
+
 
 if __name__ == "__main__":
-    flags.run(sft.main, doc=__doc__, default="configs/sft.py")
+    flags.run(main, doc=__doc__, default="configs/sft.py")

@@ -1,13 +1,22 @@
 """Train a student by On-policy Verbal Distillation.
 
     python launch/train.py --config=configs/quickstart.py
-    python launch/train.py --config=configs/quickstart.py --config.threshold=0
+    python launch/train.py --config=configs/quickstart.py --config.threshold=0 \
+        --config.run_dir=runs/quickstart_0
 
-Run the same command again to go on from the last checkpoint. The last line on stdout is
-a summary in JSON.
+Run the same command again to go on from the last checkpoint; another experiment needs a
+run_dir of its own. The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags, train
+from ovd_jax import flags
+
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import train
+
+    train.main(config)
+
 
 if __name__ == "__main__":
-    flags.run(train.main, doc=__doc__, default="configs/quickstart.py")
+    flags.run(main, doc=__doc__, default="configs/quickstart.py")

@@ -22,6 +22,7 @@ import numpy as np
 
 from ovd_jax import flags
 from ovd_jax.bars import plot_bars
+from ovd_jax.combinations import CHECKS
 from ovd_jax.curves import plot_comparison
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links, write_text
@@ -142,9 +143,11 @@ def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
             for t in tests
         ]
         for program, *arguments in commands:
+            argv = [program, *arguments]
             try:
-                flags.parse([program, *arguments], doc=None, default=DEFAULT)
-            except flags.UsageError as error:
+                asked, _ = flags.parse(argv, doc=None, default=DEFAULT)
+                CHECKS[Path(program).stem](asked)
+            except (flags.UsageError, UserError) as error:
                 raise UserError(f"The run {run.label!r}: {error}") from None
 
 

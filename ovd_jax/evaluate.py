@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ovd_jax import audit, build, monitor
+from ovd_jax.combinations import check_evaluation
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
 from ovd_jax.evaluation.rejection import (
@@ -22,6 +23,7 @@ from ovd_jax.models.folders import fingerprint
 from ovd_jax.paths import cache_dir
 from ovd_jax.processes import FromMain, on_main, on_mesh, tell
 from ovd_jax.progress import Progress
+from ovd_jax.results import check_results
 from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import dated, first_date
 from ovd_jax.tasks import Task, make_task
@@ -45,6 +47,8 @@ def run(config, opened: contextlib.ExitStack) -> None:
     started = time.time()
     config = dated(config, tell(first_date, config.run_dir))
     monitor.enable_compilation_cache()
+    check_evaluation(config)
+    tell(check_results, config)
     if config.evaluate == "teacher":
         audit.main(config)
         return

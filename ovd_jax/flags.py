@@ -1,8 +1,9 @@
 """Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
 
 What a user can get wrong ends in one line on stderr: exit code 2 for the command line
-or the config file, 1 for a UserError of the program, a teacher or search engine that
-does not answer, or a run that collapsed. `OVD_TRACEBACK=1` shows the rest.
+or the config file, 1 for a UserError of the program, a disk that is full, a teacher or
+search engine that does not answer, or a run that collapsed. `OVD_TRACEBACK=1` shows the
+rest. Ctrl-C and SIGTERM end it in one line too, with exit code 130 or 143.
 """
 
 import difflib
@@ -21,8 +22,10 @@ from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.choices import not_a_choice
 from ovd_jax.credentials import exposed
+from ovd_jax.environment import said_of
 from ovd_jax.errors import UserError
 from ovd_jax.files import write_text
+from ovd_jax.interrupt import SIGNALS, Interrupted, end_after
 from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
 from ovd_jax.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.ranges import out_of_range
@@ -33,6 +36,7 @@ from ovd_jax.teacher.base import TeacherError
 from ovd_jax.text import one_line
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
+_LAST_S = 5.0  # of an interrupted program, for what is left to close
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
@@ -51,26 +55,40 @@ def run(
     argv = sys.argv if argv is None else argv
     debug = bool(os.environ.get("OVD_TRACEBACK"))
     try:
-        config, arguments = parse(argv, doc=doc, default=default)
-        takes_arguments = len(inspect.signature(main).parameters) > 1
-        if arguments and not takes_arguments:
-            stray = arguments[0]
-            raise UsageError(f"{stray}: not a flag. {nearest(stray, config)}")
+        with SIGNALS.caught():
+            _run(main, doc=doc, default=default, argv=argv)
+    except Interrupted as stop:
+        print(line_of(stop), file=sys.stderr, flush=True)
+        end_after(_LAST_S, stop.code)
+        sys.exit(stop.code)
     except UsageError as error:
         if debug and error.__cause__:
             traceback.print_exception(error.__cause__)
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
-    try:
-        main(config, arguments) if takes_arguments else main(config)
-    except (UserError, SearchError, TeacherError, Collapsed) as error:
-        if debug:
+    except Exception as error:
+        if debug or not (line := line_of(error)):
             raise
-        print(
-            f"error: {one_line(str(error))} (OVD_TRACEBACK=1 shows where)",
-            file=sys.stderr,
-        )
+        print(line, file=sys.stderr)
         sys.exit(1)
+
+
+def line_of(error: BaseException) -> str:
+    """The line that a program ends with; empty where a fault of its own ends it."""
+    if isinstance(error, Interrupted):
+        return str(error)
+    known = isinstance(error, UserError | SearchError | TeacherError | Collapsed)
+    said = one_line(str(error) if known else said_of(error))
+    return f"error: {said} (OVD_TRACEBACK=1 shows where)" if said else ""
+
+
+def _run(main: Callable, *, doc: str | None, default: str, argv: list[str]) -> None:
+    config, arguments = parse(argv, doc=doc, default=default)
+    takes_arguments = len(inspect.signature(main).parameters) > 1
+    if arguments and not takes_arguments:
+        stray = arguments[0]
+        raise UsageError(f"{stray}: not a flag. {nearest(stray, config)}")
+    main(config, arguments) if takes_arguments else main(config)
 
 
 def parse(
@@ -244,7 +262,10 @@ def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
         return tuple(map(restore, value)) if isinstance(value, list) else value
 
     defaults = load_file(default).to_dict() if default else {}
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); put it back.") from None
     return restore(merged(defaults, saved)).lock()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ovd_jax.errors import UserError
+from ovd_jax.fate import shared_fate
 from ovd_jax.learning.sharding import make_mesh
 from ovd_jax.records import decode, encode
 from ovd_jax.sampling.shapes import bucket
@@ -39,6 +40,11 @@ def on_mesh(main: Callable) -> Callable:
     @functools.wraps(main)
     def run(config):
         connect(**config.distributed)
+        check_devices()
+        with shared_fate():
+            return run_together(config)
+
+    def run_together(config):
         shared = config.to_dict()
         del shared["distributed"]
         check_same("config", shared)
@@ -57,6 +63,8 @@ def connect(*, coordinator: str, processes: int, process: int) -> None:
     alone = not coordinator and processes == 1
     if alone or jax.distributed.is_initialized():
         return
+    # JAX would take SIGTERM for itself, and do nothing: see interrupt.py.
+    jax.config.update("jax_enable_preemption_service", False)
     if coordinator == "auto":
         jax.distributed.initialize()
         return
@@ -67,6 +75,19 @@ def connect(*, coordinator: str, processes: int, process: int) -> None:
             "0 to the number of processes less one."
         )
     jax.distributed.initialize(coordinator, processes, process)
+
+
+def check_devices() -> None:
+    """Raises UserError where JAX finds no device of the kind that it is told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter of a missing plugin
+        wanted = jax.config.jax_platforms
+        reason = " ".join(str(error).split())[:200] or "its plugin is not installed"
+        raise UserError(
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here ({reason}). "
+            "Install JAX for it (see README), or unset JAX_PLATFORMS to take any."
+        ) from error
 
 
 def is_main() -> bool:

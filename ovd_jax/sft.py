@@ -10,8 +10,10 @@ import numpy as np
 
 from ovd_jax import flags
 from ovd_jax.build import find_model, load_student, load_tokenizer
+from ovd_jax.combinations import check_tuning
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links
+from ovd_jax.keeper import Keeper
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -27,6 +29,7 @@ from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.progress import Progress
 from ovd_jax.run_dir import RunDir, check_origin
+from ovd_jax.run_identity import owns_run_dir
 from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
@@ -34,9 +37,11 @@ from ovd_jax.tasks.world_examples import world_examples
 from ovd_jax.text import plain_prompt
 
 
+@owns_run_dir(default="configs/sft.py")
 def main(config):
     """Trains as `config` says and writes a Hugging Face folder to `run_dir/export`."""
     started = time.time()
+    check_tuning(config)
     enable_compilation_cache()
     model, tokenizer, source = starting_model(config)
     examples = example_source(config)
@@ -61,21 +66,25 @@ def main(config):
     with (
         RunDir(config.run_dir, start) as run,
         Progress(config.num_steps, start) as bar,
+        Keeper(checkpoints, start=start, total=config.num_steps) as keeper,
     ):
         checkpoints.before_save = run.sync
         for step in range(start, config.num_steps):
             batch = batches(step)
-            state, metrics = step_fn(state, [batch])
-            tokens += int((batch[1] > 0).sum())
-            if step % config.log_every == 0 or step + 1 == config.num_steps:
-                rate = tokens / (time.time() - started)
-                metrics = jax.device_get(metrics) | {"tokens_per_s": rate}
-                metrics |= {"learning_rate": tx.learning_rate(state)}
-                run.log(step, metrics | monitor.take())
-                bar.update(step, metrics)
-                metrics = {name: float(value) for name, value in metrics.items()}
-                stop_if_collapsed(watch, metrics, checkpoints, state)
-            checkpoints.save(state)
+            with keeper.whole_step():
+                state, metrics = step_fn(state, [batch])
+                tokens += int((batch[1] > 0).sum())
+                if step % config.log_every == 0 or step + 1 == config.num_steps:
+                    rate = tokens / (time.time() - started)
+                    metrics = jax.device_get(metrics) | {"tokens_per_s": rate}
+                    metrics |= {"learning_rate": tx.learning_rate(state)}
+                    run.log(step, metrics | monitor.take())
+                    bar.update(step, metrics)
+                    metrics = {name: float(value) for name, value in metrics.items()}
+                    stop_if_collapsed(watch, metrics, checkpoints, state)
+                checkpoints.save(state)
+                keeper.done(state)
+    checkpoints.save(state, force=config.checkpoint_every > 0)
     checkpoints.close()
     export = Path(config.run_dir) / "export"
     dtype = jnp.dtype(config.export_dtype)

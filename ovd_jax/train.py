@@ -13,11 +13,12 @@ from ovd_jax import build, flags
 from ovd_jax.ahead import Ahead, Gate
 from ovd_jax.ahead import check as check_ahead
 from ovd_jax.batches import collect, to_batch
+from ovd_jax.combinations import check_training
 from ovd_jax.curves import plot_run
-from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.files import refuse_links
+from ovd_jax.keeper import Keeper
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
@@ -32,6 +33,7 @@ from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.search_collect import SearchCollector, solve
 from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import RunDir, check_origin, dated, first_date, read_metrics
+from ovd_jax.run_identity import owns_run_dir
 from ovd_jax.seeds import derive
 from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
@@ -40,6 +42,7 @@ from ovd_jax.teacher.prompts import load_prompt
 
 
 @on_mesh
+@owns_run_dir(default="configs/default.py")
 def main(config):
     """Trains as `config` says; run again, it goes on from its last checkpoint.
 
@@ -52,6 +55,7 @@ def main(config):
 def train(config, opened: contextlib.ExitStack) -> None:
     """`main`, which closes what is `opened`."""
     started = time.time()
+    check_training(config)
     asked, config = config, dated(config, tell(first_date, config.run_dir))
     check_ahead(config)
     enable_compilation_cache()
@@ -102,7 +106,8 @@ def train(config, opened: contextlib.ExitStack) -> None:
 
     monitor = Monitor()
     watch = Watch.of(config.collapse, max_skipped=config.max_skipped)
-    with run, on_main(Progress, config.num_steps, start) as bar:
+    keeper = Keeper(checkpoints, start=start, total=config.num_steps)
+    with run, on_main(Progress, config.num_steps, start) as bar, keeper:
         for step in range(start, config.num_steps):
             row = {}
             due = step % (config.eval_every or config.num_steps) == 0
@@ -117,23 +122,25 @@ def train(config, opened: contextlib.ExitStack) -> None:
                 (buffer, costs), taken = ahead.take(state.model, step)
                 if step + 1 < config.num_steps:
                     ahead.begin(state.model, step + 1, sampler)
-            with monitor.time("update"), sampler.lock:
-                batch, shape = to_batch(config, buffer, tokens)
-                if config.reference_every and step % config.reference_every == 0:
-                    state = state.refreshed()
-                seed = derive(config.seed, "minibatches", step)
-                state, metrics = learner.learn(
-                    state, batch, packs=shape.at_once, seed=seed
-                )
-            row |= buffer.metrics() | metrics | costs | taken | monitor.take()
-            row |= tokens.metrics() if is_served(tokens) else {}
-            row |= rates(row) | {"learning_rate": tx.learning_rate(state)}
-            run.log(step, row)
-            run.log_samples(step, buffer.rows())
-            bar.update(step, row)
-            if checkpoints.due(state, unit=learner.steps_a_batch):
-                ahead.save()
-            checkpoints.save(state, unit=learner.steps_a_batch)
+            with keeper.whole_step():
+                with monitor.time("update"), sampler.lock:
+                    batch, shape = to_batch(config, buffer, tokens)
+                    if config.reference_every and step % config.reference_every == 0:
+                        state = state.refreshed()
+                    seed = derive(config.seed, "minibatches", step)
+                    state, metrics = learner.learn(
+                        state, batch, packs=shape.at_once, seed=seed
+                    )
+                row |= buffer.metrics() | metrics | costs | taken | monitor.take()
+                row |= tokens.metrics() if is_served(tokens) else {}
+                row |= rates(row) | {"learning_rate": tx.learning_rate(state)}
+                run.log(step, row)
+                run.log_samples(step, buffer.rows())
+                bar.update(step, row)
+                if checkpoints.due(state, unit=learner.steps_a_batch):
+                    ahead.save()
+                checkpoints.save(state, unit=learner.steps_a_batch)
+                keeper.done(state)
             stop_if_collapsed(watch, row, checkpoints, state)
         if config.eval_problems:
             run.log(config.num_steps, held_out(state.model))
@@ -183,16 +190,6 @@ def starting_model(config, folder, model):
 
 def make_learner(config, tx, fields: dict) -> Learner:
     """The learner of `config`, with what its method learns by."""
-    if config.problems_per_step < config.minibatches:
-        raise UserError(
-            f"{config.problems_per_step} problems a step cannot be cut into "
-            f"{config.minibatches} minibatches; change one of the two."
-        )
-    if config.reference_every and "reference" not in fields:
-        raise UserError(
-            f"reference_every {config.reference_every}, but nothing refers to it: set "
-            "it to 0, or kl_coef to more."
-        )
     return Learner(
         tx=tx,
         minibatches=config.minibatches,

@@ -25,7 +25,7 @@ from ovd_jax.teacher import openai_api
 FREE = {  # any text
     "turns.correction", "teacher.url", "teacher.served_name", "teacher.api_key_env",
     "continuer.url", "continuer.served_name", "search.url", "search.served_name",
-    "search.api_key_env", "engine", "distributed.coordinator", "host",
+    "search.api_key_env", "engine", "distributed.coordinator", "host", "date",
     "stop_strings", "eval_sets", "averaged_sets", "overrides", "runs",
     "eval_overrides", "tests",
 }  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 
 from ovd_jax.errors import UserError
 from ovd_jax.files import sync_folder, sync_tree
+from ovd_jax.paths import writable
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.corpus import Corpus, digest, passages
 from ovd_jax.search.words import words_of
@@ -64,6 +65,8 @@ class Bm25:
             )
         found = digest(path, _FORM, str(K1), str(B), bm25s.__version__)
         folder = cache / found
+        if not folder.is_dir():
+            folder = writable(cache) / found
         if not folder.is_dir():
             build(path, folder)
         self.identity = {"engine": "bm25", "index": found, "topk": topk}

@@ -11,6 +11,7 @@ import numpy as np
 from ovd_jax.errors import UserError
 from ovd_jax.files import whole_file
 from ovd_jax.jsonl import as_text, parse_row, read_lines
+from ovd_jax.paths import writable
 from ovd_jax.search.base import Document
 
 
@@ -78,8 +79,10 @@ def write_corpus(documents: Iterable[Document], folder: Path) -> Path:
     """A JSONL file in `folder` of these passages, named for what it holds."""
     rows = [{"id": d.id, "title": d.title, "text": d.text} for d in documents]
     text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
-    path = folder / f"{hashlib.blake2b(text, digest_size=16).hexdigest()}.jsonl"
+    name = f"{hashlib.blake2b(text, digest_size=16).hexdigest()}.jsonl"
+    path = folder / name
     if not path.is_file():
+        path = writable(folder) / name
         with whole_file(path) as file:
             file.write(text)
     return path

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class DiskCache:
@@ -13,6 +16,7 @@ class DiskCache:
 
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
+        self._warned = False
 
     def get(self, key: Mapping) -> Mapping | None:
         """What was put under an equal key; None, too, where the file is damaged."""
@@ -26,7 +30,21 @@ class DiskCache:
         return entry.get("value")
 
     def put(self, key: Mapping, value: Mapping) -> None:
-        """Keeps `value`; a process killed here leaves no half a file behind."""
+        """Keeps `value`; a process killed here leaves no half a file behind.
+
+        Where nothing can be written that is said once, and the program goes on.
+        """
+        try:
+            self._put(key, value)
+        except OSError as error:
+            if not self._warned:
+                _log.warning(
+                    "Answers are not kept for another run: the cache %s cannot be "
+                    "written (%s).", self._folder, error,
+                )  # fmt: skip
+            self._warned = True
+
+    def _put(self, key: Mapping, value: Mapping) -> None:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         entry = json.dumps({"key": key, "value": value})

@@ -1,0 +1,213 @@
+"""Knobs that are right alone and wrong together, and files that are not there.
+
+What a run would find out late, or never (a run without gradients ends well), is said
+before anything is loaded.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ovd_jax.errors import UserError
+from ovd_jax.methods import by_policy, method_of, rules, solutions
+from ovd_jax.models.lora import Lora
+from ovd_jax.rollout.collect import Rules
+from ovd_jax.search.simulator_prompts import find_prompt
+from ovd_jax.teacher.prompts import load_prompt
+
+_DATA = ("data", "held_out_data", "search.corpus", "corpus")
+_MODELS = ("model", "teacher.model", "search.model", "continuer.model")
+_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz")
+
+
+def check_training(config) -> None:
+    """Raises UserError where a training by `config` could not work, or do nothing."""
+    method = method_of(config)
+    made = rules(config)
+    method.learns(config, lambda: None, None)
+    Lora(**config.lora)
+    if method.asks(config):
+        load_prompt(config.teacher.prompt)
+    for wrong in (no_gradient, idle_rules, idle_knobs):
+        raise_if(wrong(config, made))
+    raise_if(greedy_evaluation(config))
+    check_parts(config)
+
+
+def check_evaluation(config) -> None:
+    """Raises UserError where an evaluation by `config` could not work."""
+    if config.evaluate == "teacher" or config.test_threshold:
+        load_prompt(config.teacher.prompt)
+    if config.test_threshold and not config.test_replaced_steps:
+        raise UserError(
+            f"test_threshold {config.test_threshold} with test_replaced_steps 0 "
+            "replaces nothing; raise the latter, or set the threshold to 0."
+        )
+    check_parts(config)
+
+
+def check_tuning(config) -> None:
+    """Raises UserError where a fine-tuning by `config` could not work."""
+    Lora(**config.lora)
+    check_files(config)
+
+
+def check_parts(config) -> None:
+    """Raises UserError for a search engine that cannot be, and for missing files."""
+    raise_if(idle_search(config))
+    if config.search.backend == "simulated":
+        find_prompt(config.search.prompt)
+    check_files(config)
+
+
+def raise_if(said: str) -> None:
+    """Raises UserError with what is said, if anything is."""
+    if said:
+        raise UserError(said)
+
+
+def replaces(config, made: Rules) -> bool:
+    """Whether any of the student's trajectories may be replaced by the teacher."""
+    rejects = made.threshold > 0 or made.rejection != "score"
+    by_step = made.replacement == "step"
+    tries = made.max_replaced_steps if by_step else made.demonstration_tries
+    return method_of(config).asks(config) and rejects and bool(tries)
+
+
+def no_gradient(config, made: Rules) -> str:
+    """Where all advantages are 0: a reward is compared with itself or its equals."""
+    by_advantages = method_of(config).learns is by_policy
+    if not by_advantages or config.imitation_coef or made.credit != "trajectory":
+        return ""
+    compared = replaces(config, made)
+    if config.samples == 1 and not (
+        compared and config.baseline in ("before", "union")
+    ):
+        return (
+            f"samples 1 with baseline {config.baseline} compares each trajectory with "
+            "itself, so that nothing is learnt; set samples to 2 or more"
+            + (", or baseline to union." if compared else ".")
+        )
+    if not config.temperature and not compared:
+        return (
+            f"temperature 0 makes the {config.samples} samples of a problem the same, "
+            "so that nothing is learnt; set it to 1, say."
+        )
+    return ""
+
+
+def idle_rules(config, made: Rules) -> str:
+    """Where the teacher is asked for scores that decide nothing, or for nothing."""
+    method = config.method
+    if method == "dpo_pairs" and not replaces(config, made):
+        return (
+            "dpo_pairs learns from trajectories that were replaced; with threshold "
+            f"{config.threshold} and demonstration_tries {config.demonstration_tries} "
+            "none is: raise both over 0."
+        )
+    judged = method == "ovd" and made.threshold > 0
+    if not judged or replaces(config, made) or made.feedback != "none":
+        return ""
+    if made.credit == "trajectory":
+        knob = "max_replaced_steps" if made.replacement == "step" else None
+        return (
+            f"threshold {config.threshold} rejects, but {knob or 'demonstration_tries'}"
+            " 0 replaces nothing, and credit is by rewards alone: the scores decide "
+            "nothing. Raise it, or set threshold to 0."
+        )
+    return ""
+
+
+def idle_knobs(config, made: Rules) -> str:
+    """Knobs of the update, or of stopping, that have nothing to work on."""
+    collapse = config.collapse.to_dict()
+    if collapse.pop("window") and not any(collapse.values()):
+        return (
+            f"collapse.window is {config.collapse.window}, but no bound is set that "
+            "would stop a run: set one of "
+            + ", ".join(f"collapse.{name}" for name in collapse)
+            + "."
+        )
+    if config.problems_per_step < config.minibatches:
+        return (
+            f"{config.problems_per_step} problems a step cannot be cut into "
+            f"{config.minibatches} minibatches; change one of the two."
+        )
+    if config.reference_every and not refers(config):
+        return (
+            f"reference_every {config.reference_every}, but nothing refers to it: set "
+            "it to 0, or kl_coef to more."
+        )
+    return ""
+
+
+def refers(config) -> bool:
+    """Whether the method compares the policy with a reference."""
+    return "reference" in method_of(config).learns(config, lambda: None, None)
+
+
+def greedy_evaluation(config) -> str:
+    """Where several attempts at a held-out problem would all be the same."""
+    several = config.eval_problems and config.eval_samples > 1
+    if several and not config.eval_temperature:
+        return (
+            f"{config.eval_samples} greedy samples of a problem are all the same; set "
+            "eval_temperature, or eval_samples to 1."
+        )
+    return ""
+
+
+def idle_search(config) -> str:
+    """Where conversations have no engine, or no task that has questions."""
+    options, searches = config.search, config.turns.searches
+    needs = {"http": "url", "bm25": "corpus"}.get(options.backend)
+    if searches and config.task != "qa":
+        return (
+            f"turns.searches is {searches}, but only the task qa has searches, and "
+            f"task is {config.task}: set it to 0."
+        )
+    if searches and options.backend == "none":
+        return (
+            f"turns.searches is {searches}, but search.backend is none: name an "
+            "engine, bm25, http or simulated, or set the former to 0."
+        )
+    if searches and needs and not options[needs]:
+        return f"search.backend {options.backend} needs search.{needs}, which is empty."
+    if searches and method_of(config).collect is solutions:
+        return (
+            f"method {config.method!r} has solutions written without searching; the "
+            "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
+        )
+    return ""
+
+
+def check_files(config) -> None:
+    """Raises UserError for a path that leads nowhere, where it can be no name."""
+    for knobs, is_local in ((_DATA, is_data_file), (_MODELS, is_folder)):
+        for knob in knobs:
+            for path in parts(config, knob):
+                if is_local(path) and not Path(path).exists():
+                    raise UserError(
+                        f"{knob} names {path!r}, which is not there (here is "
+                        f"{Path.cwd()})."
+                    )
+
+
+def parts(config, knob: str) -> list[str]:
+    """The paths of a knob that a program has, several with commas."""
+    value: object = config
+    for name in knob.split("."):
+        value = value.get(name, "") if hasattr(value, "get") else ""
+    return [part.strip() for part in str(value).split(",") if part.strip()]
+
+
+def is_folder(path: str) -> bool:
+    """Whether a model's name can only be a path."""
+    return path.startswith(("/", "./", "../"))
+
+
+def is_data_file(path: str) -> bool:
+    """Whether a data set's name can only be a path."""
+    return is_folder(path) or path.endswith(_SUFFIXES)
+
+
+CHECKS: dict[str, Callable] = {"train": check_training, "evaluate": check_evaluation}

@@ -1,0 +1,136 @@
+"""Ctrl-C and SIGTERM: a program ends in one line, and a run keeps what it has done.
+
+A signal drops what the main thread is at, unless that is an update: this is finished
+first, since half of one is of no use. A thread of its own ends the program where the
+main one does not come to it, because it compiles, say.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+GRACE_S = 8.0  # until the main thread must have noticed
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.code = 128 + number  # which the program ends with, as shells have it
+        self.name = signal.Signals(number).name
+        self.advice = "The same command starts again."
+
+    def __str__(self) -> str:
+        return f"interrupted by {self.name}. {self.advice}"
+
+
+class Signals:
+    """What came of the signals so far."""
+
+    def __init__(self):
+        self.number = 0  # of the first signal
+        self.noticed = threading.Event()  # the main thread is on its way out
+        self._held = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """A signal that comes within the block is raised when it is over."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.number and not self.noticed.is_set():
+            raise Interrupted(self.number)
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Raises Interrupted in the block, which the main thread must run, when a
+        signal comes. A second signal ends the program at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main one may be told of signals
+            return
+        self.number, self.noticed = 0, threading.Event()
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        handlers = {each: signal.signal(each, self._raise) for each in _SIGNALS}
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=[reader], daemon=True).start()
+        try:
+            yield
+        except Interrupted:
+            # The handlers stay: what is left of the program is to end as quietly.
+            self.noticed.set()
+            raise
+        except BaseException:
+            self._restore(handlers, before, writer)
+            raise
+        self._restore(handlers, before, writer)
+
+    def _restore(self, handlers, wakeup: int, writer: socket.socket) -> None:
+        self.noticed.set()
+        signal.set_wakeup_fd(wakeup)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        writer.close()
+
+    def _raise(self, number: int, _frame) -> None:
+        self.number = self.number or number
+        if not self._held and not self.noticed.is_set():
+            raise Interrupted(number)
+
+    def _watch(self, reader: socket.socket) -> None:
+        """Ends the program where the main thread does not, or when asked again."""
+        with reader:
+            numbers = self._numbers(reader)
+            if not (number := next(numbers, 0)):
+                return
+            deadline = threading.Thread(target=self._wait, args=[number], daemon=True)
+            deadline.start()
+            if next(numbers, 0):
+                end(number, "asked again, without waiting")
+
+    def _numbers(self, reader: socket.socket) -> Iterator[int]:
+        while received := reader.recv(1):
+            # A server has handlers of its own as long as it serves.
+            own = received[0] in _SIGNALS and signal.getsignal(received[0])
+            if own == self._raise:
+                yield received[0]
+
+    def _wait(self, number: int) -> None:
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            if self._held:
+                deadline = time.monotonic() + GRACE_S
+            if self.noticed.wait(0.1):
+                return
+        end(number, "in the middle of something long")
+
+
+SIGNALS = Signals()  # as signals do, these belong to the whole process
+
+
+def end(number: int, how: str) -> None:
+    """Ends the program here and now, from any thread."""
+    stop = Interrupted(number)
+    stop.advice = f"Ended {how}: the same command goes on from what is saved."
+    print(stop, file=sys.stderr, flush=True)
+    os._exit(stop.code)
+
+
+def end_after(seconds: float, code: int) -> None:
+    """Ends the program with `code` once `seconds` have gone by, if threads of others
+    still keep it then."""
+
+    def wait():
+        time.sleep(seconds)
+        os._exit(code)
+
+    threading.Thread(target=wait, daemon=True).start()
