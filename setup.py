@@ -16,7 +16,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["ovd_jax", "ovd_jax.*"]),
-    package_data={"ovd_jax": ["embedded/*/*"]},
+    package_data={"ovd_jax": ["embedded/*/*", "teacher/*.json"]},
     install_requires=[
         "absl-py>=2.1",
         "aiohttp>=3.10",

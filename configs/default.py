@@ -43,7 +43,8 @@ def get_config():
     config.math_tolerance = 1e-4
     config.qa = ConfigDict(
         dict(
-            prompt="search",  # tasks/qa_prompts.py: direct | cot | rag | search | ...
+            # direct | cot | rag | search | ..., or a JSON file: tasks/qa_prompts.py
+            prompt="search",
             reward="f1",  # f1 | em
         )
     )
@@ -134,7 +135,8 @@ def get_config():
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
             allow_http=False,  # True: the key may go to another machine without TLS
             max_concurrency=128,  # requests out at one URL at a time, at most
-            prompt="chat",  # chat | plain | world: search/simulator_prompts.py
+            # chat | plain | world, or a JSON file: search/simulator_prompts.py
+            prompt="chat",
             temperature=0.8,
             max_new_tokens=600,
             noise=(0.0, 0.5),  # share of useless documents, at the first and last step
@@ -145,7 +147,10 @@ def get_config():
     config.granularity = "trajectory"  # trajectory | step | hybrid
     config.step_aggregation = "min"  # min | mean | last
     config.rejection = "score"  # score | score_or_incorrect | soft
-    config.threshold = 7  # accept iff S >= threshold; 0 keeps all, 10 replaces all
+    # Accept iff S >= threshold, on the scale of the prompt's labels: 0 keeps all; what
+    # would come after the best label replaces all, 10 of 0-9, 11 of one_to_ten. Scores
+    # in metrics and samples count from 0, the worst label.
+    config.threshold = 7
     config.beta = 2.0  # `soft`: temperature of the acceptance probability, in scores
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
@@ -239,7 +244,8 @@ def get_config():
     config.eval_sampled_temperature = 0.6  # of `name@k` where the rest is greedy
     config.eval_cache = ""  # folder of attempts; empty: the user's cache; none: off
     config.engine = ""  # URL of an OpenAI-compatible server with the student
-    config.test_threshold = 0  # steps scored under it are replaced; 0: no teacher
+    # Steps scored under it are replaced, as by `threshold`; 0: no teacher
+    config.test_threshold = 0
     config.test_score_rule = "argmax"  # argmax | sample (the paper's dagger) | expected
     config.test_replaced_steps = 16  # of one attempt, at most
     config.checkpoint_every = 10  # steps; 0: never

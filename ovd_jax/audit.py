@@ -57,10 +57,11 @@ def main(config) -> None:
         seed=config.seed,
     )
     teacher = build.make_teacher(config)
+    prompt = load_prompt(config.teacher.prompt)
     try:
         judged = judge(teacher, solutions, seed=config.seed)
-        found = measures(judged, teacher.levels)
-        if load_prompt(config.teacher.prompt).chat:
+        found = measures(judged, teacher.levels, prompt.thresholds())
+        if prompt.chat:
             found["praise_lift"] = praise_lift(teacher, judged, seed=config.seed)
         found |= teacher.metrics()
     finally:
@@ -90,10 +91,14 @@ def requests_of(solution: Solution) -> Iterator[ScoreRequest]:
     yield ScoreRequest(solution.question, "", "".join(solution.steps), whole=True)
 
 
-def measures(judged: Sequence[Judged], levels: int) -> dict:
+def measures(
+    judged: Sequence[Judged], levels: int, names: Sequence[float] | None = None
+) -> dict:
     """AUC of steps and of wholes, F1 at each threshold and the best one, calibration.
 
     AUC and calibration are of expected scores, F1 of scores as the rule reads them.
+    `names` has each level's threshold as the config would have it; see
+    `TeacherPrompt.thresholds`.
     """
     steps = [
         (expected(score), index != each.solution.first_error)
@@ -101,7 +106,11 @@ def measures(judged: Sequence[Judged], levels: int) -> dict:
         for index, score in enumerate(each.steps)
     ]
     wholes = [(expected(x.whole), x.solution.first_error < 0) for x in judged]
-    thresholds = [at_threshold(judged, theta) for theta in range(1, levels + 1)]
+    names = range(levels + 1) if names is None else names
+    thresholds = [
+        at_threshold(judged, level) | {"threshold": names[level]}
+        for level in range(1, levels + 1)
+    ]
     best = max(thresholds, key=lambda row: (row["f1"], -row["threshold"]))
     bins = calibration(steps, levels)
     return {

@@ -335,6 +335,14 @@ def make_transport(
     )
 
 
+def sample_until(sampler: Sampler, model, prompts, *, seed: int, stop=()):
+    """As `sampler`, with further strings to stop at."""
+    if stop:
+        stops = (*sampler.stop_strings, *stop)
+        sampler = dataclasses.replace(sampler, stop_strings=stops)
+    return sampler(model, prompts, seed=seed)
+
+
 def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
     """A teacher of token-level distillation: one that is served, or the model itself.
 
@@ -375,7 +383,7 @@ def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTe
         stop_strings=END_TAGS if config.turns.searches else (),
     )
     return LocalTeacher(
-        generate=functools.partial(sampler, model),
+        generate=functools.partial(sample_until, sampler, model),
         label_probabilities=functools.partial(
             label_probabilities, model, rows=options.rows
         ),

@@ -207,7 +207,7 @@ def make_solver(
         stream,
         task=task,
         make_teacher=make_teacher,
-        threshold=config.test_threshold,
+        threshold=load_prompt(config.teacher.prompt).level_of(config.test_threshold),
         max_replaced_steps=config.test_replaced_steps,
         max_new_tokens=config.max_new_tokens,
         identity=identity | rejection_identity(config, make_teacher),

@@ -32,6 +32,7 @@ from ovd_jax.rollout.solutions import (
     teacher_groups,
 )
 from ovd_jax.rollout.trajectory import Group
+from ovd_jax.teacher.prompts import load_prompt
 
 
 def asked_for_scores(config) -> bool:
@@ -276,8 +277,12 @@ def method_of(config) -> Method:
 
 
 def rules(config) -> Rules:
-    """The part of the config that is verbal rejection sampling's, as the method has
-    it."""
+    """The part of the config that is verbal rejection sampling's, as the method has it.
+    Raises UserError for a threshold above the teacher's scale."""
     names = [field.name for field in dataclasses.fields(Rules)]
     values = {name: config[name] for name in names}
-    return Rules(**values | method_of(config).rules(config))
+    values |= method_of(config).rules(config)
+    if values["granularity"] != "none":
+        prompt = load_prompt(config.teacher.prompt)
+        values["threshold"] = prompt.level_of(values["threshold"])
+    return Rules(**values)

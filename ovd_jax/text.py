@@ -2,6 +2,7 @@
 log."""
 
 import datetime
+import functools
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -32,6 +33,37 @@ def _shown(character: str) -> str:
     if character.isprintable() or character in _JOINERS:
         return character
     return "\ufffd" if "\ud800" <= character <= "\udfff" else ""
+
+
+# The shapes of control tokens that no text has by chance, whatever model they are of;
+# a server does not tell which ones its model has. Bars may be full-width.
+_BAR = "[|\uff5c]"
+_NAME = r"[^\s<>|\uff5c\[\]]{1,64}"
+_ROLES = "user|assistant|system|developer|tool|function|observation|human|model|context"
+_TOOLS = (
+    r"tools?|tool_?calls?|tool_?responses?|tool_?results?|tool_?outputs?"
+    r"|function_?calls?|function_?results?|function|available_?tools|arg_key|arg_value"
+    r"|parameter|invoke"
+)
+_THOUGHTS = r"thinking|thoughts?|reasoning|reflection|scratch_?pad|analysis"
+CONTROL = re.compile(
+    rf"<{_BAR}{_NAME}{_BAR}>"  # most families, DeepSeek
+    rf"|<{_BAR}/?[A-Za-z]\w{{0,40}}>|</?[A-Za-z]\w{{0,40}}{_BAR}>"  # Gemma 4
+    rf"|\[{_BAR}{_NAME}{_BAR}\]"  # EXAONE
+    r"|\u25c1/?\w{1,20}\u25b7"  # Kimi's thoughts
+    r"|<(?:start|end|begin)_of_\w{1,20}>"  # Gemma
+    r"|<<(?i:/?SYS)>>|>>(?:QUESTION|ANSWER|INTRODUCTION)<<"  # Llama 2, Falcon
+    r"|<(?:[A-Z][A-Z_]{0,20}_TOKEN|(?:SPECIAL|reserved|extra_id|unused)_?\d{1,5})>"
+    r"|<\w{1,20}:/?\w{1,20}>|</\w{1,20}:\w{1,20}>"  # Seed, MiniMax
+    r"|\]~!?b[\[\]]"  # MiniMax
+    r"|</?(?:eot|eom|eod|sop|eop|im_start|im_end|end_of_text|endoftext)>"
+    rf"|</?(?i:{_ROLES}|{_TOOLS}|{_THOUGHTS}|\w{{1,20}}_think)(?:=\w{{1,40}})?>"
+    # Mistral and GLM; short words in brackets may be a geometer's.
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT"
+    r"|TOOL_OUTPUTS?|CALL_ID|ARGS|THINK|SYS|SYSTEM|USER|ASSISTANT|TOOL|IMG|IMG_BREAK"
+    r"|IMG_END|AUDIO|BEGIN_AUDIO|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|MASK|[gs]MASK|eop|sop"
+    r"|MODEL_SETTINGS|control_\d{1,4})\]"
+)
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:
@@ -115,13 +147,19 @@ def decode(tokenizer: Any, tokens: Sequence[int], *, special: bool = False) -> s
 
 
 def neutralize(text: str, special_tokens: Collection[str]) -> str:
-    """Breaks up every special token in a text with a space after its first character.
+    """Breaks up every special token in a text, and whatever has the shape of one, with
+    a space after its first character.
 
     Without it a question could close its own message and speak as the system.
     """
-    if not special_tokens:
-        return text
-    tokens = re.compile("|".join(map(re.escape, sorted(special_tokens, reverse=True))))
+    tokens = control_pattern(tuple(special_tokens))
     while tokens.search(text):  # a second pass only where special tokens overlapped
         text = tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
     return text
+
+
+@functools.lru_cache
+def control_pattern(special_tokens: tuple[str, ...]) -> re.Pattern:
+    """What matches a special token, the longest first, or the shape of one."""
+    own = map(re.escape, sorted(special_tokens, reverse=True))
+    return re.compile("|".join((*own, CONTROL.pattern)))

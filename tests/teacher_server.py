@@ -207,11 +207,16 @@ class TeacherServer:
         else:
             said = self.write(text, body.get("seed"))
         most = budget(body)
+        stop = None
+        if "stop" not in self.without:
+            said, stop = until(said, body.get("stop") or ())
         choice = {
             "index": 0,
             "finish_reason": "stop" if len(said) <= most else "length",
             "logprobs": self._logprobs(probs, top, chat) if top else None,
         }
+        if "stop_reason" not in self.without and len(said) <= most:
+            choice["stop_reason"] = stop
         said = said[:most]
         choice |= {"message": {"content": said}} if chat else {"text": said}
         read = len(prompt) if isinstance(prompt, list) else len(text)
@@ -251,6 +256,12 @@ def render(body: dict, chat: bool, continuing: bool = True) -> str:
 def budget(body: dict) -> int:
     """How many tokens a request allows."""
     return body.get("max_tokens", body.get("max_completion_tokens", 16))
+
+
+def until(text: str, stops) -> tuple[str, str | None]:
+    """(the text before the first of `stops`, which one that is)."""
+    found = [(text.find(stop), stop) for stop in stops if stop in text]
+    return (text[: min(found)[0]], min(found)[1]) if found else (text, None)
 
 
 def begins_one(token: str, choices) -> bool:

@@ -11,6 +11,7 @@ from ovd_jax.tasks import ArithmeticTask, make_task
 from ovd_jax.tasks.arithmetic import judge_steps
 from ovd_jax.tasks.judged import WRONG, Solution, load_solutions
 from ovd_jax.teacher.base import Score
+from ovd_jax.teacher.prompts import PROMPTS
 
 
 def judged(first_error, *scores, whole=5.0):
@@ -51,6 +52,16 @@ def test_steps_after_the_first_mistake_count_nowhere():
     assert found["auc_solutions"] == (1 + 1 + 1 + 0.5) / 4
     assert found["mean_right"] == sum(right) / 5
     assert (found["solutions"], found["wrong_solutions"]) == (4, 2)
+
+
+def test_thresholds_are_named_as_the_config_has_them():
+    names = PROMPTS["one_to_ten"].thresholds()
+    found, plain = audit.measures(ROWS, 10, names), audit.measures(ROWS, 10)
+    assert found["recommended_threshold"] == plain["recommended_threshold"] + 1
+    assert [row["threshold"] for row in found["thresholds"]] == list(range(2, 12))
+    assert [row["f1"] for row in found["thresholds"]] == [
+        row["f1"] for row in plain["thresholds"]
+    ]
 
 
 def test_the_lowest_of_the_best_thresholds_is_recommended():

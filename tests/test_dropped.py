@@ -65,7 +65,8 @@ def test_a_group_is_as_if_the_dropped_had_not_been_sampled(granularity, baseline
 
 
 def test_a_dropped_trajectory_asks_for_no_demonstration():
-    _, teacher = collect(threshold=10)  # everyone else is replaced
+    # Everyone else is replaced; credit by steps needs scores all the same.
+    _, teacher = collect(threshold=10, credit="step")
     (asked,) = teacher.demonstrated
     assert len(asked) == 2
 

@@ -79,6 +79,26 @@ def test_a_right_revision_takes_the_place_of_a_demonstration():
     assert teacher.demonstrated == []
 
 
+def test_the_choices_stand_with_the_question_before_the_feedback():
+    asked = dataclasses.replace(PROBLEM, choices=("13", "14"))
+    shown = dataclasses.replace(WORDING, revise="Q{question}\nS{solution}\nF{feedback}")
+    prompts = []
+
+    class Asks(ArithmeticTask):
+        def prompt(self, problem):
+            prompts.append(problem.asked)
+            return problem.question[:0] + "1="
+
+    made = Collector(
+        task=Asks(), teacher=Critic(demonstrate=lambda request, rng: RIGHT),
+        tokenizer=TOKENIZER, rules=rules(feedback="revise"), wording=shown,
+    )  # fmt: skip
+    made.collect([asked], FakeStudent(lambda prompt, sample, rng: WRONG), seed=0)
+    question = "(3+4)*2\n(A) 13\n(B) 14"
+    assert prompts[0] == question
+    assert prompts[1:] == [f"Q{question}\nS{WRONG}\nF1-1"] * 2
+
+
 def test_after_a_wrong_revision_the_teacher_demonstrates():
     def wrong(prompt, sample, rng):
         return WRONG if "1-1" in prompt else (RIGHT, WRONG)[sample]

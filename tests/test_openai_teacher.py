@@ -204,6 +204,56 @@ def test_a_demonstration_that_was_cut_is_none(connect):
         assert teacher.demonstrate([DemonstrationRequest("q", "")], seed=1) == [None]
 
 
+@pytest.mark.parametrize(
+    ("said", "without", "past_stop", "most", "expected"),
+    [
+        ("a\nb\nc", (), False, 64, "a\n"),
+        ("a\nb\nc", ("stop_reason",), False, 64, "a\n"),
+        ("c", (), False, 64, "c"),  # vLLM says that the model ended it
+        ("c", ("stop_reason",), False, 64, "c\n"),  # another may not: it goes on
+        ("a\nb\nc", ("stop", "stop_reason"), False, 64, "a\n"),
+        ("a\nb\nc", ("stop",), False, 4, "a\n"),
+        ("a\nb\nc", (), True, 64, "a\nb\nc"),
+        ("a\nb\nc", (), True, 4, "a\nb\n"),
+        ("abcdef", (), False, 4, None),
+    ],
+)
+def test_one_step_is_asked_for_with_a_stop(
+    connect, said, without, past_stop, most, expected
+):
+    request = DemonstrationRequest("q", "", stop="\n", past_stop=past_stop)
+    with TeacherServer(write=lambda text, seed: said, without=without) as server:
+        teacher = connect(server, max_new_tokens=most, stop=("</x>",))
+        assert teacher.demonstrate([request], seed=1) == [expected]
+        asked = server.bodies[-1]["stop"]
+    assert asked == (["</x>"] if past_stop else ["</x>", "\n"])
+
+
+def test_a_step_that_did_not_fit_is_another_one_the_next_time(connect, tmp_path):
+    def write(text, seed):
+        return f"{seed}\nmore"
+
+    with TeacherServer(write=write) as server:
+        teacher = connect(server, cache=DiskCache(tmp_path))
+        tries = [
+            teacher.demonstrate([DemonstrationRequest("q", "", n, stop="\n")], seed=1)
+            for n in (0, 1, 2, 0)
+        ]
+    assert tries[0] == tries[3]
+    assert len({text for (text,) in tries}) == 3
+
+
+def test_a_prefix_that_is_too_long_is_not_asked_for_but_counted(connect):
+    with TeacherServer() as server:
+        teacher = connect(server)
+        before = len(server.bodies)
+        requests = [DemonstrationRequest("q", p) for p in ("a", "b" * 20_001, "c")]
+        texts = teacher.demonstrate(requests, seed=1)
+        assert [text is None for text in texts] == [False, True, False]
+        assert len(server.bodies) == before + 2
+    assert teacher.metrics()["teacher_prefixes_too_long"] == 1
+
+
 def test_a_repeated_problem_costs_nothing_with_a_cache(connect, tmp_path):
     problem = DemonstrationRequest("q", "")
     again = DemonstrationRequest("q", "", attempt=1)

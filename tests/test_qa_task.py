@@ -215,7 +215,7 @@ def test_what_is_not_known_is_refused_with_the_remedy(make, change, message):
 
 
 def test_a_prompt_without_a_question_is_refused():
-    with pytest.raises(ValueError, match="needs question"):
+    with pytest.raises(ValueError, match=r"needs \['question'\]"):
         QAPrompt("Answer {this}.")
 
 

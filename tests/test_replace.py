@@ -13,7 +13,12 @@ from fakes import (
     problem,
 )
 
+from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.rollout.teacher_steps import demonstrated_steps, step_end
+from ovd_jax.rollout.trajectory import Group
 from ovd_jax.sampling.completion import Completion
+from ovd_jax.tasks.arithmetic import ArithmeticTask
+from ovd_jax.tasks.steps import step_ends
 from ovd_jax.teacher.base import DemonstrationRequest
 
 QUESTION = "((3+4)*2)-5"
@@ -193,7 +198,7 @@ def test_the_replacement_is_judged_where_credit_needs_its_scores(replacement, cr
 def test_a_replaced_step_is_the_teachers_and_the_student_goes_on():
     student, teacher = FakeStudent(goes_on_right), FakeTeacher(demonstrate=says(RIGHT))
     (rollout,) = collect(student, teacher, replacement="step")
-    assert teacher.demonstrated == [[DemonstrationRequest(QUESTION, FIRST)]]
+    assert teacher.demonstrated == [[DemonstrationRequest(QUESTION, FIRST, stop="\n")]]
     assert rollout.student.text == SLIP
     assert rollout.final.tokens == (*encode(RIGHT), EOS)
     assert rollout.final.from_teacher == (False,) * 8 + (True,) * 4 + (False,) * 3
@@ -289,3 +294,112 @@ def test_one_without_a_teachers_step_does_not_disturb_the_others():
         assert rollout.final.text == RIGHT
         assert rollout.failed_demonstrations == failures
     assert [len(call) for call in teacher.demonstrated] == [2, 1]
+
+
+@pytest.mark.parametrize("said", [SECOND, SECOND + LAST, SECOND + "#### 1"])
+def test_of_what_the_teacher_writes_the_first_step_is_used(said):
+    student = FakeStudent(goes_on_right)
+    teacher = FakeTeacher(demonstrate=lambda request, rng: said)
+    (rollout,) = collect(student, teacher, replacement="step")
+    assert rollout.final.text == RIGHT
+    assert sum(rollout.final.from_teacher) == 4
+    assert len(teacher.demonstrated) == 1
+
+
+def test_a_step_that_did_not_fit_is_not_asked_for_again_as_before():
+    """A cache answers equal requests alike, so each try has a number of its own."""
+    student = FakeStudent(goes_on_right)
+    teacher = FakeTeacher(demonstrate=lambda request, rng: SECOND * 20)
+    tries = dict(max_new_tokens=12, max_replaced_steps=4)
+    (rollout,) = collect(student, teacher, replacement="step", **tries)
+    asked = [request for call in teacher.demonstrated for request in call]
+    assert [request.attempt for request in asked] == [0, 1, 2, 3]
+    assert {request.prefix for request in asked} == {FIRST}
+    assert rollout.failed_demonstrations == 4
+
+
+class Mathematics(ArithmeticTask):
+    """Its steps are lines that keep displayed mathematics whole."""
+
+    def step_ends(self, text):
+        return step_ends(text, "lines")
+
+
+@pytest.mark.parametrize(
+    ("first", "whole", "step"),
+    [
+        ("\\[\n", "\\[\n14\n\\]\n#### 9", "\\[\n14\n\\]\n"),
+        ("\n", "\n14\n9\n", "\n14\n"),
+        ("so $a\n", "so $a\n+b$ is\nc", "so $a\n+b$ is\n"),
+        ("```\n", "```\na\n```\nb\n", "```\na\n```\n"),
+        ("14\n", None, "14\n"),
+        ("#### 9", None, "#### 9"),
+        ("\\[\n", "\\[\n14\n", None),  # cut
+    ],
+)
+def test_a_stop_inside_of_a_step_is_gone_past(first, whole, step):
+    teacher = FakeTeacher(
+        demonstrate=lambda request, rng: whole if request.past_stop else first
+    )
+    (text,) = demonstrated_steps(
+        teacher, Mathematics(), [DemonstrationRequest("q", "")], seed=0
+    )
+    end = step_end(Mathematics(), text)
+    assert (end and text[:end]) == step
+    assert len(teacher.demonstrated) == 1 + (whole is not None)
+
+
+@pytest.mark.parametrize("replacement", ["trajectory", "suffix", "step"])
+@pytest.mark.parametrize("rejection", ["score", "score_or_incorrect"])
+def test_where_all_are_rejected_no_score_is_asked_for(replacement, rejection):
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    first, second = collect(
+        [RIGHT, SLIP], teacher, samples=2, threshold=10,
+        replacement=replacement, rejection=rejection, granularity="hybrid",
+    )  # fmt: skip
+    assert teacher.scored == []
+    for rollout in (first, second):
+        assert (rollout.accepted, rollout.verdict) == (False, None)
+        assert all(rollout.final.from_teacher)
+        assert rollout.final.text == RIGHT
+    group = Group(PROBLEM, (), (first, second))
+    metrics = RolloutBuffer((group,), [[[0.0], [0.0]]], levels=10).metrics()
+    assert (metrics["acceptance_rate"], metrics["teacher_share"]) == (0.0, 1.0)
+    assert "score_mean" not in metrics
+
+
+@pytest.mark.parametrize("credit", ["step", "hybrid"])
+def test_scores_that_are_rewards_are_asked_for_all_the_same(credit):
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect([SLIP], teacher, threshold=10, credit=credit)
+    assert rollout.verdict.steps
+    assert teacher.scored
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 9])
+def test_where_all_are_rejected_every_step_is_replaced_however_few_rounds(rounds):
+    teacher = FakeTeacher(demonstrate=says(RIGHT))
+    (rollout,) = collect(
+        FakeStudent(goes_on_right), teacher,
+        replacement="step", threshold=10, max_replaced_steps=rounds,
+    )  # fmt: skip
+    assert all(rollout.final.from_teacher)
+    assert len(teacher.demonstrated) == 3
+
+
+def test_without_rounds_nothing_is_replaced_even_there():
+    (rollout,) = collect(
+        [SLIP], FakeTeacher(demonstrate=says(RIGHT)),
+        replacement="step", threshold=10, max_replaced_steps=0,
+    )  # fmt: skip
+    assert not rollout.replaced
+
+
+@pytest.mark.parametrize(("rounds", "tries", "asked"), [(2, 1, 2), (1, 4, 4)])
+def test_a_teacher_without_a_step_is_not_asked_for_ever(rounds, tries, asked):
+    teacher = FakeTeacher(demonstrate=lambda request, rng: None)
+    (rollout,) = collect(
+        [SLIP], teacher, replacement="step", threshold=10,
+        max_replaced_steps=rounds, demonstration_tries=tries,
+    )  # fmt: skip
+    assert len(teacher.demonstrated) == rollout.failed_demonstrations == asked

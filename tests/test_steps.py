@@ -7,7 +7,7 @@ import pytest
 
 from ovd_jax.tasks.base import steps
 from ovd_jax.tasks.math import MathTask
-from ovd_jax.tasks.steps import RULES, step_ends
+from ovd_jax.tasks.steps import RULES, STOPS, step_ends, sure_end
 
 NESTED = "\\begin{a}\n\\begin{b}\n\\end{b}\n\\end{a}"
 
@@ -151,3 +151,40 @@ def test_a_math_task_cuts_by_its_rule():
         data="gsm8k_train_sample", seed=0, template="plain", step_rule="sentences"
     )
     assert task.step_ends("One. Two.") == (5, 9)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("seed", range(40))
+def test_a_sure_end_is_one_however_the_text_goes_on(rule, seed):
+    rng = random.Random(seed)
+    pieces = ("a", "b.", " ", "\n", "\n\n", "$", "$$", "\\[", "\\]", "`", "Step 1:",
+              "<t>", "</t>", "\\begin{x}", "\\end{x}", "5", "```")  # fmt: skip
+    text = "".join(rng.choices(pieces, k=rng.randint(1, 12))) + STOPS[rule]
+    end = sure_end(text, lambda x: step_ends(x, rule))
+    if end is not None:
+        for more in ("1", "1 b", "1\\]\n1", "1$$\n1", "1```\n1", "1</t>\n1"):
+            assert step_ends(text + more, rule)[0] == end <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "end"),
+    [
+        ("lines", "a\n", 2),
+        ("lines", "a", None),
+        ("lines", "\n", None),
+        ("lines", "\\[\n", None),
+        ("lines", "\\[\nx\n\\]\n", 8),
+        ("lines", "a\nb", 2),
+        ("blank_lines", "a\nb\n", None),
+        ("blank_lines", "a\nb\n\n", 5),
+        ("sentences", "One. Two", 5),
+        ("sentences", "e.g. x", None),
+        ("sentences", "One\n", 4),
+        ("step_n", "Step 1: a\nStep ", 10),
+        ("step_n", "Step 1: a\n", None),
+        ("tags", "<a>b\n", None),
+        ("tags", "<a>b</a>\nc", 9),
+    ],
+)
+def test_the_end_of_a_first_step_is_sure_or_not_yet_known(rule, text, end):
+    assert sure_end(text, lambda x: step_ends(x, rule)) == end

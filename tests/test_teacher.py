@@ -20,6 +20,7 @@ from ovd_jax.teacher.base import (
 )
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.wording import MAX_SLOT, _say_cut
 
 SPREAD = (0.5, 0.25, 0.25)
 CHAT = (
@@ -120,14 +121,16 @@ class Model:
     def __init__(self, masses=lambda tokens: [0.1] * 10, completion=None):
         self._masses, self._completion = masses, completion
         self.scored, self.labels, self.generated, self.seeds = [], [], [], []
+        self.stops = []
 
     def label_probabilities(self, prompts, labels):
         self.scored += prompts
         self.labels.append(labels)
         return np.array([self._masses(prompt) for prompt in prompts])
 
-    def generate(self, prompts, *, seed):
+    def generate(self, prompts, *, seed, stop=()):
         self.generated += prompts
+        self.stops.append(stop)
         self.seeds.append(seed)
         return [[self._completion] for _ in prompts]
 
@@ -331,6 +334,52 @@ def test_an_unfinished_demonstration_is_none():
     assert local(model).demonstrate([DemonstrationRequest("1+1", "")], seed=0) == [None]
 
 
+@pytest.mark.parametrize(
+    ("text", "stopped", "past_stop", "expected"),
+    [
+        ("14-5\n", True, False, "14-5\n"),
+        ("#### 9", True, False, "#### 9"),
+        ("14-5\n#### 9", True, True, "14-5\n#### 9"),
+        ("14-5\n####", False, True, "14-5\n"),  # cut: what a stop ends may be used
+        ("14-5", False, False, None),
+    ],
+)
+def test_one_step_is_asked_for_with_a_stop(text, stopped, past_stop, expected):
+    tokens = tuple(arithmetic_tokenizer()(text)["input_ids"])
+    model = Model(completion=Completion(tokens, (), stopped=stopped))
+    request = DemonstrationRequest("1+1", "", stop="\n", past_stop=past_stop)
+    assert local(model).demonstrate([request], seed=0) == [expected]
+    assert model.stops == [() if past_stop else ("\n",)]
+
+
+def test_a_prefix_that_is_too_long_is_not_asked_for_but_counted():
+    model = Model(completion=Completion((), (), stopped=True))
+    teacher = local(model)
+    requests = [
+        DemonstrationRequest("1+1", prefix)
+        for prefix in ("7\n", "7" * (MAX_SLOT + 1), "8\n", "7" * MAX_SLOT)
+    ]
+    assert teacher.demonstrate(requests, seed=0) == ["", None, "", ""]
+    assert len(model.generated) == 3
+    whole = arithmetic_tokenizer().decode(model.generated[-1])
+    assert whole.endswith("7" * MAX_SLOT)
+    metrics = teacher.metrics()
+    assert metrics["teacher_prefixes_too_long"] == 1
+    assert metrics["teacher_slots_cut"] == 0
+
+
+def test_what_loses_its_middle_is_counted_and_said_once(caplog):
+    teacher = local(Model(), prompt="embedded")
+    long = "7" * (MAX_SLOT + 1)
+    _say_cut.cache_clear()
+    teacher.score([step(long), step("8", previous=long), step("9")], seed=0)
+    teacher.score([step(long)], seed=0)
+    assert teacher.metrics()["teacher_slots_cut"] == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "slot {step}" in caplog.text
+    assert "slot {previous}" in caplog.text
+
+
 def test_the_prefix_of_a_chat_teacher_opens_its_own_turn(chat_tokenizer):
     model = Model(completion=Completion((), (), stopped=True))
     teacher = local(model, tokenizer=chat_tokenizer, prompt="digits")
@@ -352,7 +401,8 @@ def everything_asked(tokenizer, prompt, text):
     teacher = local(model, tokenizer=tokenizer, prompt=prompt)
     whole = ScoreRequest(text, "", text, whole=True)
     teacher.score([step(text, text, text), whole], seed=0)
-    teacher.demonstrate([DemonstrationRequest(text, text)], seed=0)
+    prefix = text if len(text) <= MAX_SLOT else "3"  # longer ones are not asked for
+    teacher.demonstrate([DemonstrationRequest(text, prefix)], seed=0)
     return model.scored + model.generated
 
 

@@ -266,6 +266,27 @@ def test_a_teachers_turn_that_does_nothing_is_thrown_away():
     assert rollout.failed_demonstrations == 3
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+@pytest.mark.parametrize("searches", [1, 3, 6])
+def test_where_all_are_rejected_every_turn_is_the_teachers(searches, rounds):
+    def agent(request, rng):
+        done = request.prefix.count("<information>") == searches
+        return ANSWER.format("Ada Byron") if done else SEARCH.format("good")
+
+    teacher = fakes.FakeTeacher(score_bad_turns, agent)
+    talk = dialogue(searches=searches, total_tokens=4000)
+    (rollout,) = collect(
+        teacher, in_turns(SEARCH.format("bad")), talk,
+        samples=1, threshold=10, max_replaced_steps=rounds,
+    ).rollouts  # fmt: skip
+    final = rollout.final
+    assert all(t or r for t, r in zip(final.from_teacher, final.was_read, strict=True))
+    assert len(final.turns) == searches + 1
+    assert rollout.reward_after == 1.0
+    assert teacher.scored == []
+    assert len(teacher.demonstrated) == searches + 1
+
+
 def test_the_golds_of_its_own_question_go_with_a_rewritten_query():
     engine = Engine()
     teacher = fakes.FakeTeacher(

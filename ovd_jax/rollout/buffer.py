@@ -34,6 +34,7 @@ class RolloutBuffer:
         sampled = [r for r in rollouts if r.sampled]
         sampled += [r for group in self.skipped for r in group.rollouts]
         judged = [r for r in sampled if r.verdict]
+        decided = [r for r in sampled if r.verdict or not r.accepted]
         return {
             "reward_after": mean(r.reward_after for r in rollouts),
             "replaced_share": mean(r.replaced for r in rollouts),
@@ -47,6 +48,7 @@ class RolloutBuffer:
             "student_samples": len(sampled),
             "trained_tokens": sum(sum(r.final.counts) for r in rollouts),
             **(of_samples(sampled) if sampled else {}),
+            **(of_decisions(decided) if decided else {}),
             **(self.of_scores(judged) if judged else {}),
         }
 
@@ -57,8 +59,6 @@ class RolloutBuffer:
             for is_right in (True, False)
         )
         return {
-            "acceptance_rate": mean(r.accepted for r in judged),
-            "revised_share": mean(r.revised for r in judged),
             "score_mean": mean(r.verdict.value for r in judged),
             "score_histogram": self.score_histogram(),
             "score_entropy": entropy(self.score_histogram()),
@@ -117,6 +117,14 @@ def of_samples(sampled: Sequence[Rollout]) -> dict:
         "accuracy": mean(r.reward_before == 1.0 for r in sampled),
         "completion_tokens": mean(r.student.written_tokens for r in sampled),
         "truncated_share": mean(not r.student.stopped for r in sampled),
+    }
+
+
+def of_decisions(decided: Sequence[Rollout]) -> dict:
+    """What is logged of those that could be rejected, with or without a score."""
+    return {
+        "acceptance_rate": mean(r.accepted for r in decided),
+        "revised_share": mean(r.revised for r in decided),
     }
 
 

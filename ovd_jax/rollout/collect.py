@@ -13,6 +13,8 @@ from ovd_jax.errors import UserError
 from ovd_jax.rollout.feedback import with_feedback
 from ovd_jax.rollout.reject import is_accepted, make_verdict
 from ovd_jax.rollout.replace import replace_rejected
+from ovd_jax.rollout.rules import Rules
+from ovd_jax.rollout.teacher_steps import demonstrated_steps, may_go_on, step_end
 from ovd_jax.rollout.trajectory import (
     UNANSWERED,
     Group,
@@ -23,53 +25,14 @@ from ovd_jax.rollout.trajectory import (
 )
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
-from ovd_jax.teacher.base import Score, ScoreRequest, Teacher
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Score,
+    ScoreRequest,
+    Teacher,
+)
 from ovd_jax.teacher.wording import TeacherPrompt
 from ovd_jax.text import decode
-
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """The knobs of verbal rejection sampling; `configs/default.py` explains each."""
-
-    samples: int
-    max_new_tokens: int
-    granularity: str
-    step_aggregation: str
-    rejection: str
-    threshold: float
-    beta: float
-    replacement: str
-    demonstration_tries: int
-    max_replaced_steps: int
-    feedback: str
-    credit: str
-    only_correct: bool
-
-    def __post_init__(self):
-        known = {
-            "granularity": ("trajectory", "step", "hybrid", "none"),
-            "replacement": ("trajectory", "step", "suffix"),
-            "feedback": ("none", "keep", "revise"),
-            "credit": ("trajectory", "step", "hybrid"),
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise UserError(
-                    f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}."
-                )
-        if self.feedback == "revise" and self.replacement == "step":
-            raise UserError(
-                "feedback 'revise' gives whole solutions: set replacement to "
-                "trajectory or suffix."
-            )
-        if self.granularity in ("none", "trajectory"):
-            for name in ("replacement", "credit"):
-                if getattr(self, name) != "trajectory":
-                    raise UserError(
-                        f"{name} {getattr(self, name)!r} needs the scores of steps: "
-                        "set granularity to step or hybrid."
-                    )
 
 
 class Collector:
@@ -101,6 +64,11 @@ class Collector:
                 f"feedback {rules.feedback!r} needs a teacher.prompt that asks for it, "
                 "such as digits."
             )
+        self.rejects_all = scored and rules.rejects_all(teacher.levels)
+        # Where none is accepted, scores only matter as rewards.
+        self.asks_scores = scored and not (
+            self.rejects_all and rules.credit == "trajectory"
+        )
 
     def begin(self, step: int) -> None:
         """Which step of training follows; see `SearchCollector`."""
@@ -120,7 +88,7 @@ class Collector:
         prompts = [self.encode(self.task.prompt(problem)) for problem in problems]
         owners = [p for p in range(len(problems)) for _ in range(self.rules.samples)]
         asked = [problems[p] for p in owners]
-        if stream is None:
+        if stream is None or not self.asks_scores:
             judged = self.sampled_then_judged(asked, prompts, generate, seed)
         else:
             judged = self.judged_while_sampled(asked, prompts, stream, seed)
@@ -212,13 +180,19 @@ class Collector:
     def first_step(self, text: str | None, kept: int) -> list[int]:
         """Tokens of the first step of the teacher's text, to stand behind `kept`, and
         an end token if it is the last one too; none where it does not fit."""
-        if not text:
+        end = step_end(self.task, text)
+        if not end:
             return []
-        end = self.task.step_ends(text)[0]
         tokens = self.encode(text[:end])
-        if end == len(text) and not text.endswith("\n"):
+        if end == len(text) and not may_go_on(self.task, text):
             tokens = [*tokens, self.tokenizer.eos_token_id]
         return tokens if kept + len(tokens) < self.rules.max_new_tokens else []
+
+    def demonstrated_steps(
+        self, requests: Sequence[DemonstrationRequest], *, seed: int
+    ) -> list[str | None]:
+        """What the teacher writes when it is asked for one step."""
+        return demonstrated_steps(self.teacher, self.task, requests, seed=seed)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added."""
@@ -248,9 +222,9 @@ class Collector:
         return self.task.rewards(list(problems), texts)
 
     def judge(self, problems, trajectories, *, seed: int) -> list[Verdict | None]:
-        """The teacher's verdict on each trajectory, all asked for in one call; None at
-        granularity `none`."""
-        if self.rules.granularity == "none":
+        """The teacher's verdict on each trajectory, all asked for in one call; None
+        where no score decides about anything."""
+        if not self.asks_scores:
             return [None] * len(trajectories)
         asked = [
             self.questions(problem, trajectory)
@@ -286,7 +260,11 @@ class Collector:
 
     def accept(self, verdicts, rewards, *, seed: int) -> list[bool]:
         """Who is kept; a reward of 1 is what counts as correct. What was not judged is
-        not replaced."""
+        not replaced, unless all are."""
+        if self.rejects_all:
+            return [
+                verdict is not None and not verdict.answered for verdict in verdicts
+            ]
         rng = random.Random(seed)
         draws = [rng.random() for _ in verdicts]
         return [

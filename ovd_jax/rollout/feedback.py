@@ -56,11 +56,11 @@ def revisions(
         question = fill(
             collector.wording.revise,
             (),
-            question=problems[i].question,
+            question=problems[i].asked,
             solution=drafts[i].student.text,
             feedback=drafts[i].feedback,
         )
-        asked = dataclasses.replace(problems[i], question=question)
+        asked = dataclasses.replace(problems[i], question=question, choices=())
         prompts.append(collector.encode(collector.task.prompt(asked)))
     trajectories = [None] * len(drafts)
     groups = generate(prompts, seed=seed, samples=1) if prompts else []

@@ -62,10 +62,12 @@ def is_accepted(
     )
 
 
-def verdict_on(verdict: Verdict, steps: Sequence[int], *, aggregation: str) -> Verdict:
+def verdict_on(
+    verdict: Verdict | None, steps: Sequence[int], *, aggregation: str
+) -> Verdict | None:
     """The verdict as if only some of the steps had been judged; the best there is if
-    none were."""
-    if not verdict.answered or len(steps) == len(verdict.steps):
+    none were, None if there was none."""
+    if verdict is None or not verdict.answered or len(steps) == len(verdict.steps):
         return verdict
     scores = [verdict.steps[index] for index in steps]
     if not scores and verdict.whole is None:

@@ -6,6 +6,7 @@ student goes on (section 3.3). Tokens that are kept are the ones that were sampl
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 from ovd_jax.rollout.feedback import revisions
@@ -118,7 +119,9 @@ def kept_tokens(draft: Rollout, rules) -> int:
     if rules.replacement == "trajectory":
         return 0
     own = draft.student.own_steps
-    step = first_rejected_step(draft.verdict, rules.threshold, among=own)
+    step = own[0]
+    if draft.verdict is not None:
+        step = first_rejected_step(draft.verdict, rules.threshold, among=own)
     return (0, *draft.student.step_ends)[step]
 
 
@@ -175,42 +178,22 @@ def step_by_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Rollout]:
     """Rewrites the first rejected step, lets the student go on and judges again, until
-    it is accepted or `rules.max_replaced_steps` rounds are over.
+    it is accepted or `has_a_round` says no.
 
     A step of the teacher's is not rejected: it would only be asked for once more.
     """
-    rules = collector.rules
     # In these, `student`, `verdict` and `accepted` are of the latest round.
     latest = list(drafts)
-    for round_ in range(rules.max_replaced_steps):
+    for number in itertools.count():
         pending = [
-            i
-            for i, draft in enumerate(latest)
-            if not draft.accepted and draft.student.own_steps
+            i for i, draft in enumerate(latest) if has_a_round(collector, draft, number)
         ]
         if not pending:
             break
-        seeds = {name: derive(seed, round_, name) for name in ("go", "score", "accept")}
         parts = [[x[i] for i in pending] for x in (latest, problems, prompts)]
-        found = with_teacher_step(collector, *parts, generate, seed=seeds["go"])
-        by_index = dict(zip(pending, found, strict=True))
-        done = [i for i in pending if by_index[i]]
-        for i in set(pending) - set(done):
-            latest[i] = failed(latest[i])
-        asked, trajectories = [[x[i] for i in done] for x in (problems, by_index)]
-        rewards = collector.rewards(asked, trajectories)
-        verdicts = collector.judge(asked, trajectories, seed=seeds["score"])
-        own = [
-            verdict_on(verdict, new.own_steps, aggregation=rules.step_aggregation)
-            for verdict, new in zip(verdicts, trajectories, strict=True)
-        ]
-        accepted = collector.accept(own, rewards, seed=seeds["accept"])
-        rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
-        for i, (new, verdict, ok, reward) in zip(done, rounds, strict=True):
-            latest[i] = dataclasses.replace(
-                latest[i], student=new, verdict=verdict, accepted=ok,
-                final=new, final_verdict=verdict, reward_after=reward,
-            )  # fmt: skip
+        after = one_round(collector, *parts, generate, seed=derive(seed, number))
+        for i, draft in zip(pending, after, strict=True):
+            latest[i] = draft
     return [
         dataclasses.replace(
             draft,
@@ -223,6 +206,50 @@ def step_by_step(
     ]
 
 
+def has_a_round(collector, draft: Rollout, number: int) -> bool:
+    """Whether one more step of a draft is rewritten in round `number`.
+
+    Where the threshold rejects all, it takes as many rounds as there are steps: only
+    failures are bounded.
+    """
+    if draft.accepted or not draft.student.own_steps:
+        return False
+    rounds = collector.rules.max_replaced_steps
+    if collector.rejects_all and rounds:
+        tries = max(rounds, collector.rules.demonstration_tries)
+        return draft.failed_demonstrations < tries
+    return number < rounds
+
+
+def one_round(
+    collector, drafts, problems, prompts, generate, *, seed: int
+) -> list[Rollout]:
+    """The drafts with one step more that is the teacher's, and a new verdict; or with
+    one more failure."""
+    latest = list(drafts)
+    found = with_teacher_step(
+        collector, drafts, problems, prompts, generate, seed=derive(seed, "go")
+    )
+    done = [i for i, trajectory in enumerate(found) if trajectory is not None]
+    for i in set(range(len(drafts))) - set(done):
+        latest[i] = failed(drafts[i])
+    asked, trajectories = [[x[i] for i in done] for x in (problems, found)]
+    rewards = collector.rewards(asked, trajectories)
+    verdicts = collector.judge(asked, trajectories, seed=derive(seed, "score"))
+    own = [
+        verdict_on(verdict, new.own_steps, aggregation=collector.rules.step_aggregation)
+        for verdict, new in zip(verdicts, trajectories, strict=True)
+    ]
+    accepted = collector.accept(own, rewards, seed=derive(seed, "accept"))
+    rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
+    for i, (new, verdict, ok, reward) in zip(done, rounds, strict=True):
+        latest[i] = dataclasses.replace(
+            drafts[i], student=new, verdict=verdict, accepted=ok,
+            final=new, final_verdict=verdict, reward_after=reward,
+        )  # fmt: skip
+    return latest
+
+
 def with_teacher_step(
     collector, drafts, problems, prompts, generate, *, seed: int
 ) -> list[Trajectory | None]:
@@ -230,12 +257,16 @@ def with_teacher_step(
     student makes of them, unless that step was the teacher's last; None where the
     teacher gave no step that fits."""
     kept = [kept_tokens(draft, collector.rules) for draft in drafts]
-    texts = collector.teacher.demonstrate(
+    texts = collector.demonstrated_steps(
         [
-            DemonstrationRequest(problem.asked, collector.text(draft.student, n))
+            DemonstrationRequest(
+                problem.asked,
+                collector.text(draft.student, n),
+                draft.failed_demonstrations,
+            )
             for problem, draft, n in zip(problems, drafts, kept, strict=True)
         ],
-        seed=derive(seed, "teacher"),
+        seed=seed,
     )
     openings = {
         i: collector.trajectory(*joined(drafts[i].student, n, step), stopped=False)

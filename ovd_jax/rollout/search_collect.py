@@ -105,6 +105,12 @@ class SearchCollector(Collector):
         least = 0 if action(turn).kind == ANSWER else self.dialogue.least_room
         return tokens if room >= least else []
 
+    def demonstrated_steps(
+        self, requests: Sequence[DemonstrationRequest], *, seed: int
+    ) -> list[str | None]:
+        """A teacher of conversations stops at the end of a turn."""
+        return self.teacher.demonstrate(requests, seed=derive(seed, "teacher"))
+
     def trajectory(
         self, tokens, logprobs, from_teacher, observed=(), *, stopped
     ) -> Trajectory:

@@ -6,10 +6,9 @@ Fields: `{query}`, `{count}`, `{words}`, `{kind}` (one of `useful` and `noisy`) 
 
 import dataclasses
 import re
-import string
 from collections.abc import Sequence
 
-from ovd_jax.errors import UserError
+from ovd_jax import template
 from ovd_jax.search.base import Document, Query
 from ovd_jax.teacher.wording import fill
 
@@ -46,13 +45,7 @@ class SimulatorPrompt:
             "told": (told, set()),
         }
         for name, (needed, more) in fields.items():
-            parsed = string.Formatter().parse(getattr(self, name))
-            found = {field for _, field, _, _ in parsed} - {None}
-            if not needed <= found <= needed | more:
-                raise UserError(
-                    f"The simulator template {name} has the fields {sorted(found)}, "
-                    f"but needs {sorted(needed)}, and may have {sorted(more)}."
-                )
+            template.check_fields(name, getattr(self, name), needed, more)
 
 
 _TOLD = (
@@ -89,10 +82,9 @@ PROMPTS = {
 
 
 def find_prompt(name: str) -> SimulatorPrompt:
-    """One of `PROMPTS`. Raises UserError."""
-    if name not in PROMPTS:
-        raise UserError(f"search.prompt {name!r} is not one of {', '.join(PROMPTS)}.")
-    return PROMPTS[name]
+    """One of `PROMPTS`, or the one in a JSON file of the same fields. Raises
+    UserError."""
+    return template.find_prompt("search.prompt", name, PROMPTS, SimulatorPrompt)
 
 
 def ask(

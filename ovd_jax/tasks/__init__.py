@@ -34,10 +34,10 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             max_prompt_tokens=config.max_prompt_tokens,
         )
     if config.task == "qa":
-        from ovd_jax.tasks.qa import PROMPTS, QATask
+        from ovd_jax.tasks.qa import QATask
+        from ovd_jax.tasks.qa_prompts import load_prompt
 
-        reads = config.qa.prompt in PROMPTS and PROMPTS[config.qa.prompt].reads
-
+        reads = load_prompt(config.qa.prompt).reads
         return QATask(
             data=config.data,
             held_out_data=config.held_out_data,

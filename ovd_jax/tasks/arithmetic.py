@@ -51,6 +51,7 @@ class ArithmeticTask:
     """Draws expressions, checks answers, and labels single steps exactly."""
 
     stop_strings = ()
+    step_stop = "\n"
     sources: ClassVar[dict[str, str]] = {}
 
     def __init__(

@@ -46,6 +46,7 @@ class Task(Protocol):
     """
 
     stop_strings: tuple[str, ...]  # generation ends where one of these appears
+    step_stop: str  # where whoever writes one step may stop; empty: nowhere
     sources: Mapping[str, str]  # evaluation sets by name, with what `load` takes
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:

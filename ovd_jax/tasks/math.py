@@ -12,7 +12,7 @@ from ovd_jax.tasks.dataset import Dataset
 from ovd_jax.tasks.grading import Grader
 from ovd_jax.tasks.math_sets import MATH_SETS
 from ovd_jax.tasks.rows import keep_good, load_problems
-from ovd_jax.tasks.steps import check_rule, step_ends
+from ovd_jax.tasks.steps import STOPS, check_rule, step_ends
 from ovd_jax.text import (
     chat_prompt,
     check_chat,
@@ -88,6 +88,7 @@ class MathTask:
             raise UserError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
         check_rule(step_rule)
         self._step_rule = step_rule
+        self.step_stop = STOPS[step_rule]
         self._template = TEMPLATES[template]
         self.stop_strings = self._template.stop_strings
         self._tokenizer = tokenizer

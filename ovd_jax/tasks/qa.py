@@ -18,7 +18,7 @@ from ovd_jax.search.tags import (
 from ovd_jax.tasks import qa_metrics
 from ovd_jax.tasks.base import Grade, Problem, steps
 from ovd_jax.tasks.dataset import Dataset
-from ovd_jax.tasks.qa_prompts import PROMPTS
+from ovd_jax.tasks.qa_prompts import load_prompt
 from ovd_jax.tasks.qa_sets import QA_SETS
 from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import (
@@ -33,7 +33,7 @@ REWARDS = ("f1", "em")
 
 
 class QATask:
-    """Questions from `data`, asked in one of `PROMPTS`, paid by how near the answer is.
+    """Questions from `data`, asked in a prompt, paid by how near the answer is.
 
     A step is a turn: thought, query and what was found, or thought and answer.
 
@@ -41,7 +41,7 @@ class QATask:
         data: what `load_problems` takes, as for `held_out_data`; see `Dataset`.
         held_out_data: questions for evaluation; empty: some of `data`.
         seed: of the order of the problems, and of which ones are held out.
-        prompt: one of `PROMPTS`.
+        prompt: one of `PROMPTS` in tasks/qa_prompts.py, or a JSON file.
         reward: `f1` (the paper's eq. 2) or `em`.
         chat: whether the prompt is a user's message in the tokenizer's chat template.
         tokenizer: a transformers tokenizer; its special tokens are broken up where a
@@ -53,6 +53,7 @@ class QATask:
     """
 
     sources = QA_SETS
+    step_stop = ""
 
     def __init__(
         self,
@@ -68,12 +69,11 @@ class QATask:
         search: SearchBackend | None = None,
         max_observation_chars: int = 4000,
     ):
-        for name, value, known in (
-            ("qa.prompt", prompt, PROMPTS), ("qa.reward", reward, REWARDS)
-        ):  # fmt: skip
-            if value not in known:
-                raise UserError(f"{name} is {value!r}; use one of {', '.join(known)}.")
-        self._prompt = PROMPTS[prompt]
+        if reward not in REWARDS:
+            raise UserError(
+                f"qa.reward is {reward!r}; use one of {', '.join(REWARDS)}."
+            )
+        self._prompt = load_prompt(prompt)
         if self._prompt.reads and search is None:
             raise UserError(
                 f"qa.prompt {prompt!r} shows documents; set search.backend, to bm25 or "

@@ -1,9 +1,8 @@
 """How a question is put to a student, as data. Fields: `{question}`, `{documents}`."""
 
 import dataclasses
-import string
 
-from ovd_jax.errors import UserError
+from ovd_jax.template import check_fields, fields_of, find_prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,13 +13,7 @@ class QAPrompt:
     stop_strings: tuple[str, ...] = ("</answer>",)  # `</search>` too: it may search
 
     def __post_init__(self):
-        fields = {field for _, field, _, _ in string.Formatter().parse(self.text)}
-        fields.discard(None)
-        if "question" not in fields or fields - {"question", "documents"}:
-            raise UserError(
-                f"A prompt has the fields {sorted(fields)}; it needs question, and may "
-                "have documents."
-            )
+        check_fields("text", self.text, {"question"}, {"documents"})
 
     @property
     def searches(self) -> bool:
@@ -30,7 +23,7 @@ class QAPrompt:
     @property
     def reads(self) -> bool:
         """Whether documents for the question stand in the prompt."""
-        return "{documents}" in self.text
+        return "documents" in fields_of("text", self.text)
 
 
 _AGENT = ("</search>", "</answer>")
@@ -89,3 +82,9 @@ PROMPTS = {
     # What the embedded models of the made-up world are asked.
     "world": QAPrompt("Question: {question}\n", _AGENT),
 }
+
+
+def load_prompt(name: str) -> QAPrompt:
+    """One of `PROMPTS`, or the one in a JSON file of the same fields. Raises
+    UserError."""
+    return find_prompt("qa.prompt", name, PROMPTS, QAPrompt)

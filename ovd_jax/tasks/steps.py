@@ -7,6 +7,7 @@ what a tag encloses.
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 
 from ovd_jax.errors import UserError
 
@@ -38,6 +39,19 @@ _PATTERNS = {
     }.items()
 }
 RULES = tuple(_PATTERNS)
+# By rule, a string at which a step usually ends, for whoever is to write but one. It
+# may stand inside of what is closed too: only `sure_end` tells.
+STOPS = {
+    "lines": "\n",
+    "blank_lines": "\n\n",
+    "sentences": "\n",
+    "step_n": "\nStep ",
+    "tags": "\n",
+}
+# Ways in which a text may go on that would close what it has opened.
+_GOES_ON = ("1", *(f"1{end}\n1" for end in (r"\]", r"\)", "$$", "$", "```", "`")))
+_GOES_ON += (r"1\end{x}" + "\n1",)
+_OPENED = re.compile(r"<([A-Za-z][\w-]{0,40})>")
 _CLOSERS = {r"\[": r"\]", r"\(": r"\)", r"\begin{": r"\end{"}
 _CLOSERS |= {mark: mark for mark in ("$$", "$", "```", "`")}
 _NESTED = ("<", r"\e")  # how closers begin that belong to one opener each
@@ -78,6 +92,15 @@ def step_ends(text: str, rule: str = "lines") -> tuple[int, ...]:
     if ends and not text[start:].strip():
         ends.pop()
     return (*ends, len(text)) if text else ()
+
+
+def sure_end(text: str, ends_of: Callable[[str], tuple[int, ...]]) -> int | None:
+    """Where the first step of `text` ends however the text goes on, by `ends_of`, a
+    task's `step_ends`; None where that is not known yet."""
+    closers = (f"1</{name}>1" for name in sorted(set(_OPENED.findall(text)))[:8])
+    ends = {ends_of(text + more)[0] for more in (*_GOES_ON, *closers)}
+    end = min(ends)
+    return end if len(ends) == 1 and end <= len(text) else None
 
 
 def _end(rule: str, text: str, token: re.Match, closer: re.Match) -> int | None:

@@ -8,11 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+LEFT_OUT = (
+    "claims_removed",  # scores that a text gave itself
+    "slots_cut",  # texts that lost their middle, for they were too long
+    "prefixes_too_long",  # demonstrations that were not asked for
+)
 _COUNTS = (
     "teacher_requests",  # answered ones
     "teacher_retries",
     "teacher_unanswered",  # questions that were given up
     "teacher_cache_hits",
+    *(f"teacher_{name}" for name in LEFT_OUT),
     "teacher_tokens_in",
     "teacher_tokens_out",
 )

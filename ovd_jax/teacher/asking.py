@@ -1,33 +1,78 @@
-"""From a request to the text that puts it to a teacher, however that is reached."""
+"""From a request to the text that puts it to a teacher, however that is reached.
+
+`count(name=1)` is told what of a request is left out, by the names of `LEFT_OUT` in
+teacher/accounting.py.
+"""
+
+from collections.abc import Callable
 
 from ovd_jax.errors import UserError
-from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.wording import TeacherPrompt, fill, without_claims
+from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
+from ovd_jax.teacher.self_scores import without_claims
+from ovd_jax.teacher.wording import MAX_SLOT, TeacherPrompt, fill
+
+
+def uncounted(**amounts: int) -> None:
+    """A `count` that does nothing."""
 
 
 def score_text(
-    prompt: TeacherPrompt, request: ScoreRequest, special_tokens: tuple[str, ...]
+    prompt: TeacherPrompt,
+    request: ScoreRequest,
+    special_tokens: tuple[str, ...],
+    count: Callable = uncounted,
 ) -> str:
     """The question for a score, without the chat around it."""
-    if request.whole:
-        return _judged(prompt, prompt.score_trajectory, request, special_tokens)
-    return _judged(prompt, prompt.score_step, request, special_tokens)
+    template = prompt.score_trajectory if request.whole else prompt.score_step
+    return _judged(prompt, template, request, special_tokens, count)
 
 
 def feedback_text(
-    prompt: TeacherPrompt, request: ScoreRequest, special_tokens: tuple[str, ...]
+    prompt: TeacherPrompt,
+    request: ScoreRequest,
+    special_tokens: tuple[str, ...],
+    count: Callable = uncounted,
 ) -> str:
     """The question why a solution is wrong, without the chat around it."""
-    return _judged(prompt, prompt.feedback, request, special_tokens)
+    return _judged(prompt, prompt.feedback, request, special_tokens, count)
 
 
-def _judged(prompt, template: str, request: ScoreRequest, special_tokens) -> str:
+def demonstration_texts(
+    prompt: TeacherPrompt,
+    request: DemonstrationRequest,
+    special_tokens: tuple[str, ...],
+    count: Callable = uncounted,
+) -> tuple[str, str] | None:
+    """The question for a solution, without the chat around it, and the beginning of the
+    answer; None where that is too long: without its middle it is no beginning."""
+    if len(request.prefix) > MAX_SLOT:
+        count(prefixes_too_long=1)
+        return None
+    question = fill(
+        prompt.demonstrate,
+        special_tokens,
+        on_cut=lambda name: count(slots_cut=1),
+        question=request.question,
+    )
+    return question, fill("{prefix}", special_tokens, prefix=request.prefix)
+
+
+def _judged(prompt, template: str, request: ScoreRequest, special_tokens, count) -> str:
     if prompt.shows_reference and not request.reference:
         raise UserError(
             "This teacher.prompt shows the gold answer to the judge, and there is none "
             "here: evaluation never gives it. Choose a prompt without {reference}."
         )
-    own = {"previous": request.previous, "step": request.text, "solution": request.text}
-    slots = {name: without_claims(x, request.question) for name, x in own.items()}
-    slots |= {"question": request.question, "reference": request.reference}
-    return fill(template, special_tokens, **slots)
+    slots = {"question": request.question, "reference": request.reference}
+    for name in ("previous", "text"):
+        slots[name] = without_claims(
+            getattr(request, name),
+            request.question,
+            prompt.labels,
+            on_claim=lambda: count(claims_removed=1),
+        )
+    slots["step"] = slots["solution"] = slots.pop("text")
+    used = {name: slots[name] for name in slots if f"{{{name}}}" in template}
+    return fill(
+        template, special_tokens, on_cut=lambda name: count(slots_cut=1), **used
+    )

@@ -28,11 +28,19 @@ class ScoreRequest:
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationRequest:
-    """Go on from `prefix`, a beginning of a solution, to its end."""
+    """Go on from `prefix`, a beginning of a solution, to its end; or, if `stop` is
+    given, for a step."""
 
     question: str
     prefix: str
     attempt: int = 0  # counts on where an earlier answer was of no use
+    stop: str = ""  # ends the answer, as part of it
+    past_stop: bool = False  # write on behind it: the step has not ended there
+
+    @property
+    def stops_at(self) -> str:
+        """Where the answer is to stop, short of its end; empty: nowhere."""
+        return "" if self.past_stop else self.stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +89,11 @@ class Teacher(Protocol):
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
-        """What follows each prefix; None where no complete solution came."""
+        """What follows each prefix; None where no complete solution came.
+
+        Where a request has a `stop`, an answer that was cut at the budget counts up to
+        its last `stop`: see `complete_part`.
+        """
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
@@ -91,6 +103,15 @@ class Teacher(Protocol):
 
     def metrics(self) -> dict[str, float | None]:
         """What was asked since the last call, and the seconds waited for it."""
+
+
+def complete_part(text: str, request: DemonstrationRequest, *, cut: bool) -> str | None:
+    """What of an answer may be used: all of it unless it was cut at the budget; then
+    what ends with the request's `stop`, None if nothing does."""
+    if not cut:
+        return text
+    end = text.rfind(request.stop) if request.stop else -1
+    return text[: end + len(request.stop)] if end >= 0 else None
 
 
 def draw_seeds(seed: int, places: Sequence[Place] | None, count: int) -> list[int]:

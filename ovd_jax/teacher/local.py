@@ -4,13 +4,14 @@ import random
 from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.asking import feedback_text, score_text
+from ovd_jax.teacher.accounting import LEFT_OUT, Accounting
+from ovd_jax.teacher.asking import demonstration_texts, feedback_text, score_text
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
     Score,
     ScoreRequest,
+    complete_part,
     draw_seeds,
     read_score,
 )
@@ -21,7 +22,7 @@ from ovd_jax.teacher.thoughts import (
     holds_thought,
     opens_thought,
 )
-from ovd_jax.teacher.wording import TeacherPrompt, fill
+from ovd_jax.teacher.wording import TeacherPrompt
 from ovd_jax.text import (
     chat_prompt,
     check_chat,
@@ -37,8 +38,9 @@ class LocalTeacher:
     """Scores by the exact label distribution, demonstrates by sampling.
 
     `label_probabilities(prompts, labels)` and `generate(prompts, seed=)` take token
-    ids; this class, like all host code, never sees an array of the device's. Raises
-    UserError for a judge that thinks before it answers.
+    ids, the latter for single steps also the strings to `stop` at; this class, like all
+    host code, never sees an array of the device's. Raises UserError for a judge that
+    thinks before it answers.
     """
 
     def __init__(
@@ -111,34 +113,37 @@ class LocalTeacher:
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
-        """Samples on from each prefix; None where the budget ran out first. What a
-        model thinks before it answers is left out."""
-        special, template = self._special, self._prompt.demonstrate
-        texts = [
-            self._in_chat(fill(template, special, question=request.question))
-            + fill("{prefix}", special, prefix=request.prefix)
-            for request in requests
-        ]
-        return [
-            self._answer(completion) if completion.stopped else None
-            for completion in self._write(texts, seed)
-        ]
+        """Samples on from each prefix; None where the budget ran out first, or the
+        prefix is too long. What a model thinks before it answers is left out."""
+        written: list[str | None] = [None] * len(requests)
+        for stop in sorted({request.stops_at for request in requests}):
+            texts = {}
+            for i, request in enumerate(requests):
+                if request.stops_at == stop and (parts := self._asked(request)):
+                    texts[i] = self._in_chat(parts[0]) + parts[1]
+            completions = self._write(list(texts.values()), seed, stop)
+            for i, completion in zip(texts, completions, strict=True):
+                if (text := self._answer(completion)) is not None:
+                    cut = not completion.stopped
+                    written[i] = complete_part(text, requests[i], cut=cut)
+        return written
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
         """What the model says of each solution, cut at the budget."""
         texts = [
-            self._in_chat(feedback_text(self._prompt, request, self._special))
-            for request in requests
+            self._in_chat(self._worded(feedback_text, request)) for request in requests
         ]
         return [self._answer(completion) for completion in self._write(texts, seed)]
 
     def metrics(self) -> dict[str, float | None]:
-        """Requests answered, their tokens, and seconds waited since the last call."""
+        """Requests answered, their tokens, what of them was left out, and seconds
+        waited since the last call."""
         taken = self._accounting.take()
         names = ("teacher_requests", "teacher_tokens_in", "teacher_tokens_out")
         names += ("seconds_teacher", "seconds_teacher_waited")
+        names += tuple(f"teacher_{name}" for name in LEFT_OUT)
         return {name: taken[name] for name in names}
 
     def _answer(self, completion) -> str | None:
@@ -161,13 +166,14 @@ class LocalTeacher:
                 return f"its first token is {' or '.join(openers)}"
         return ""
 
-    def _write(self, texts: Sequence[str], seed: int) -> list:
-        """One completion after each text."""
+    def _write(self, texts: Sequence[str], seed: int, stop: str = "") -> list:
+        """One completion after each text, up to `stop` if it is given."""
         if not texts:
             return []
         tokens = [self._encode(text) for text in texts]
         with self._accounting.waiting():
-            groups = self._generate(tokens, seed=seed)
+            more = {"stop": (stop,)} if stop else {}
+            groups = self._generate(tokens, seed=seed, **more)
         completions = [completion for (completion,) in groups]
         self._accounting.count(
             requests=len(texts),
@@ -177,7 +183,15 @@ class LocalTeacher:
         return completions
 
     def _score_prompt(self, request: ScoreRequest) -> str:
-        return self._in_chat(score_text(self._prompt, request, self._special))
+        return self._in_chat(self._worded(score_text, request))
+
+    def _asked(self, request: DemonstrationRequest) -> tuple[str, str] | None:
+        return self._worded(demonstration_texts, request)
+
+    def _worded(self, words: Callable, request):
+        """What `words`, a function of teacher/asking.py, makes of a request."""
+        count = self._accounting.count
+        return words(self._prompt, request, self._special, count)
 
     def _in_chat(self, text: str) -> str:
         if not self._prompt.chat:

@@ -4,17 +4,18 @@ import functools
 import random
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ovd_jax.errors import UserError
 from ovd_jax.seeds import derive
-from ovd_jax.teacher.asking import feedback_text, score_text
+from ovd_jax.teacher.asking import demonstration_texts, feedback_text, score_text
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
     Score,
     ScoreRequest,
     TeacherError,
+    complete_part,
     draw_seeds,
     read_score,
 )
@@ -92,7 +93,7 @@ class OpenAITeacher:
 
     async def _probe(self, judges: bool) -> None:
         text = fill(self._prompt.demonstrate, self._special, question=TRIAL.question)
-        await find_dialect(self._served, self._body(text, 0))
+        await find_dialect(self._served, self._body(text, "", 0, self._stop))
         await find_continuing(self._served)
         if judges:
             text = score_text(self._prompt, TRIAL, self._special)
@@ -115,9 +116,7 @@ class OpenAITeacher:
     ) -> Pending:
         """Starts to score while the caller does something else; `result` has what
         `score` returns."""
-        texts = [
-            score_text(self._prompt, request, self._special) for request in requests
-        ]
+        texts = [self._worded(score_text, request) for request in requests]
         seeds = draw_seeds(seed, places, len(requests))
         # Without probabilities the server draws, and each draw is a question.
         draws = not self._served.top and self._rule != "argmax"
@@ -150,24 +149,27 @@ class OpenAITeacher:
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
-        """Samples on from each prefix; None where the budget ran out first, or where no
-        answer came. What a model thinks before it answers is left out. With a cache,
-        equal requests of equal `attempt` are answered alike in every call."""
+        """Samples on from each prefix; None where the budget ran out first, the prefix
+        is too long, or no answer came. What a model thinks before it answers is left
+        out. With a cache, equal requests of equal `attempt` are answered alike in every
+        call."""
         seen = Counter()
-        bodies = []
+        bodies = {}
         for index, request in enumerate(requests):
             drawn = derive(seed, index)
             if self._cache is not None:
                 drawn = derive(0, "cache", request.attempt, seen[request])
                 seen[request] += 1
-            text = fill(
-                self._prompt.demonstrate, self._special, question=request.question
-            )
-            prefix = fill("{prefix}", self._special, prefix=request.prefix)
-            bodies.append(self._body(text, drawn, prefix))
-        answers = self._written(requests, bodies)
-        texts = [x["text"] if x and x["finished"] else None for x in answers]
-        return texts if self._thoughts else [x and after_thought(x) for x in texts]
+            if parts := self._worded(demonstration_texts, request):
+                stops = (request.stops_at,) if request.stops_at else ()
+                bodies[index] = self._body(*parts, drawn, (*self._stop, *stops))
+        asked = [requests[index] for index in bodies]
+        written: list[str | None] = [None] * len(requests)
+        answers = self._written(asked, list(bodies.values()))
+        for index, answer in zip(bodies, answers, strict=True):
+            if answer is not None:
+                written[index] = usable(answer, requests[index])
+        return written if self._thoughts else [x and after_thought(x) for x in written]
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
@@ -176,8 +178,10 @@ class OpenAITeacher:
         came."""
         bodies = [
             self._body(
-                feedback_text(self._prompt, request, self._special),
+                self._worded(feedback_text, request),
+                "",
                 derive(seed, index),
+                self._stop,
             )
             for index, request in enumerate(requests)
         ]
@@ -241,14 +245,18 @@ class OpenAITeacher:
         rule, temperature = self._rule, self._score_temperature
         return read_score(masses, rule=rule, temperature=temperature, rng=rng)
 
-    def _body(self, text: str, seed: int, prefix: str = "") -> dict:
+    def _worded(self, words: Callable, request):
+        """What `words`, a function of teacher/asking.py, makes of a request."""
+        return words(self._prompt, request, self._special, self._accounting.count)
+
+    def _body(self, text: str, prefix: str, seed: int, stop: Sequence[str]) -> dict:
         return self._served.solution_body(
             text,
             prefix,
             max_tokens=self._max_new_tokens,
             temperature=self._temperature,
             seed=seed,
-            stop=self._stop,
+            stop=stop,
         )
 
     def _written(self, requests, bodies: Sequence[dict]) -> list[dict | None]:
@@ -274,9 +282,20 @@ class OpenAITeacher:
             return kept
         reply = await self._served.solution(question, body)
         written = {"text": reply.text, "finished": reply.finished}
+        if reply.at_stop is not None:
+            written["at_stop"] = reply.at_stop
         if self._cache is not None:
             self._cache.put(key, written)
         return written
+
+
+def usable(answer: Mapping, request: DemonstrationRequest) -> str | None:
+    """What may be used of an answer: see `complete_part`. A server leaves the string
+    out that it stopped at: where it may have, that is put back."""
+    text, stop = answer["text"], request.stops_at
+    if stop and answer["finished"] and answer.get("at_stop", stop not in text):
+        text += stop
+    return complete_part(text, request, cut=not answer["finished"])
 
 
 def family(question: str) -> int:

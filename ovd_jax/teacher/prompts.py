@@ -6,11 +6,9 @@ A JSON file of the same fields is a prompt of the user's own.
 """
 
 import dataclasses
-import json
-from pathlib import Path
 
-from ovd_jax.errors import UserError
-from ovd_jax.teacher.wording import TeacherPrompt, from_json
+from ovd_jax.teacher.wording import TeacherPrompt
+from ovd_jax.template import find_prompt
 
 # Tokens of the embedded tokenizer that ask for a score of what stands before them.
 JUDGE_STEP, JUDGE_TRAJECTORY = "<judge>", "<grade>"
@@ -154,16 +152,4 @@ PROMPTS |= {
 
 def load_prompt(name: str) -> TeacherPrompt:
     """The prompt called `name`, or the one in the JSON file `name`, checked."""
-    if name in PROMPTS:
-        return PROMPTS[name]
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(
-            f"teacher.prompt {name!r} is neither a JSON file nor one of "
-            f"{', '.join(PROMPTS)}."
-        )
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{name} is no JSON in UTF-8: {error}") from None
-    return from_json(raw, name)
+    return find_prompt("teacher.prompt", name, PROMPTS, TeacherPrompt)

@@ -59,6 +59,7 @@ class Reply:
     tokens_in: int
     tokens_out: int
     thought: bool = False  # the server says that the model thought before it answered
+    at_stop: bool | None = None  # whether a stop string ended it; None: it is not said
     # Of each token of the prompt, if asked for: {id: (log-probability, text)}.
     prompt_tokens: list[Mapping[int, tuple[float, str]]] | None = None
 
@@ -77,6 +78,7 @@ def parse(body) -> Reply:
             tokens_in=_count(usage.get("prompt_tokens")),
             tokens_out=_count(usage.get("completion_tokens")),
             thought=_thought(choice, usage),
+            at_stop=_at_stop(choice),
             prompt_tokens=_prompt_tokens(
                 choice.get("prompt_logprobs", body.get("prompt_logprobs"))  # of a chat
             ),
@@ -140,6 +142,15 @@ def _thought(choice: Mapping, usage: Mapping) -> bool:
             for part in parts
         )
     )
+
+
+def _at_stop(choice: Mapping) -> bool | None:
+    """Whether a stop string ended an answer, by vLLM, SGLang or TGI; else None."""
+    for name in ("stop_reason", "matched_stop"):
+        if name in choice:
+            return isinstance(choice[name], str)
+    said = {"stop_sequence": True, "eos": False, "eos_token": False}
+    return said.get(choice.get("finish_reason"))
 
 
 def _prompt_tokens(places) -> list[dict[int, tuple[float, str]]] | None:

@@ -5,13 +5,19 @@ cannot repeat what the template fences its slots with (tags such as `</solution>
 runs of punctuation such as `---`), and it is of bounded length.
 """
 
+import bisect
 import dataclasses
 import functools
+import itertools
+import logging
 import re
-import string
+from collections.abc import Callable
 
 from ovd_jax.errors import UserError
-from ovd_jax.text import neutralize
+from ovd_jax.template import check_fields, fields_of
+from ovd_jax.text import control_pattern, neutralize
+
+_log = logging.getLogger(__name__)
 
 # Template: (fields it needs, fields it may have).
 FIELDS = {
@@ -22,22 +28,9 @@ FIELDS = {
     "revise": ({"question", "solution", "feedback"}, set()),
 }
 OPTIONAL = ("feedback", "revise")  # templates that may be empty
-_MAX_SLOT = 20_000  # characters; the middle of a longer text is left out
+MAX_SLOT = 20_000  # characters; the middle of a longer text is left out
 _TAG = re.compile(r"</?([A-Za-z][\w-]*)>")
 _RULE = re.compile(r"([^\w\s{}])\1{2,}")
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)")
-
-# Words of a line that does nothing but give itself a score.
-_CLAIM = {"score", "scores", "grade", "rating", "mark", "marks"}
-_BESIDE = {
-    "a", "and", "answer", "assign", "correct", "deserve", "deserves", "evaluation",
-    "final", "full", "get", "gets", "give", "i", "is", "it", "judge", "my", "of", "out",
-    "overall", "perfect", "points", "solution", "step", "teacher", "that", "the",
-    "this", "to",
-}  # fmt: skip
-_WORD = re.compile(r"[^\W\d_]+|\d+")
-_CLAIM_KEY = re.compile(r"[\"'](?:score|grade|rating)[\"']\s{0,9}:\s{0,9}[\"']?\d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +50,38 @@ class TeacherPrompt:
             template = getattr(self, name)
             if name in OPTIONAL and not template:
                 continue
-            found = fields_of(name, template)
-            if not needed <= found <= needed | possible:
-                also = f" (and may have {sorted(possible)})" if possible else ""
-                raise UserError(
-                    f"The template {name} has the fields {sorted(found)}, but needs "
-                    f"{sorted(needed)}{also}."
-                )
+            check_fields(name, template, needed, possible)
         labels = self.labels
         if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
             raise UserError(f"labels {labels} must be two or more different words.")
+
+    def thresholds(self) -> list[float]:
+        """A threshold for each level and one that rejects all: the labels and what
+        would come next, if they are rising numbers; else the levels, 0 for the worst.
+        """
+        try:
+            marks = [float(label) for label in self.labels]
+        except ValueError:
+            marks = [0.0, 0.0]
+        if any(b <= a for a, b in itertools.pairwise(marks)):
+            marks = [float(level) for level in range(len(self.labels))]
+        return [*marks, 2 * marks[-1] - marks[-2]]
+
+    def level_of(self, threshold: float) -> float:
+        """What level from 0, the worst label, to their number `threshold` stands for: a
+        score is accepted iff it is at that level or above it. Raises UserError for one
+        that is above all."""
+        marks = self.thresholds()
+        if threshold > marks[-1]:
+            raise UserError(
+                f"threshold {threshold:g} is too high for the scores of this teacher, "
+                f"{marks[0]:g} to {marks[-2]:g}; {marks[-1]:g} rejects all."
+            )
+        above = bisect.bisect_left(marks, threshold)
+        if above == 0:
+            return 0.0
+        low, high = marks[above - 1 : above + 1]
+        return above - 1 + (threshold - low) / (high - low)
 
     @property
     def shows_reference(self) -> bool:
@@ -75,56 +90,24 @@ class TeacherPrompt:
         return any("reference" in fields_of(x, getattr(self, x)) for x in names)
 
 
-def fields_of(name: str, template: str) -> set[str]:
-    """The fields of the template called `name`. Raises UserError where braces do not
-    close or a field has a format of its own."""
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise UserError(f"The template {name}: {error}; write {{{{ for {{.") from None
-    for _, field, spec, conversion in parts:
-        if spec or conversion:
-            raise UserError(
-                f"The template {name} gives {field!r} a format; write {{{field}}}."
-            )
-    return {field for _, field, _, _ in parts if field is not None}
-
-
-def from_json(raw, where: str) -> TeacherPrompt:
-    """The prompt in a decoded JSON object. Raises UserError naming what is wrong."""
-    known = {field.name: field for field in dataclasses.fields(TeacherPrompt)}
-    if not isinstance(raw, dict) or raw.keys() - known.keys():
-        extra = sorted(raw.keys() - known.keys()) if isinstance(raw, dict) else raw
-        raise UserError(
-            f"{where} has {str(extra)[:100]}; write an object of {', '.join(known)}."
-        )
-    missing = [
-        name
-        for name, field in known.items()
-        if field.default is dataclasses.MISSING and name not in raw
-    ]
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}.")
-    labels = raw["labels"]
-    if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
-        raise UserError(f"{where}: labels is {labels!r}; write a list of texts.")
-    for name, value in raw.items():
-        expected = {"labels": list, "chat": bool}.get(name, str)
-        if not isinstance(value, expected):
-            raise UserError(f"{where}: {name} is {value!r}, no {expected.__name__}.")
-    try:
-        return TeacherPrompt(**raw | {"labels": tuple(labels)})
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def fill(template: str, special_tokens: tuple[str, ...], **slots: str) -> str:
+def fill(
+    template: str,
+    special_tokens: tuple[str, ...],
+    *,
+    on_cut: Callable[[str], None] = lambda name: None,
+    **slots: str,
+) -> str:
     """The template with its slots filled; what is in them, even in two that touch,
-    cannot form a special token or a fence of the template."""
-    own = "|".join(map(re.escape, sorted(special_tokens, reverse=True))) or "(?!)"
-    parts = re.split(f"({own})", template)  # every second one is a special token
+    cannot form a special token or a fence of the template. `on_cut` is told the name of
+    each slot whose text is too long."""
+    # Every second part is a special token of the template's own.
+    own = control_pattern(tuple(special_tokens)).pattern
+    parts = re.split(f"({own})", template)
     fences = _fences("".join(parts[::2]))
     for name, text in slots.items():
+        if len(text) > MAX_SLOT:
+            _say_cut(name)
+            on_cut(name)
         slots[name] = _opened(harmless(text, special_tokens), fences)
     parts[::2] = [
         neutralize(part.format(**slots), special_tokens) for part in parts[::2]
@@ -134,11 +117,20 @@ def fill(template: str, special_tokens: tuple[str, ...], **slots: str) -> str:
 
 def harmless(text: str, special_tokens: tuple[str, ...]) -> str:
     """`text` of bounded length, of characters that encode, without special tokens."""
-    if len(text) > _MAX_SLOT:
-        half = _MAX_SLOT // 2
+    if len(text) > MAX_SLOT:
+        half = MAX_SLOT // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"
     text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
     return neutralize(text, special_tokens)
+
+
+@functools.lru_cache
+def _say_cut(name: str) -> None:
+    """Says once of each slot that the middle of a text is left out."""
+    _log.warning(
+        "A text for the slot {%s} of a prompt has more than %d characters: its middle "
+        "is left out. This is said once; the metrics count it.", name, MAX_SLOT,
+    )  # fmt: skip
 
 
 def _opened(text: str, fences: re.Pattern | None) -> str:
@@ -160,29 +152,3 @@ def _fences(template: str) -> re.Pattern | None:
     patterns = patterns if names else []
     patterns += [rf"{re.escape(mark)}{{3,}}" for mark in sorted(marks)]
     return re.compile("|".join(patterns)) if patterns else None
-
-
-def without_claims(text: str, question: str) -> str:
-    """`text` without lines, and sentences of lines, in which it gives itself a score,
-    such as "Score: 9/9" or '{"score": 9}'; they stay where the question is about such a
-    word."""
-    asked = set(_WORD.findall(question.lower()))
-    kept = []
-    for line in text.splitlines(keepends=True):
-        if _claims(line, asked):
-            continue
-        body = line.rstrip("\r\n")
-        sentences = [x for x in _SENTENCE_END.split(body) if not _claims(x, asked)]
-        kept.append("".join(sentences) + line[len(body) :])
-    return "".join(kept)
-
-
-def _claims(line: str, asked: set[str]) -> bool:
-    if len(line) > 200:
-        return False
-    if _CLAIM_KEY.search(line.lower()):
-        return True
-    words = _WORD.findall(line.lower())
-    numbers = [word for word in words if word[0].isdigit()]
-    claims = _CLAIM.intersection(words) - asked
-    return bool(claims and numbers) and _CLAIM.union(_BESIDE, numbers).issuperset(words)
