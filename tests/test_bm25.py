@@ -136,8 +136,8 @@ def test_corpora_may_have_the_columns_of_known_ones(tmp_path, row, title, text):
     [
         ("The Café of São Paulo", ["cafe", "sao", "paulo"]),
         ("Ελλάδα, Москва́ ёж", ["ελλαδα", "москва", "еж"]),
-        ("東京都", ["東京", "京都"]),
-        ("日本のiPhone 15", ["日本", "本の", "iphone", "15"]),
+        ("東京都", ["東京", "京都", "東", "京", "都"]),
+        ("日本のiPhone 15", ["日本", "本の", "日", "本", "iphone", "15"]),
         ("中", ["中"]),
         ("がく", ["がく"]),
         ("ไทย", ["ไท", "ทย"]),
@@ -150,6 +150,34 @@ def test_corpora_may_have_the_columns_of_known_ones(tmp_path, row, title, text):
 )
 def test_words_are_those_of_their_script(text, words):
     assert list(words_of(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("猫", {"0", "1"}), ("水", {"2"}), ("國 history", {"3"}), ("は", {"1"}),
+        ("猫とは何か", {"0", "1"}), ("や", {"4"}), ("ไ", {"5"}), ("𠮷", {"6"}),
+        ("北", {"3"}), ("犬", set()), ("ほ", set()),
+    ],
+)  # fmt: skip
+def test_a_single_character_of_a_script_without_spaces_is_found(tmp_path, query, found):
+    titled = [
+        ("猫", "Cat."), ("", "三毛猫は好きです"), ("", "喝水吧"), ("", "國 in 北京"),
+        ("", "や"), ("", "ไก่"), ("", "𠮷野家"),
+    ]  # fmt: skip
+    rows = [
+        {"id": str(n), "title": title, "text": text}
+        for n, (title, text) in enumerate(titled)
+    ]
+    engine = Bm25(write(tmp_path / "c.jsonl", rows), topk=9, cache=tmp_path / "index")
+    assert set(ids(engine, query)) == found
+
+
+def test_pairs_of_characters_tell_more_than_single_ones(tmp_path):
+    texts = ["京の都、東の山。", "東京都の山。", "都山京東"]
+    rows = [{"id": str(n), "title": "", "text": text} for n, text in enumerate(texts)]
+    engine = Bm25(write(tmp_path / "c.jsonl", rows), topk=3, cache=tmp_path / "index")
+    assert ids(engine, "東京都")[0] == "1"
 
 
 @pytest.mark.parametrize(

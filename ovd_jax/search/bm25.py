@@ -43,7 +43,7 @@ with _without_jax():
     import bm25s
 
 K1, B = 0.9, 0.4  # as Anserini's for passages
-_FORM = "3"  # of the index; another one is built where it changes
+_FORM = "4"  # of the index; another one is built where it changes
 _MAX_QUERY = 64  # words
 
 
@@ -125,7 +125,7 @@ def build(path: Path, folder: Path) -> None:
     for start, end, document in passages(path):
         offsets[-1] = start
         ids = array.array("i")  # a seventh of a list's bytes
-        for word in words_of(f"{document.title} {document.text}"):
+        for word in words_of(f"{document.title} {document.text}", indexed=True):
             ids.append(vocabulary.setdefault(word, len(vocabulary)))
         texts.append(ids)
         offsets.append(end)

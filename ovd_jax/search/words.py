@@ -14,6 +14,10 @@ _UNSPACED = (
     "\U00020000-\U0003134f"
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
+# Characters that mostly are words of their own, as syllables and letters are not.
+_CHINESE = re.compile(
+    "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
+)
 # Combining marks, such as the vowels of Devanagari, belong to the letter before them,
 # though `\\w` leaves them out.
 _SIGN = re.compile(r"[^\w\s\x00-\x7f]")
@@ -26,45 +30,48 @@ _STOPWORDS = frozenset({
 })  # fmt: skip
 
 
-def words_of(text: str) -> Iterator[str]:
+def words_of(text: str, *, indexed: bool = False) -> Iterator[str]:
     """The words that count, in lower case, without accents in Latin, Greek and
-    Cyrillic; where a script has no spaces, each two neighbouring characters."""
+    Cyrillic; where a script has no spaces, each two neighbouring characters.
+
+    A Chinese character counts alone too. In a text that is `indexed` all characters of
+    those scripts do, so that a query of a single one finds it.
+    """
     text, marks = text.lower(), ""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
         signs = set(_SIGN.findall(text))
         marks = "".join(sign for sign in signs if unicodedata.category(sign)[0] == "M")
     for word in re.findall(rf"[\w{marks}]+", text):
-        for part in (word,) if word.isascii() else _parts(word):
+        for part in (word,) if word.isascii() else _parts(word, indexed):
             if part not in _STOPWORDS:
                 yield part
 
 
 @functools.lru_cache(maxsize=100_000)
-def _parts(word: str) -> tuple[str, ...]:
-    """A word without accents, or the pairs of characters of one in an unspaced
-    script."""
+def _parts(word: str, indexed: bool) -> tuple[str, ...]:
+    """A word without accents, or the characters of one in an unspaced script."""
     parts, start = [], 0
     for run in _RUN.finditer(word):
         if run.start() > start:
             parts.append(_bare(word[start : run.start()]))
-        parts += _pairs(run[0])
+        parts += _pairs(run[0], indexed)
         start = run.end()
     return (*parts, _bare(word[start:])) if start < len(word) else tuple(parts)
 
 
-def _pairs(run: str) -> Iterator[str]:
-    """Each two neighbouring characters, marks with theirs; a single one alone."""
+def _pairs(run: str, indexed: bool) -> list[str]:
+    """Each two neighbouring characters, marks with theirs; then those that count
+    alone, as the only one does."""
     letters: list[str] = []
     for character in run:
         if letters and unicodedata.category(character)[0] == "M":
             letters[-1] += character
         else:
             letters.append(character)
-    if len(letters) == 1:
-        yield letters[0]
-    for first, second in itertools.pairwise(letters):
-        yield first + second
+    pairs = [first + second for first, second in itertools.pairwise(letters)]
+    every = indexed or not pairs
+    return pairs + [each for each in letters if every or _CHINESE.match(each)]
 
 
 def _bare(word: str) -> str:
