@@ -210,6 +210,7 @@ class TeacherServer:
         stop = None
         if "stop" not in self.without:
             said, stop = until(said, body.get("stop") or ())
+            said += stop or "" if body.get("include_stop_str_in_output") else ""
         choice = {
             "index": 0,
             "finish_reason": "stop" if len(said) <= most else "length",
