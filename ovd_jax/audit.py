@@ -1,8 +1,9 @@
-"""How good a judge is a teacher? Its scores of steps that are known to be right or
-wrong, what threshold fits them, and whether praise moves it.
+"""How good a judge is a teacher? Its scores of what a student samples, and of steps
+known to be right or wrong; what threshold fits them, and whether praise moves it.
 """
 
 import dataclasses
+import functools
 import itertools
 import logging
 import time
@@ -15,13 +16,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ovd_jax import build, flags
+from ovd_jax.evaluation.judge import JudgedSample, expected, expected_value
+from ovd_jax.evaluation.judge import measures as on_policy_measures
 from ovd_jax.files import refuse_links, whole_file, write_text
+from ovd_jax.methods import rules
 from ovd_jax.processes import on_main
 from ovd_jax.progress import results_table
 from ovd_jax.rollout.buffer import mean
+from ovd_jax.rollout.collect import Collector
 from ovd_jax.run_dir import to_json
+from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
-from ovd_jax.tasks.judged import Solution, load_solutions
+from ovd_jax.tasks.judged import Solution, load_solutions, step_truths
 from ovd_jax.teacher.accounting import auc
 from ovd_jax.teacher.base import Score, ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
@@ -60,13 +66,58 @@ def main(config) -> None:
     prompt = load_prompt(config.teacher.prompt)
     try:
         judged = judge(teacher, solutions, seed=config.seed)
-        found = measures(judged, teacher.levels, prompt.thresholds())
+        names = prompt.thresholds()
+        found = measures(judged, teacher.levels, names)
+        if config.model and not config.data:
+            samples = judged_samples(config, teacher)
+            found["on_policy"] = {
+                "student": config.model,
+                **on_policy_measures(samples, names),
+            }
         if prompt.chat:
             found["praise_lift"] = praise_lift(teacher, judged, seed=config.seed)
         found |= teacher.metrics()
     finally:
         build.close(teacher)
     on_main(report, config, judged, found, time.time() - started)
+
+
+def judged_samples(config, teacher) -> list[JudgedSample]:
+    """What the student samples for held-out problems, judged as in training."""
+    folder = build.find_model(config.model, "student")
+    tokenizer = build.load_tokenizer(folder)
+    task = make_task(config, tokenizer)
+    collector = Collector(
+        task=task,
+        teacher=teacher,
+        tokenizer=tokenizer,
+        rules=rules(config),
+        wording=load_prompt(config.teacher.prompt),
+    )
+    sampler = build.student_sampler(config, folder, tokenizer, task)
+    held_out = task.held_out(config.eval_problems)
+    problems = [problem for problem in held_out for _ in range(config.samples)]
+    trajectories, rewards, verdicts = collector.sampled_then_judged(
+        problems,
+        [collector.encode(task.prompt(problem)) for problem in held_out],
+        functools.partial(sampler, build.load_model(folder, config)),
+        derive(config.seed, "audit", "samples"),
+    )
+    truths = [
+        step_truths(task, problem, trajectory.step_texts)
+        for problem, trajectory in zip(problems, trajectories, strict=True)
+    ]
+    how = config.step_aggregation
+    return [
+        JudgedSample(
+            verdict.value,
+            expected_value(verdict.steps, verdict.whole, how),
+            reward == 1.0,
+            tuple(zip(verdict.steps, truth, strict=True)) if truth else (),
+        )
+        for reward, verdict, truth in zip(rewards, verdicts, truths, strict=True)
+        if verdict and verdict.answered
+    ]
 
 
 def judge(teacher, solutions: Sequence[Solution], *, seed: int) -> list[Judged]:
@@ -130,11 +181,6 @@ def measures(
         "thresholds": thresholds,
         "calibration": bins,
     }
-
-
-def expected(score: Score) -> float:
-    """The mean of a score's distribution."""
-    return sum(level * p for level, p in enumerate(score.probs))
 
 
 def split(pairs) -> tuple[list[float], list[float]]:
@@ -224,10 +270,29 @@ def report(config, judged: Sequence[Judged], found: dict, seconds: float) -> Non
             for row in found["thresholds"]
         ],
     )  # fmt: skip
+    if own := found.get("on_policy"):
+        results_table(
+            f"On what {own['student']} samples, {own['accuracy']:.1%} right: AUC "
+            f"{shown(own['auc_steps'], '.3f')} of {own['steps']} steps, "
+            f"{shown(own['auc_solutions'], '.3f')} of {own['solutions']} solutions",
+            ("threshold", "accepted", "accepted that are right", "right ones accepted"),
+            [
+                (f"{row['threshold']}"
+                 f"{' *' if row['threshold'] == own['recommended_threshold'] else ''}",
+                 *(shown(row[x], ".1%")
+                   for x in ("accepted", "accepted_right", "right_accepted")))
+                for row in own["thresholds"]
+            ],
+        )  # fmt: skip
     flags.summary(
         **{k: v for k, v in found.items() if k not in ("thresholds", "calibration")},
         run_dir=str(folder),
     )
+
+
+def shown(value: float | None, form: str) -> str:
+    """The number, or a dash where nothing counts."""
+    return "-" if value is None else format(value, form)
 
 
 def plot(found: dict, path: Path) -> None:

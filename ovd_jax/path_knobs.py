@@ -12,7 +12,7 @@ PATHS = (  # some take names as well, of a model or of a data set on the hub
     "teacher.cache", "continuer.model", "search.model", "search.prompt",
     "search.corpus", "search.index_dir", "search.cache", "qa.prompt", "eval_cache",
     "output", "corpus", "index_dir", "trajectories", "prompt", "base", "eval_base",
-    "cases", "questions", "models",
+    "cases", "questions", "models", "judged_data", "students", "continuer_of",
 )  # fmt: skip
 URL = re.compile(r"(?:^|,)\s*[A-Za-z][\w+.@-]*:/")
 HOME = re.compile(r"(^|,)(\s*)(~[^/,]*)(?=/|,|$)")

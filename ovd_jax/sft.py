@@ -118,7 +118,11 @@ def example_source(config):
         return world_examples(
             seed=config.seed, judged_share=config.judged_share, **config.world
         )
-    return arithmetic_examples(make_task(config), judged_share=config.judged_share)
+    return arithmetic_examples(
+        make_task(config),
+        judged_share=config.judged_share,
+        judged_data=config.judged_data,
+    )
 
 
 def batch_source(config, tokenizer, examples, architecture: TransformerConfig):

@@ -6,9 +6,13 @@ nothing, or ends with groups whose rewards are all equal; the reward falls and d
 come back.
 """
 
+import logging
 import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
+
+_log = logging.getLogger(__name__)
+_JUDGE_WINDOW = 10  # steps
 
 
 class Collapsed(RuntimeError):
@@ -96,3 +100,31 @@ def stop_if_collapsed(watch: Watch, row: Mapping, checkpoints, state) -> None:
         checkpoints.save(state, force=True)
         checkpoints.close()
         raise
+
+
+class JudgeWatch:
+    """Warns where the judge accepts wrong trajectories so readily that what it accepts
+    is right less often than what the student samples; once in ten steps at most."""
+
+    def __init__(self):
+        self._seen = []  # (share of the accepted that are right, accuracy)
+
+    def check(self, row: Mapping[str, float | None]) -> None:
+        """Takes the metrics of the next step."""
+        if row.get("accepted_right") is None:
+            return
+        self._seen.append((row["accepted_right"], row["accuracy"]))
+        if len(self._seen) < _JUDGE_WINDOW:
+            return
+        precision, accuracy = (
+            sum(values) / _JUDGE_WINDOW for values in zip(*self._seen, strict=True)
+        )
+        self._seen.clear()
+        if precision < accuracy:
+            _log.warning(
+                "In the last %d steps %.0f%% of the accepted trajectories were right, "
+                "and %.0f%% of all that the student sampled: the teacher does not tell "
+                "right from wrong. Audit it with configs/teacher_audit.py, or change "
+                "threshold, teacher.prompt or teacher.model.",
+                _JUDGE_WINDOW, 100 * precision, 100 * accuracy,
+            )  # fmt: skip

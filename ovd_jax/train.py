@@ -35,7 +35,7 @@ from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import RunDir, check_origin, dated, first_date, read_metrics
 from ovd_jax.run_identity import owns_run_dir
 from ovd_jax.seeds import derive
-from ovd_jax.stability import Watch, stop_if_collapsed
+from ovd_jax.stability import JudgeWatch, Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest
 from ovd_jax.teacher.prompts import load_prompt
@@ -106,6 +106,7 @@ def train(config, opened: contextlib.ExitStack) -> None:
 
     monitor = Monitor()
     watch = Watch.of(config.collapse, max_skipped=config.max_skipped)
+    judge_watch = JudgeWatch()
     keeper = Keeper(checkpoints, start=start, total=config.num_steps)
     with run, on_main(Progress, config.num_steps, start) as bar, keeper:
         for step in range(start, config.num_steps):
@@ -137,6 +138,7 @@ def train(config, opened: contextlib.ExitStack) -> None:
                 run.log(step, row)
                 run.log_samples(step, buffer.rows())
                 bar.update(step, row)
+                judge_watch.check(row)
                 if checkpoints.due(state, unit=learner.steps_a_batch):
                     ahead.save()
                 checkpoints.save(state, unit=learner.steps_a_batch)

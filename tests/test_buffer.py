@@ -54,6 +54,8 @@ BUFFER = RolloutBuffer((FIRST, UNJUDGED), ADVANTAGES, levels=10)
         ("reward_after", (1 + 1 + 0 + 1) / 4),
         ("accuracy", 1 / 4),  # half right is not right
         ("acceptance_rate", 1 / 4),
+        ("accepted_right", 1.0),  # the one that is accepted
+        ("right_accepted", 1.0),
         ("replaced_share", 2 / 4),
         ("teacher_share", (3 + 2) / (5 + 3 + 4 + 4)),
         ("failed_demonstrations", 1 + 3),
@@ -82,6 +84,15 @@ def test_the_metrics_are_all_tested_above_and_plain_json():
     metrics = BUFFER.metrics()
     assert set(metrics) == {name for name, _ in tested}
     assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_precision_and_recall_of_acceptance_need_something_to_count():
+    wrong = group(kept(trajectory(1), 0.0, verdict(9, value=9.0)))
+    metrics = RolloutBuffer((wrong,), [[[0.0]]], levels=10).metrics()
+    assert (metrics["accepted_right"], metrics["right_accepted"]) == (0.0, None)
+    rejected = kept(trajectory(1), 1.0, verdict(2, value=2.0), accepted=False)
+    metrics = RolloutBuffer((group(rejected),), [[[0.0]]], levels=10).metrics()
+    assert (metrics["accepted_right"], metrics["right_accepted"]) == (None, 0.0)
 
 
 def test_the_best_score_has_its_place_in_the_histogram():

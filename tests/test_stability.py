@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ovd_jax import flags, sft
-from ovd_jax.stability import Collapsed, Watch, stop_if_collapsed
+from ovd_jax.stability import Collapsed, JudgeWatch, Watch, stop_if_collapsed
 
 OFF = dict(
     window=3, entropy=0.0, zero_spread=0.0, invalid_rate=0.0, short=0.0, truncated=0.0
@@ -122,3 +122,16 @@ def test_a_collapse_ends_a_program_with_its_message(capsys):
         flags.run(main, doc="", default="configs/quickstart.py", argv=["train.py"])
     assert stopped.value.code == 1
     assert "error: The run has collapsed: it says nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("precision", "accuracy", "warns"),
+    [(0.3, 0.4, 1), (0.5, 0.4, 0), (None, 0.4, 0), (0.4, 0.4, 0)],
+)
+def test_a_judge_that_accepts_worse_than_it_is_given_is_warned_of(
+    precision, accuracy, warns, caplog
+):
+    watch = JudgeWatch()
+    for _ in range(15):
+        watch.check({"accepted_right": precision, "accuracy": accuracy})
+    assert len(caplog.records) == warns

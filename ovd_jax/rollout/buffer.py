@@ -122,8 +122,12 @@ def of_samples(sampled: Sequence[Rollout]) -> dict:
 
 def of_decisions(decided: Sequence[Rollout]) -> dict:
     """What is logged of those that could be rejected, with or without a score."""
+    outcomes = [(r.accepted, r.reward_before == 1.0) for r in decided]
     return {
-        "acceptance_rate": mean(r.accepted for r in decided),
+        "acceptance_rate": mean(accepted for accepted, _ in outcomes),
+        # Precision and recall of acceptance.
+        "accepted_right": share(right for accepted, right in outcomes if accepted),
+        "right_accepted": share(accepted for accepted, right in outcomes if right),
         "revised_share": mean(r.revised for r in decided),
     }
 
@@ -160,6 +164,12 @@ def scores_of(verdict: Verdict) -> tuple[Score, ...]:
 def is_flat(advantages: Sequence[Sequence[float]]) -> bool:
     """Whether a group teaches nothing: all of its advantages are 0."""
     return all(abs(value) < 1e-6 for steps in advantages for value in steps)
+
+
+def share(values) -> float | None:
+    """The share of true values, None of nothing."""
+    values = list(values)
+    return mean(values) if values else None
 
 
 def mean(values) -> float:

@@ -82,7 +82,11 @@ class ArithmeticTask:
 
     def prompt(self, problem: Problem) -> str:
         """The expression and an equals sign, on a line of its own."""
-        return plain_prompt(self._tokenizer, problem.question + "=\n")
+        return self.prompt_of(problem.question)
+
+    def prompt_of(self, question: str) -> str:
+        """The prompt of an expression."""
+        return plain_prompt(self._tokenizer, question + "=\n")
 
     def step_ends(self, text: str) -> tuple[int, ...]:
         """Every line is a step."""
@@ -184,6 +188,14 @@ def reduce_at(expression: str, match: re.Match) -> str:
     left, operator, right = (group for group in match.groups() if group is not None)
     value = apply(operator, int(left), int(right))
     return expression[: match.start()] + str(value) + expression[match.end() :]
+
+
+def reductions(expression: str) -> Iterator[str]:
+    """`expression` with any one of the operations carried out that are ready."""
+    expression = expression.strip().removeprefix(ANSWER.strip()).strip()
+    yield from (reduce_at(expression, m) for m in _INNERMOST.finditer(expression))
+    if expression.isdigit():
+        yield expression  # only the answer mark is missing
 
 
 def evaluate(line: str) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@ loss."""
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
@@ -40,26 +40,34 @@ def solution(task: ArithmeticTask, problem: Problem) -> Example:
 
 
 def judgement(task: ArithmeticTask, problem: Problem, rng: random.Random) -> Example:
-    """A solution with slips, and on it the score of each step and of the whole.
+    """A solution with slips, with the exact score of each step and of the whole; its
+    best steps are trained on as well."""
+    lines, scores = judged_solution(problem.question, rng)
+    return judged(task.prompt(problem), lines, scores, imitated=True)
+
+
+def judged(
+    prompt: str, lines: Sequence[str], scores: Sequence[int], *, imitated: bool
+) -> Example:
+    """A solution, and on it the score of each step and of the whole.
 
     The scores hang on the solution as branches, so that one reading of it teaches all
-    of them. Its right steps are trained on as well.
+    of them. If `imitated`, its steps of score 9 are trained on as well.
     """
-    lines, scores = judged_solution(problem.question, rng)
     steps = [
-        (joined([line]), float(score == 9))
+        (joined([line]), float(imitated and score == 9))
         for line, score in zip(lines, scores, strict=True)
     ]
     branches = [
         Branch(after, ((JUDGE_STEP, 0.0), (str(score), 1.0)))
         for after, score in enumerate(scores, 2)
     ]
-    whole = str(trajectory_score(lines, scores))
-    branches.append(Branch(len(lines) + 1, ((JUDGE_TRAJECTORY, 0.0), (whole, 1.0))))
+    whole = trajectory_score(lines, scores)
+    branches.append(
+        Branch(len(lines) + 1, ((JUDGE_TRAJECTORY, 0.0), (str(whole), 1.0)))
+    )
     return Example(
-        ((task.prompt(problem), 0.0), *steps),
-        ends=trajectory_score(lines, scores) == 9,
-        branches=tuple(branches),
+        ((prompt, 0.0), *steps), ends=imitated and whole == 9, branches=tuple(branches)
     )
 
 
@@ -76,20 +84,56 @@ def trajectory_score(lines: list[str], scores: list[int]) -> int:
 
 
 def arithmetic_examples(
-    task: ArithmeticTask, *, judged_share: float
+    task: ArithmeticTask, *, judged_share: float, judged_data: str = ""
 ) -> Callable[[int, int], list[Example]]:
-    """`(step, count) -> examples`, a share of them judgements, the rest solutions."""
+    """`(step, count) -> examples`, a share of them judgements, the rest solutions.
+
+    Judgements are of the rows in the file `judged_data`, which
+    launch/make_judge_data.py writes, or of made-up slips if it is empty.
+    """
+    rows = read_judged(judged_data, task) if judged_data else []
+
+    def judge(problem: Problem, rng: random.Random) -> Example:
+        return rng.choice(rows) if rows else judgement(task, problem, rng)
 
     def draw(step: int, count: int) -> list[Example]:
         rng = random.Random(f"sft-{task.seed}-{step}")
         return [
-            judgement(task, problem, rng)
+            judge(problem, rng)
             if rng.random() < judged_share
             else solution(task, problem)
             for problem in task.problems(step, count)
         ]
 
     return draw
+
+
+def read_judged(path: str, task: ArithmeticTask) -> list[Example]:
+    """Judgements from JSONL rows with `question`, `lines` and their `scores`, 0 to 9.
+    Raises UserError naming a row that is not so."""
+    examples = []
+    for where, row in read_jsonl(path):
+        question, lines, scores = (row.get(x) for x in ("question", "lines", "scores"))
+        if not (
+            isinstance(question, str)
+            and is_list_of(lines, str)
+            and is_list_of(scores, int)
+            and len(lines) == len(scores)
+            and all(0 <= score <= 9 for score in scores)
+        ):
+            raise UserError(
+                f"{where} is no row with question, lines and a score 0 to 9 of each; "
+                "launch/make_judge_data.py writes such rows."
+            )
+        examples.append(judged(task.prompt_of(question), lines, scores, imitated=False))
+    if not examples:
+        raise UserError(f"{path} holds no judged solutions.")
+    return examples
+
+
+def is_list_of(value, kind: type) -> bool:
+    """Whether `value` is a list, not empty, of items of one type."""
+    return isinstance(value, list) and bool(value) and {*map(type, value)} == {kind}
 
 
 def file_examples(path: str, *, seed: int) -> Callable[[int, int], list[Example]]:

@@ -1,0 +1,13 @@
+"""Make the rows that teach the embedded teacher to judge what students write.
+
+    python launch/make_judge_data.py \\
+        --config.students="('quickstart', 'runs/quickstart')"
+    python launch/sft.py --config=configs/quickstart_judge.py
+
+The last line on stdout is a summary in JSON.
+"""
+
+from ovd_jax import flags, judge_data
+
+if __name__ == "__main__":
+    flags.run(judge_data.main, doc=__doc__, default="configs/judge_data.py")

@@ -1,0 +1,124 @@
+"""Writes what students really sample, with the exact score of each step, as rows that
+teach the embedded judge; `launch/sft.py` reads them. One round of DAgger
+(arXiv:1011.0686): the judge is taught on what the students it judges will write.
+"""
+
+import functools
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ovd_jax import build, flags
+from ovd_jax.errors import UserError
+from ovd_jax.files import whole_file
+from ovd_jax.monitor import enable_compilation_cache
+from ovd_jax.seeds import derive
+from ovd_jax.tasks import make_task
+from ovd_jax.tasks.arithmetic import ArithmeticTask, evaluate
+from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.corruption import judged_solution
+from ovd_jax.tasks.demonstrations import joined
+from ovd_jax.tasks.graded import graded, right_prefixes
+from ovd_jax.text import decode
+
+ROWS = 128  # prompts sampled at a time
+Solution = tuple[str, tuple[str, ...]]  # question, lines
+
+
+def main(config):
+    """Samples `config.students`, grades every step, and writes `config.output`."""
+    started = time.time()
+    enable_compilation_cache()
+    if config.task != "arithmetic":
+        raise UserError(f"task {config.task!r} has no exact judge; arithmetic has one.")
+    task = make_task(config)
+    solutions = []
+    for number, student in enumerate(config.students):
+        generate = generator(config, task, student)
+        problems = task.problems(number, config.problems)
+        seed = derive(config.seed, "students", number)
+        solutions += sampled(task, generate, problems, config.samples, seed=seed)
+    solutions += slips(task, config)
+    distinct = list(dict.fromkeys(solutions))
+    chances = chances_of(config, task, distinct)
+    counts = [0] * 10
+    with whole_file(Path(config.output)) as file:
+        for question, lines in distinct:
+            known = {
+                count: chances[question, lines[:count]]
+                for count in right_prefixes(question, lines)
+            }
+            scores = graded(question, lines, known)
+            for score in scores:
+                counts[score] += 1
+            row = {"question": question, "lines": lines, "scores": scores}
+            file.write(json.dumps(row).encode() + b"\n")
+    flags.summary(
+        rows=len(distinct),
+        steps_by_score=counts,
+        output=config.output,
+        seconds=round(time.time() - started, 1),
+    )
+
+
+def generator(config, task, student: str) -> Callable:
+    """`(prompts, seed=, samples=) -> completions` of the model named `student`."""
+    folder = build.find_model(student, "student")
+    tokenizer = build.load_tokenizer(folder)
+    sampler = build.student_sampler(config, folder, tokenizer, task)
+    call = functools.partial(sampler, build.load_model(folder, config))
+
+    def generate(texts: Sequence[str], *, seed: int, samples: int) -> list[list[str]]:
+        found = []
+        for start in range(0, len(texts), ROWS):
+            prompts = [
+                tokenizer(text, add_special_tokens=False)["input_ids"]
+                for text in texts[start : start + ROWS]
+            ]
+            groups = call(prompts, seed=derive(seed, start), samples=samples)
+            found += [
+                [decode(tokenizer, completion.tokens) for completion in group]
+                for group in groups
+            ]
+        return found
+
+    return generate
+
+
+def sampled(
+    task, generate: Callable, problems: Sequence[Problem], samples: int, *, seed: int
+) -> Iterator[Solution]:
+    """What the student writes for the problems, cut into lines."""
+    texts = generate([task.prompt(p) for p in problems], seed=seed, samples=samples)
+    for problem, group in zip(problems, texts, strict=True):
+        for text in group:
+            if lines := tuple(line for line in text.split("\n") if line):
+                yield problem.question, lines
+
+
+def slips(task: ArithmeticTask, config) -> Iterator[Solution]:
+    """Made-up slips, so that the judge knows more than these students' mistakes."""
+    rng = random.Random(derive(config.seed, "slips"))
+    for problem in task.problems(len(config.students), config.slips):
+        yield problem.question, tuple(judged_solution(problem.question, rng)[0])
+
+
+def chances_of(config, task, solutions: Sequence[Solution]) -> dict[Solution, float]:
+    """The share of `config.continuations` that end right after each right prefix."""
+    wanted = {}
+    for question, lines in solutions:
+        for count in right_prefixes(question, lines):
+            wanted[question, lines[:count]] = 0.0
+    generate = generator(config, task, config.continuer_of)
+    texts = [f"{question}=\n{joined(lines)}" for question, lines in wanted]
+    groups = generate(
+        texts, seed=derive(config.seed, "chances"), samples=config.continuations
+    )
+    for (question, lines), group in zip(list(wanted), groups, strict=True):
+        value = str(evaluate(lines[-1])[0])
+        wanted[question, lines] = sum(task.extract(x) == value for x in group) / len(
+            group
+        )
+    return wanted
