@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from ovd_jax import flags
 from ovd_jax.errors import UserError
+from ovd_jax.files import refuse_links, write_text
 from ovd_jax.knobs import knobs
 from ovd_jax.processes import check_devices, tell
 from ovd_jax.run_dir import read_metrics
@@ -77,11 +78,12 @@ def owns_run_dir(default: str) -> Callable:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds a run directory, which is made if it is not there. Raises UserError where
-    another process holds it.
+    another process holds it, or where it holds a symbolic link.
 
     The operating system frees the lock of a process that is gone, however it ended.
     """
     folder.resolve().mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)  # a stranger's folder may have the lock's own files as links
     lock, owner = FileLock(folder / "run.lock"), folder / "run.lock.json"
     try:
         lock.acquire(blocking=False)
@@ -92,7 +94,7 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     try:
         own = {"pid": os.getpid(), "host": socket.gethostname()}
-        owner.write_text(json.dumps(own) + "\n", encoding="utf-8")
+        write_text(owner, json.dumps(own) + "\n")
         yield
     finally:
         owner.unlink(missing_ok=True)

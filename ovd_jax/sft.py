@@ -12,7 +12,6 @@ from ovd_jax import flags
 from ovd_jax.build import find_model, load_student, load_tokenizer
 from ovd_jax.combinations import check_tuning
 from ovd_jax.errors import UserError
-from ovd_jax.files import refuse_links
 from ovd_jax.keeper import Keeper
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
@@ -47,7 +46,6 @@ def main(config):
     examples = example_source(config)
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
     state = TrainState.create(model, tx)
-    refuse_links(config.run_dir)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     if source is not None:
         origin = {"model": config.model, "fingerprint": fingerprint(source)}

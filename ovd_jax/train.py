@@ -17,7 +17,6 @@ from ovd_jax.combinations import check_training
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
-from ovd_jax.files import refuse_links
 from ovd_jax.keeper import Keeper
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
@@ -82,7 +81,6 @@ def train(config, opened: contextlib.ExitStack) -> None:
         folder=Path(config.run_dir) / "ahead",
     )
     tx = make_optimizer(config)
-    tell(refuse_links, config.run_dir)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(build.load_student(folder, config))

@@ -304,3 +304,15 @@ def test_the_commands_of_train_py_do_two_experiments(tmp_path):
         folders.append(json.loads(done.stdout.splitlines()[-1])["run_dir"])
     assert [flags.load(folder).threshold for folder in folders] == [7, 0]
     assert time.monotonic() - started < 300
+
+
+@pytest.mark.parametrize("name", ["run.lock", "run.lock.json", "metrics.jsonl"])
+def test_a_link_in_a_strangers_run_folder_is_not_written_through(name, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(precious)
+    with pytest.raises(UserError, match="is a symbolic link"):
+        with locked(tmp_path / "run"):
+            pass
+    assert precious.read_text() == "mine"
