@@ -65,8 +65,7 @@ def train(config, opened: contextlib.ExitStack) -> None:
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
     opened.callback(build.close, teacher, tokens)
-    sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
-    tester = sampler.beside(build.held_out_sampler(config, folder, tokenizer, task))
+    sampler, tester = make_samplers(config, folder, tokenizer, task)
     pool = build.make_pool(config, training=True)
     opened.callback(build.close, pool)
     dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
@@ -162,6 +161,13 @@ def make_teachers(config, tokenizer):
         return None, tokens
     judges = rules(config).granularity != "none"
     return build.make_teacher(config, model, judges=judges), tokens
+
+
+def make_samplers(config, folder: Path, tokenizer, task) -> tuple[Gate, Gate]:
+    """(of training, of held-out evaluation), which take turns on the devices."""
+    sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
+    tester = build.held_out_sampler(config, folder, tokenizer, task)
+    return sampler, sampler.beside(tester)
 
 
 def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:

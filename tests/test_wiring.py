@@ -15,12 +15,16 @@ from search_fakes import TOKENIZER
 from teacher_server import TeacherServer
 
 from ovd_jax import batches, build, evaluate, flags, methods, train
+from ovd_jax.ahead import in_thread
+from ovd_jax.evaluation.sets import eval_sets
+from ovd_jax.knobs import knobs
 from ovd_jax.learning.distill import make_divergence
 from ovd_jax.models.lora import TARGETS
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.stability import Watch
 from ovd_jax.tasks import make_task
+from ovd_jax.tasks.qa import QATask
 
 # Values that tell a knob apart from every other; numbers in its range.
 VALUES = {
@@ -67,6 +71,7 @@ VALUES = {
     "lora.alpha": 57.0,
     "lora.rank": 4,
     "lora.targets": ("q", "down"),
+    "math_tolerance": 0.058,
     "max_new_tokens": 59,
     "max_replaced_steps": 18,
     "max_skipped": 19,
@@ -173,6 +178,7 @@ FIELDS = [
         for name in ("min_operations", "max_operations", "max_operand", "max_value")
     ],
     ("step_rule", "math", "step_rule"),
+    ("math_tolerance", "math", "tolerance"),
     ("qa.reward", "qa", "reward"),
     ("search.max_chars", "qa", "max_chars"),
     *[
@@ -371,6 +377,11 @@ class StackOf:
         self._opened.append(types.SimpleNamespace(close=lambda: close(*parts)))
 
 
+def test_no_value_of_the_table_is_a_default():
+    default = knobs(flags.load_file("configs/default.py"))
+    assert [knob for knob, value in VALUES.items() if default[knob][1] == value] == []
+
+
 @pytest.mark.parametrize(("knob", "name", "field"), FIELDS)
 def test_a_field_has_its_knobs_value(knob, name, field, made):
     found = values_of(made(name), field)
@@ -386,6 +397,41 @@ def test_a_field_has_its_knobs_value(knob, name, field, made):
 
 
 # What no field shows
+
+
+def rates(config) -> list[float]:
+    """The optimizer's rate at each of a run's steps: how far Adam moves a weight whose
+    gradient stays the same."""
+    tx = train.make_optimizer(config)
+    update = jax.jit(tx.update)
+    params, grads = {"norm": jnp.ones(())}, {"norm": jnp.full((), 0.01)}
+    state, found = tx.init(params), []
+    for _ in range(config.num_steps * config.minibatches * config.epochs):
+        updates, state = update(grads, state, params)
+        found.append(-float(updates["norm"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("minibatches", "epochs", "num_steps"), [(1, 1, 4), (2, 1, 7), (1, 3, 5), (2, 3, 6)]
+)
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_schedule_ends_with_the_run(minibatches, epochs, num_steps, schedule):
+    """Warm-up and decay count rollout batches, whatever optimizer steps each has."""
+    config = config_of(
+        minibatches=minibatches, epochs=epochs, num_steps=num_steps,
+        **{"optimizer.schedule": schedule},
+    )  # fmt: skip
+    each, top = minibatches * epochs, VALUES["optimizer.learning_rate"]
+    warm = int(VALUES["optimizer.warmup_steps"] * each)
+    share = np.arange(num_steps * each - warm) / (num_steps * each - warm)
+    decayed = {
+        "constant": np.ones_like(share),
+        "linear": 1 - share,
+        "cosine": (1 + np.cos(np.pi * share)) / 2,
+    }[schedule]
+    expected = top * np.concatenate([(np.arange(warm) + 1) / warm, decayed])
+    np.testing.assert_allclose(rates(config), expected, rtol=1e-3)
 
 
 def test_the_optimizer_moves_as_its_knobs_say():
@@ -426,6 +472,18 @@ def test_every_epoch_and_step_has_an_order_of_its_own():
     found = [*orders(0), *orders(1), *orders(2)]
     assert len(set(found)) == len(found)
     assert orders(0) == found[:4]
+
+
+def test_training_and_evaluation_sample_at_their_own_temperatures_in_turns():
+    folder = build.find_model("quickstart", "student")
+    tokenizer = build.load_tokenizer(folder)
+    task = types.SimpleNamespace(stop_strings=())
+    sampler, tester = train.make_samplers(config_of(), folder, tokenizer, task)
+    assert values_of(tester, "temperature") == [VALUES["eval_temperature"]]
+    assert values_of(sampler, "temperature") == [VALUES["temperature"]]
+    assert tester.lock is sampler.lock
+    with sampler.lock, pytest.raises(TimeoutError):
+        in_thread(lambda: next(tester.stream(None, [[1]], seed=0))).result(timeout=0.2)
 
 
 def test_the_student_is_loaded_as_its_knobs_say():
@@ -581,6 +639,40 @@ def test_a_simulator_is_asked_at_its_server(server, tmp_path):
     assert "prompt" in body  # the prompt `plain` is no chat
     assert (body["model"], body["temperature"]) == ("teacher", 0.76)
     assert list(tmp_path.rglob("*.json"))
+
+
+def test_sets_are_evaluated_as_their_knobs_say(tmp_path):
+    rows = "".join(
+        f'{{"id": "{n}", "question": "q{n}?", "answers": ["a"]}}\n' for n in range(20)
+    )
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    config = config_of(data=str(tmp_path), eval_sets=("one", "two@3"), eval_problems=9)
+    task = QATask(data=str(tmp_path / "one.jsonl"), seed=0, chat=False)
+    one, two = eval_sets(config, task)
+    assert (one.name, one.samples, two.samples) == ("one", VALUES["eval_samples"], 3)
+    assert len(one.problems) == len(two.problems) == 9
+    assert evaluate.temperature(config, one) == VALUES["eval_temperature"]
+    with config.unlocked():
+        config.eval_temperature = 0.0
+    assert evaluate.temperature(config, two) == VALUES["eval_sampled_temperature"]
+
+
+def test_attempts_are_kept_where_the_knob_says(tmp_path):
+    cache = evaluate.open_cache(config_of(eval_cache=str(tmp_path)))
+    cache.put({"a": 1}, {"b": 2})
+    assert list(tmp_path.rglob("*.json"))
+    assert evaluate.open_cache(config_of(eval_cache="none")) is None
+
+
+def test_a_served_student_is_the_one_at_the_engine(made, server):
+    made("direct")
+    server.bodies.clear()
+    stream = next(value for name, value in walk(made("direct")) if name == "stream")
+    list(stream([[1, 2]], seed=0))
+    (body,) = server.bodies
+    assert (body["temperature"], body["top_p"]) == (0.5, VALUES["top_p"])
+    assert body["max_tokens"] == VALUES["max_new_tokens"]
 
 
 def test_attempts_are_kept_where_the_knob_says(tmp_path):
