@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import types
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ from teacher_server import TeacherServer
 
 from ovd_jax import batches, build, evaluate, flags, methods, train
 from ovd_jax.ahead import in_thread
+from ovd_jax.errors import UserError
 from ovd_jax.evaluation.sets import eval_sets
 from ovd_jax.knobs import knobs
 from ovd_jax.learning.distill import make_divergence
@@ -675,18 +677,31 @@ def test_a_served_student_is_the_one_at_the_engine(made, server):
     assert body["max_tokens"] == VALUES["max_new_tokens"]
 
 
-def test_attempts_are_kept_where_the_knob_says(tmp_path):
-    cache = evaluate.open_cache(config_of(eval_cache=str(tmp_path)))
-    cache.put({"a": 1}, {"b": 2})
-    assert list(tmp_path.rglob("*.json"))
-    assert evaluate.open_cache(config_of(eval_cache="none")) is None
+def test_a_task_is_of_its_knobs(tmp_path):
+    for name in ("train", "test"):
+        rows = [
+            {"id": str(n), "question": f"{name}{n} " + "x" * 9 * n, "answers": ["a"]}
+            for n in range(12)
+        ]
+        (tmp_path / name).with_suffix(".jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
 
+    def orders(**changes):
+        files = {"data": "train.jsonl", "held_out_data": "test.jsonl"}
+        files = {knob: str(tmp_path / name) for knob, name in files.items()}
+        knobs_of_it = {"task": "qa", "max_prompt_tokens": 999, **files} | changes
+        task = make_task(config_of(**knobs_of_it), TOKENIZER)
+        assert task.held_out(3)[0].question.startswith("test")
+        problem, *_ = found = task.problems(0, 12)
+        assert problem.question.startswith("train")
+        assert task.prompt(problem).startswith("Answer") == ("qa.prompt" in changes)
+        return [x.question for x in found]
 
-def test_a_served_student_is_the_one_at_the_engine(made, server):
-    made("direct")
-    server.bodies.clear()
-    stream = next(value for name, value in walk(made("direct")) if name == "stream")
-    list(stream([[1, 2]], seed=0))
-    (body,) = server.bodies
-    assert (body["temperature"], body["top_p"]) == (0.5, VALUES["top_p"])
-    assert body["max_tokens"] == VALUES["max_new_tokens"]
+    assert orders(seed=1) != orders(seed=2)
+    with pytest.warns(UserWarning, match="max_prompt_tokens=64"):
+        assert len(set(orders(max_prompt_tokens=64))) == 6
+    assert len(set(orders(seed=1))) == 12
+    assert orders(seed=1, **{"qa.prompt": "direct"}) == orders(seed=1)
+    with pytest.raises(UserError, match="chat template"):
+        orders(prompt_template="chat")
