@@ -195,6 +195,7 @@ FIELDS = [
     ("teacher.max_new_tokens", "local_teacher", "max_new_tokens"),
     ("teacher.temperature", "local_teacher", "temperature"),
     ("teacher.score_rule", "local_teacher", "rule"),
+    ("teacher.score_temperature", "local_teacher", "temperature"),
     ("teacher.rows", "local_teacher", "rows"),
     ("min_rows", "local_teacher", "min_rows"),
     ("prompt_multiple", "local_teacher", "prompt_multiple"),
@@ -517,6 +518,44 @@ def test_advantages_are_of_their_knobs(baseline, scale):
     assert batches.advantages_of(config, collector, group, 10) == expected
 
 
+def test_each_step_and_draw_has_problems_and_seeds_of_its_own():
+    config = config_of(problems_per_step=5, **{"turns.searches": 0})
+    asked = []
+
+    def collect(problems, generate, *, seed, stream):
+        asked.append((problems, seed))
+        return []
+
+    task = make_task(config)
+    collector = types.SimpleNamespace(task=task, teacher=None, collect=collect)
+    for step, draw in itertools.product(range(3), range(2)):
+        batches.collect_groups(
+            config, collector, print, None, step, draw, 4, batches.Stopwatch()
+        )
+    assert [len(problems) for problems, _ in asked] == [4] * 6
+    assert len({seed for _, seed in asked}) == 6
+    assert len({problems for problems, _ in asked}) == 6
+    assert asked[0][0] == task.problems(0, 5)[:4]
+
+
+def test_held_out_evaluation_is_of_its_knobs():
+    config = config_of(eval_problems=10, eval_rows=4, eval_samples=3)
+    calls = []
+
+    class Sampler:
+        def stream(self, model, prompts, *, seed, samples, draws):
+            calls.append((model, len(prompts), samples))
+            answer = types.SimpleNamespace(tokens=(), stopped=True)
+            return [(row, answer) for row in range(len(prompts) * samples)]
+
+    task = make_task(config)
+    found = train.measure(config, Sampler(), fakes.TOKENIZER, task, "the model")
+    assert found["eval_accuracy"] == 0.0
+    assert {(model, samples) for model, _, samples in calls} == {("the model", 3)}
+    assert sum(prompts for _, prompts, _ in calls) == 10
+    assert max(prompts for _, prompts, _ in calls) == 4
+
+
 def test_a_batch_is_of_its_knobs():
     groups = [
         fakes.group(*[fakes.kept(fakes.trajectory(9), 0.0)] * 2, prompt=range(5))
@@ -623,6 +662,27 @@ def test_servers_get_their_own_keys_and_so_many_requests(server, monkeypatch):
         ]
         made.close()
     assert VALUES[f"{server}.max_concurrency"] in found
+
+
+@pytest.mark.parametrize("policy", ["wait", "drop"])
+def test_a_request_that_fails_is_repeated_for_ever_where_the_run_waits(policy, server):
+    config = config_of(**{"teacher.url": server.url, "teacher.on_failure": policy})
+    teacher = build.make_teacher(config)
+    teacher.close()
+    assert values_of(teacher, "wait") == [policy == "wait"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("backend", ["simulated", "none"])
+def test_golds_are_for_a_simulator_in_training(backend, training, server):
+    config = config_of(**{"search.backend": backend, "search.url": server.url})
+    engine = build.make_search(config, training=training)
+    pool = build.make_pool(config, training=True)
+    dialogue = build.make_dialogue(config, TOKENIZER, pool, training=training)
+    build.close(engine, pool)
+    assert values_of(engine, "with_golds") == [training]
+    shown = values_of(dialogue, "with_golds")
+    assert shown[-1] == (training and backend == "simulated")
 
 
 def test_a_simulator_is_asked_at_its_server(server, tmp_path):
