@@ -15,11 +15,14 @@ import jax.numpy as jnp
 
 from ovd_jax.errors import UserError
 from ovd_jax.files import whole_file
+from ovd_jax.interrupt import SIGNALS
 from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
 
 _log = logging.getLogger(__name__)
+_SOON_S = 3.0  # that a program which ends waits for the batch that is under way
+_LOOK_S = 0.1  # between looks for a signal
 _KEPT = 3  # files of batches: of the checkpoints that are kept, and of the next one
 
 
@@ -34,7 +37,8 @@ class Ahead:
 
     A state that is saved has such a batch beside it (`save`), in `folder`, so that a
     run that is resumed goes on as if it had not been ended. Where that batch is missing
-    or damaged, it is collected anew from the saved weights, and a warning says so.
+    or damaged, it is collected anew from the saved weights, and a warning says so: a
+    run that is stopped waits a few seconds alone for what is still collected.
     """
 
     def __init__(self, collect: Callable, *, batches: int, folder: Path):
@@ -42,17 +46,25 @@ class Ahead:
         self._batches = batches
         self._folder = Path(folder)
         self._next: tuple[int, concurrent.futures.Future] | None = None
+        self._taken: tuple[int, object] | None = None  # by the step that is under way
 
     def take(self, model, step: int):
         """(batch, metrics of how it was come by)."""
+        if not self._batches:
+            return self._collect(model, step), {"staleness": 0}
+        batch, metrics = self._take(model, step)
+        self._taken, self._next = (step, batch), None
+        return batch, metrics
+
+    def _take(self, model, step: int):
         started = time.perf_counter()
         if self._next is None:
-            if self._batches and step and (saved := self._saved(step)) is not None:
+            if step and (saved := self._saved(step)) is not None:
                 return saved, {"staleness": 1}
             return self._collect(model, step), {"staleness": 0}
         expected, future = self._next
         assert expected == step
-        batch, self._next = future.result(), None
+        batch = future.result()
         waited = time.perf_counter() - started
         return batch, {"staleness": 1, "seconds_teacher_waited": waited}
 
@@ -68,13 +80,17 @@ class Ahead:
         self._next = step, future
         gate.sampled.wait()
 
-    def save(self) -> None:
-        """Writes the batch that is ahead, once it is there, for a state that is saved
-        now."""
-        if self._next is None:
-            return
-        step, future = self._next
-        write_batch(self._path(step), step, future.result())
+    def save(self, step: int, *, ending: bool = False) -> None:
+        """Writes the batch of `step`, if one was begun, for a state that is saved now
+        and goes on with it. Waits until it is there; where the program is `ending`, or
+        is interrupted, a few seconds at most."""
+        if self._taken is not None and self._taken[0] == step:
+            write_batch(self._path(step), step, self._taken[1])
+        elif self._next is not None and self._next[0] == step:
+            future = self._next[1]
+            if not is_collected(future, ending=ending):
+                return
+            write_batch(self._path(step), step, future.result())
         for old in sorted(self._folder.glob("*.batch"))[:-_KEPT]:
             old.unlink()
 
@@ -91,6 +107,20 @@ class Ahead:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:09}.batch"
+
+
+def is_collected(future: concurrent.futures.Future, *, ending: bool) -> bool:
+    """Waits for a batch: whether it is there. A program that is `ending`, or that a
+    signal ends meanwhile, waits `_SOON_S`, and another error than its own is none."""
+    ends = 0.0
+    while not future.done():
+        ending = ending or bool(SIGNALS.number)
+        if ending:
+            ends = ends or time.monotonic() + _SOON_S
+            if time.monotonic() > ends:
+                return False
+        concurrent.futures.wait([future], timeout=_LOOK_S)
+    return not ending or future.exception() is None
 
 
 def write_batch(path: Path, step: int, batch) -> None:

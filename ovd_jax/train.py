@@ -96,6 +96,9 @@ def train(config, opened: contextlib.ExitStack) -> None:
     check_same("the step of the last checkpoint", start)
     run = on_main(RunDir, config.run_dir, start, config.loggers, config.to_dict())
     checkpoints.before_save = run.sync
+    checkpoints.save_beside = lambda steps, forced: ahead.save(
+        steps // learner.steps_a_batch, ending=forced
+    )
     on_main(flags.save, asked, config.run_dir)
 
     def held_out(model):
@@ -136,8 +139,6 @@ def train(config, opened: contextlib.ExitStack) -> None:
                 run.log_samples(step, buffer.rows())
                 bar.update(step, row)
                 judge_watch.check(row)
-                if checkpoints.due(state, unit=learner.steps_a_batch):
-                    ahead.save()
                 checkpoints.save(state, unit=learner.steps_a_batch)
                 keeper.done(state)
             stop_if_collapsed(watch, row, checkpoints, state)

@@ -1,7 +1,9 @@
 """Scoring while others are sampled, and a batch collected during an update: what comes
 of it is the same, and nothing is lost."""
 
+import os
 import pickle
+import signal
 import threading
 import time
 
@@ -10,8 +12,10 @@ import pytest
 from fakes import FakeStudent, collector, problem
 from teacher_server import TeacherServer
 
+from ovd_jax import ahead as ahead_module
 from ovd_jax import flags
 from ovd_jax.ahead import Ahead, Gate, check, read_batch, write_batch
+from ovd_jax.interrupt import SIGNALS
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.base import TeacherError
@@ -162,7 +166,7 @@ def run_steps(ahead, gate, steps, weights=0.0, *, save=()):
             model["w"].delete()  # as the update does that it is donated to
             model = new
         if step in save:
-            ahead.save()
+            ahead.save(step + 1)
         batches.append(batch)
         stale.append(metrics["staleness"])
     return batches, stale
@@ -183,6 +187,62 @@ def test_a_resumed_run_has_the_batch_that_was_ahead_of_its_checkpoint(tmp_path):
     assert resumed == (whole[3:], [1, 1, 1])
     fresh = run_steps(*make_ahead(tmp_path / "elsewhere"), range(3, 6), 3.0)
     assert fresh == ([(3.0, 3), (3.0, 4), (4.0, 5)], [0, 1, 1])
+
+
+@pytest.mark.parametrize("at", ["ahead", "taken", "begun", "collected late"])
+def test_a_run_that_is_stopped_anywhere_goes_on_with_the_same_batches(at, tmp_path):
+    """It is stopped in step 3, of which only the state before it is whole."""
+    whole, _ = run_steps(*make_ahead(tmp_path / "whole"), range(6))
+    late, gate = threading.Event(), Gate(lambda model: float(model["w"]))
+
+    def collect(model, step):
+        batch = gate(model), step
+        if step == 3 and at == "collected late":
+            late.wait(10)
+        return batch
+
+    ahead, _ = make_ahead(tmp_path, collect=collect)
+    assert run_steps(ahead, gate, range(3))[0] == whole[:3]
+    model = {"w": jnp.float32(3.0)}
+    if at == "collected late":
+        threading.Timer(0.3, late.set).start()
+    if at in ("taken", "begun"):
+        ahead.take(model, 3)
+    if at == "begun":
+        ahead.begin(model, 4, gate)
+    ahead.save(3, ending=True)
+    resumed = run_steps(*make_ahead(tmp_path), range(3, 6), 3.0)
+    assert resumed == (whole[3:], [1, 1, 1])
+
+
+@pytest.mark.parametrize("how", ["ending", "interrupted", "failed"])
+def test_a_program_that_ends_does_not_wait_for_a_batch_that_never_comes(
+    how, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(ahead_module, "_SOON_S", 0.3)
+    over, gate = threading.Event(), Gate(lambda model: float(model["w"]))
+
+    def collect(model, step):
+        batch = gate(model), step
+        if step == 3:
+            if how == "failed":
+                raise TeacherError("it is away")
+            over.wait(20)
+        return batch
+
+    ahead, _ = make_ahead(tmp_path, collect=collect)
+    run_steps(ahead, gate, range(3))
+    begun = time.monotonic()
+    with SIGNALS.caught(), SIGNALS.held():
+        if how == "interrupted":
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        ahead.save(3, ending=how != "interrupted")
+        SIGNALS.noticed.set()  # else it is raised here
+    assert time.monotonic() - begun < 2.0
+    over.set()
+    batches, _ = run_steps(*make_ahead(tmp_path), range(3, 6), 3.0)
+    assert batches[0] == (3.0, 3)
+    assert "collected anew from the weights of the checkpoint" in caplog.text
 
 
 def changed(data: bytes, place: int) -> bytes:

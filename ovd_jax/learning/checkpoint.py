@@ -20,12 +20,14 @@ class Checkpoints:
     saving leaves the checkpoint before. Nothing but the state is stored, and of its
     model what is trained: randomness and data order are functions of the seed and
     `state.step`, and frozen weights are read where they came from. `before_save` is
-    called first: what a resumed run takes for granted must be on the disk by then.
+    called first: what a resumed run takes for granted must be on the disk by then. So
+    is `save_beside(step, forced)`, with the optimizer steps of the state.
     """
 
     def __init__(self, run_dir, *, every: int, keep: int = 2):
         self.every = every
         self.before_save: Callable[[], None] = lambda: None
+        self.save_beside: Callable[[int, bool], None] = lambda step, forced: None
         self.manager = ocp.CheckpointManager(
             Path(run_dir).absolute() / "checkpoints",
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -47,6 +49,7 @@ class Checkpoints:
         due = force or self.due(state, unit=unit)
         if due and step not in self.manager.all_steps():
             self.before_save()
+            self.save_beside(step, force)
             self.manager.save(step, args=ocp.args.StandardSave(by_path(state)))
 
     def restore_latest(self, state: TrainState) -> TrainState:
