@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ovd_jax import build, flags
+from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import JudgedSample, expected, expected_value
 from ovd_jax.evaluation.judge import measures as on_policy_measures
 from ovd_jax.files import refuse_links, whole_file, write_text
@@ -62,6 +63,10 @@ def main(config) -> None:
         count=config.eval_problems,
         seed=config.seed,
     )
+    if not solutions:
+        raise UserError(
+            f"{config.data or 'eval_problems 0'} gives no solution to be judged."
+        )
     teacher = build.make_teacher(config)
     prompt = load_prompt(config.teacher.prompt)
     try:
@@ -261,8 +266,9 @@ def report(config, judged: Sequence[Judged], found: dict, seconds: float) -> Non
     write_text(folder / "audit.json", to_json(found) + "\n")
     plot(found, folder / "audit.png")
     results_table(
-        f"{name} as a judge: AUC {found['auc_steps']:.3f} of {found['steps']} steps, "
-        f"{found['auc_solutions']:.3f} of {found['solutions']} solutions",
+        f"{name} as a judge: AUC {shown(found['auc_steps'], '.3f')} of "
+        f"{found['steps']} steps, {shown(found['auc_solutions'], '.3f')} of "
+        f"{found['solutions']} solutions",
         ("threshold", "F1", "first error found", "right ones left alone"),
         [
             (f"{row['threshold']}{' *' if row['f1'] == found['f1'] else ''}",

@@ -138,6 +138,11 @@ def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
     """Refuses a knob or a file that some program would refuse days later."""
     for run in runs:
         commands = [command("train", run.base, run.overrides)] if run.base else []
+        if not run.base and not starting_model(config, run):
+            raise UserError(
+                f"The run {run.label!r} trains nothing and names no model; write "
+                "model=... among its knobs, or set config.base."
+            )
         commands += [
             command("evaluate", run.eval_base, [*config.eval_overrides, *t.overrides])
             for t in tests
@@ -197,8 +202,7 @@ def work(config, each: Cell, tests: Sequence[Test], lock: int) -> bool:
         if not step(config, each, "train", "train", run.base, changes, lock):
             return False
     else:
-        chosen = [c for c in run.overrides if c.startswith("model=")]
-        model = chosen[-1][6:] if chosen else flags.load_file(config.base).model
+        model = starting_model(config, run)
     for test in tests:
         name = evaluation(test)
         changes = [*config.eval_overrides, *test.overrides]
@@ -206,6 +210,14 @@ def work(config, each: Cell, tests: Sequence[Test], lock: int) -> bool:
         if not step(config, each, name, "evaluate", run.eval_base, changes, lock):
             return False
     return True
+
+
+def starting_model(config, run: Run) -> str:
+    """The model of a run that is not trained; empty if none is named."""
+    chosen = [c for c in run.overrides if c.startswith("model=")]
+    if chosen:
+        return chosen[-1].removeprefix("model=")
+    return flags.load_file(config.base).model if config.base else ""
 
 
 def evaluation(test: Test) -> str:

@@ -26,6 +26,7 @@ from ovd_jax.environment import said_of
 from ovd_jax.errors import UserError
 from ovd_jax.files import write_text
 from ovd_jax.interrupt import SIGNALS, Interrupted, end_after
+from ovd_jax.jsonl import read_object
 from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
 from ovd_jax.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.ranges import out_of_range
@@ -261,12 +262,15 @@ def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
             return ConfigDict({name: restore(item) for name, item in value.items()})
         return tuple(map(restore, value)) if isinstance(value, list) else value
 
-    defaults = load_file(default).to_dict() if default else {}
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); put it back.") from None
-    return restore(merged(defaults, saved)).lock()
+    saved = read_object(path)
+    known = load_file(default) if default else ConfigDict()
+    config = restore(merged(known.to_dict(), saved)).lock()
+    found = knobs(config)
+    for name, knob in knobs(known).items():
+        if name not in found or not holds(knob, found[name][1]):
+            said = repr(found[name][1]) if name in found else "no knob"
+            raise UserError(f"{path} is damaged: {name} is {said}; put it back.")
+    return config
 
 
 def merged(defaults: dict, given: dict) -> dict:

@@ -56,6 +56,20 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object that a run keeps in a file. Raises UserError naming it for
+    anything else, and OSError."""
+    try:
+        found = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}); put it back.") from None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path} is a JSON {type(found).__name__} and no object; put it back."
+        )
+    return found
+
+
 def as_text(value: Any) -> Any:
     """A number or truth value as a text; anything else as it is."""
     if isinstance(value, bool):

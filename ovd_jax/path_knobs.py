@@ -29,6 +29,8 @@ def not_a_path(values: Mapping[str, object]) -> str:
                     "storage than this machine's: name a path here, such as the folder "
                     "that a bucket is mounted at."
                 )
+            if isinstance(path, str) and "\0" in path:
+                return f"{knob} is {path!r}; no path holds a NUL: take it out."
     if values.get("run_dir") == "":
         return "run_dir is empty; name the folder to write to."
     return ""

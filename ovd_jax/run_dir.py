@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ovd_jax.errors import UserError
 from ovd_jax.files import open_rows_file, write_text
+from ovd_jax.jsonl import read_object
 
-_ROW = re.compile(rb'\{"step": (\d+)(?:, .*)?\}\n', re.DOTALL)  # of `write_rows`
+_ROW = re.compile(rb'\{"step": (\d{1,18})(?:, .*)?\}\n', re.DOTALL)  # of `write_rows`
 
 Log = Callable[[int, dict[str, float]], None]  # step, scalars
 Close = Callable[[], None]
@@ -94,12 +95,12 @@ def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
     """
     file = Path(path) / "origin.json"
     if resumed and file.is_file():
-        before = json.loads(file.read_text("utf-8"))
-        if before["fingerprint"] != origin["fingerprint"]:
+        before = read_object(file)
+        if before.get("fingerprint") != origin["fingerprint"]:
             raise UserError(
-                f"The run in {path} started from {before['model']} with other weights "
-                f"than {origin['model']} has now. Put those back, or name another "
-                "run_dir."
+                f"The run in {path} started from {before.get('model')} with other "
+                f"weights than {origin['model']} has now. Put those back, or name "
+                "another run_dir."
             )
         return
     write_text(file, json.dumps(origin, indent=2) + "\n")
@@ -110,7 +111,7 @@ def first_date(path: str | Path) -> str:
     it there, so that a run that is resumed another day has the same prompts."""
     file = Path(path) / "date.txt"
     if file.is_file():
-        return checked_date(file.read_text("utf-8").strip(), str(file))
+        return checked_date(file.read_text("utf-8", "replace").strip(), str(file))
     date = datetime.date.today().isoformat()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(date + "\n", encoding="utf-8")
@@ -170,18 +171,23 @@ def write_rows(file, step: int, rows: Iterable[Mapping]) -> None:
 
 
 def read_rows(path: Path) -> Iterator[dict]:
-    """The rows of a JSONL file, without a last line torn by a killed process."""
+    """The rows of a run, without a last line torn by a killed process. Raises UserError
+    naming a line that is none."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
                 if next(file, None) is None:
                     return
+                row = error
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                why = f" ({row})" if isinstance(row, Exception) else ""
                 raise UserError(
-                    f"{path}, line {number} is not JSON ({error}): {line[:60]!r}. "
+                    f"{path}, line {number} is no row of a step{why}: {line[:60]!r}. "
                     "Delete that line, or the file."
-                ) from None
+                )
+            yield row
 
 
 def open_rows(path: Path, start_step: int):

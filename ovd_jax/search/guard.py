@@ -7,7 +7,8 @@ _RETRY_LATER = b"The server is busy, or the request came too slowly."
 
 class Guard:
     """An ASGI application around `app` that refuses bodies of more than `most_bytes`
-    (413) and ends a request after `timeout_s` seconds, reading it included (503)."""
+    (413) and ends a request after `timeout_s` seconds, reading it included, or with the
+    server (503)."""
 
     def __init__(self, app, *, most_bytes: int, timeout_s: float):
         self._app = app
@@ -32,7 +33,7 @@ class Guard:
                 if body is not None:
                     await self._app(scope, given(body, receive), tracked)
                     return
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
             if not started:
                 await refuse(send, 503, _RETRY_LATER)
             return
