@@ -13,12 +13,13 @@ from ovd_jax import search
 from ovd_jax.credentials import key_for
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.served import ServedStudent
+from ovd_jax.jsonl import read_object
 from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.methods import likeliest_tokens
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
-from ovd_jax.models.hf_config import read_object
+from ovd_jax.models.hf_config import REMEDY
 from ovd_jax.models.lora import Lora, adapt
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
@@ -142,7 +143,11 @@ def stop_ids(folder: Path, tokenizer) -> tuple[int, ...]:
     found = {tokenizer.eos_token_id}
     for name in ("generation_config.json", "config.json"):
         path = Path(folder) / name
-        listed = read_object(path).get("eos_token_id") if path.is_file() else None
+        listed = (
+            read_object(path, remedy=REMEDY).get("eos_token_id")
+            if path.is_file()
+            else None
+        )
         listed = listed if isinstance(listed, list) else [listed]
         if not all(x is None or type(x) is int for x in listed):
             raise UserError(f"{path} has the eos_token_id {listed}; use token ids.")

@@ -136,7 +136,22 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
 
 def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
     """Refuses a knob or a file that some program would refuse days later."""
+    for name in ("runs", "tests", "seeds"):
+        if not config[name]:
+            raise UserError(f"{name} is empty, so that nothing is compared; name some.")
+    for name, each in {
+        "runs": [run.label for run in runs],
+        "tests": [test.label for test in tests],
+        "seeds": list(config.seeds),
+    }.items():
+        if twice := [item for item in each if each.count(item) > 1]:
+            raise UserError(f"{name} has {twice[0]!r} twice; each counts once.")
     for run in runs:
+        if own := [x for x in run.overrides if x.startswith(("seed=", "run_dir="))]:
+            raise UserError(
+                f"The run {run.label!r} sets {own[0]}, which each cell has of its own; "
+                "take it out, and set the comparison's seeds and run_dir."
+            )
         commands = [command("train", run.base, run.overrides)] if run.base else []
         if not run.base and not starting_model(config, run):
             raise UserError(

@@ -56,17 +56,15 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def read_object(path: str | Path) -> dict[str, Any]:
-    """The JSON object that a run keeps in a file. Raises UserError naming it for
-    anything else, and OSError."""
+def read_object(path: str | Path, *, remedy: str = "put it back") -> dict[str, Any]:
+    """The JSON object in a file of a run's, or of a model's, folder. Raises UserError
+    naming it, with the remedy, for anything else, and OSError."""
     try:
         found = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); put it back.") from None
+        raise UserError(f"{path} is not JSON ({error}); {remedy}.") from None
     if not isinstance(found, dict):
-        raise UserError(
-            f"{path} is a JSON {type(found).__name__} and no object; put it back."
-        )
+        raise UserError(f"{path} holds no JSON object; {remedy}.")
     return found
 
 

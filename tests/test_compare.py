@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ovd_jax import compare, flags
 from ovd_jax.bars import plot_bars
+from ovd_jax.errors import UserError
 
 TINY = (
     "num_steps=2", "checkpoint_every=1", "problems_per_step=8", "eval_problems=8",
@@ -198,3 +199,27 @@ def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path):
     assert [json.loads(row)["step"] for row in rows] == list(range(13))
     cells = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert [cell["run"] for cell in cells] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "said"),
+    [
+        ("runs", (), "runs is empty"),
+        ("tests", (), "tests is empty"),
+        ("seeds", (), "seeds is empty"),
+        ("seeds", (0, 1, 0), "seeds has 0 twice"),
+        ("runs", ("x: threshold=3", "x: threshold=5"), "runs has 'x' twice"),
+        ("runs", ("x: seed=3",), "sets seed=3"),
+        ("runs", ("x: threshold=3 run_dir=runs/x",), "sets run_dir=runs/x"),
+        ("runs", ("x: base=",), "names no model"),
+    ],
+)
+def test_a_comparison_that_tells_nothing_is_refused(knob, value, said, tmp_path):
+    config = flags.load_file("configs/compare.py")
+    config.update(runs=("x: threshold=3",), seeds=(0,), run_dir=str(tmp_path / "c"))
+    config.base = "" if said == "names no model" else "configs/quickstart.py"
+    config.eval_base = "configs/quickstart.py"
+    config[knob] = value
+    with pytest.raises(UserError, match=said):
+        compare.main(config)
+    assert not (tmp_path / "c").exists()

@@ -27,10 +27,10 @@ NO_OBJECTS = {
 @pytest.mark.parametrize("content", NO_OBJECTS.values(), ids=NO_OBJECTS)
 def test_a_config_or_an_origin_that_is_no_object_is_named(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"config.json is .*; put it back"):
+    with pytest.raises(UserError, match=r"config.json (is|holds) .*; put it back"):
         flags.load(tmp_path, default=DEFAULT)
     (tmp_path / "origin.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"origin.json is .*; put it back"):
+    with pytest.raises(UserError, match=r"origin.json (is|holds) .*; put it back"):
         check_origin(tmp_path, {"model": "m", "fingerprint": "f"}, resumed=True)
 
 

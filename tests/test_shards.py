@@ -94,6 +94,14 @@ def test_a_file_cut_short_is_named(model, tmp_path):
         hf.load(tmp_path)
 
 
+def test_a_folder_in_a_file_s_place_is_named(model, tmp_path):
+    saved(model, tmp_path, max_shard_bytes=10**6)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"model\.safetensors is no whole safetensors"):
+        hf.load(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32"])
 def test_weights_of_every_dtype_become_float32(dtype, model, tmp_path):
     saved(model, tmp_path, max_shard_bytes=10**6)

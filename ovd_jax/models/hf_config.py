@@ -1,10 +1,10 @@
 """`config.json` of Hugging Face's folders to and from a `TransformerConfig`."""
 
-import json
 import math
 from pathlib import Path
 
 from ovd_jax.errors import UserError
+from ovd_jax.jsonl import read_object
 from ovd_jax.models.transformer import RopeScaling, TransformerConfig
 
 _CLASSES = {
@@ -12,6 +12,7 @@ _CLASSES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+REMEDY = "fetch it again"  # for a broken file of a model's folder
 _POSITIONS = {"llama": 2048, "qwen2": 32_768, "qwen3": 32_768}  # transformers' own
 
 
@@ -24,24 +25,13 @@ def read_raw(folder: Path) -> dict:
     """What `folder/config.json` says. Raises UserError where there is none."""
     path = Path(folder) / "config.json"
     if path.is_file():
-        return read_object(path)
+        return read_object(path, remedy=REMEDY)
     if files := find_gguf(folder):
         raise UserError(
             f"{folder} is no Hugging Face folder; of a GGUF make one first, with "
             f"`python launch/export.py --config.model={files[0]} --config.output=DIR`."
         )
     raise UserError(f"{path} is missing: {folder} is no Hugging Face folder.")
-
-
-def read_object(path: Path) -> dict:
-    """The JSON object in a file of a model's folder. Raises UserError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); fetch it again.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no JSON object; fetch it again.")
-    return found
 
 
 def find_gguf(path: Path) -> list[Path]:
@@ -55,7 +45,7 @@ def find_gguf(path: Path) -> list[Path]:
 def parse_config(raw: dict) -> TransformerConfig:
     """A Hugging Face config as ours; both spellings of the rotary settings are read."""
     family = raw.get("model_type")
-    if family not in _CLASSES:
+    if not isinstance(family, str) or family not in _CLASSES:
         raise UserError(f"model_type {family!r} is not one of {', '.join(_CLASSES)}.")
     unsupported = ["mlp_bias", "use_sliding_window", "quantization_config"]
     if family != "qwen2":

@@ -13,7 +13,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ovd_jax.errors import UserError
-from ovd_jax.models.hf_config import read_object
+from ovd_jax.jsonl import read_object
+from ovd_jax.models.hf_config import REMEDY
 
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -93,7 +94,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
 def _weight_map(path: Path) -> dict[str, str]:
     """Tensor: file, as the index has it."""
-    found = read_object(path).get("weight_map")
+    found = read_object(path, remedy=REMEDY).get("weight_map")
     names = found.values() if isinstance(found, dict) else [None]
     # A file of another folder would be no part of this model.
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -106,7 +107,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 def _opened(path: Path):
     try:
         return safe_open(path, framework="numpy")
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is no whole safetensors file ({error}); fetch it again."
         ) from error
