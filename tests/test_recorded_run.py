@@ -14,13 +14,13 @@ from ovd_jax import build, flags, train
 from ovd_jax.run_dir import read_metrics
 from ovd_jax.tasks import make_task
 
-STEPS, PROBLEMS, SAMPLES, HELD_OUT, TRIES = 3, 4, 3, 6, 3
+STEPS, PROBLEMS, SAMPLES, HELD_OUT, TRIES = 4, 4, 2, 6, 3
 KNOBS = {
     "num_steps": STEPS, "problems_per_step": PROBLEMS, "samples": SAMPLES,
     "minibatches": 2, "epochs": 2, "temperature": 1.5,
     "async_batches": 1, "importance_cap": 2.0, "kl_coef": 0.01,
     "optimizer.warmup_steps": 1.0, "optimizer.learning_rate": 1e-4,
-    "eval_problems": HELD_OUT, "eval_samples": TRIES, "eval_every": 2,
+    "eval_problems": HELD_OUT, "eval_samples": TRIES, "eval_every": 3,
     "eval_temperature": 1e-3, "checkpoint_every": 2, "export_dtype": "bfloat16",
     "loggers": (), "turns.searches": 2, "step_rule": "lines",
     "search.prompt": "plain", "search.topk": 2, "search.temperature": 0.31,
@@ -154,16 +154,16 @@ def test_scores_decide_by_the_threshold(run):
 def test_a_run_leaves_what_its_knobs_say(run):
     config = run[0]
     rows = read_metrics(config.run_dir)
-    assert [row["step"] for row in rows if "eval_accuracy" in row] == [0, 2, STEPS]
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [0, 3, STEPS]
     assert [row["step"] for row in rows if "teacher_accuracy" in row] == [0]
-    assert [row["staleness"] for row in rows[:STEPS]] == [0, 1, 1]
-    # Warm after the first of three rollout batches, of four optimizer steps each.
+    assert [row["staleness"] for row in rows[:STEPS]] == [0, 1, 1, 1]
+    # Warm after the first of four rollout batches, of four optimizer steps each.
     np.testing.assert_allclose(
         [row["learning_rate"] for row in rows[:STEPS]],
-        1e-4 * np.array([1, 1 - 3 / 8, 1 - 7 / 8]), rtol=1e-4,
+        1e-4 * np.array([1, 1 - 3 / 12, 1 - 7 / 12, 1 - 11 / 12]), rtol=1e-4,
     )  # fmt: skip
     steps = {int(path.name) for path in Path(config.run_dir, "checkpoints").iterdir()}
-    assert steps == {2 * 4, STEPS * 4}
+    assert steps == {2 * 4, STEPS * 4}  # and not the last two
     weights = Path(config.run_dir, "export", "model.safetensors")
     with safe_open(weights, "np") as file:
         dtypes = {file.get_slice(name).get_dtype() for name in list(file.keys())}
