@@ -160,6 +160,11 @@ def idle_search(config) -> str:
     """Where conversations have no engine, or no task that has questions."""
     options, searches = config.search, config.turns.searches
     needs = {"http": "url", "bm25": "corpus"}.get(options.backend)
+    if len(options.noise) != 2:
+        return (
+            f"search.noise is {options.noise}; it has two shares, at the first and at "
+            "the last step: write it as '(0.0, 0.5)'."
+        )
     if searches and config.task != "qa":
         return (
             f"turns.searches is {searches}, but only the task qa has searches, and "

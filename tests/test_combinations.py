@@ -147,3 +147,12 @@ def test_a_fine_tuning_is_looked_at_too(tmp_path, changes, said):
 
 def test_both_programs_of_a_comparison_are_looked_at():
     assert CHECKS.keys() == {"train", "evaluate"}
+
+
+@pytest.mark.parametrize("noise", [(), (0.5,), (0.0, 0.2, 0.5)])
+def test_a_schedule_of_noise_has_a_begin_and_an_end(noise, tmp_path):
+    for check, base in ((train, "quickstart_search"), (evaluate, "quickstart")):
+        config = flags.load_file(f"configs/{base}.py")
+        config.run_dir, config.search.noise = str(tmp_path / "run"), noise
+        with pytest.raises(UserError, match=r"search.noise is \(.*has two shares"):
+            check.main(config)
