@@ -571,6 +571,10 @@ def test_a_batch_is_of_its_knobs():
         for tokens in (64, 256, 8192)
     }
     assert at_once[64] < at_once[256] <= at_once[8192]
+    alone = RolloutBuffer(buffer.groups[:1], buffer.advantages[:1], levels=10)
+    for minibatches in (1, 3, 5):  # each of them has a pack, if an empty one
+        config = config_of(minibatches=minibatches)
+        assert len(batches.to_batch(config, alone)[0].tokens_KC) == minibatches
 
 
 def test_a_divergence_is_of_its_knobs():
@@ -727,6 +731,12 @@ def test_attempts_are_kept_where_the_knob_says(tmp_path):
     assert evaluate.open_cache(config_of(eval_cache="none")) is None
 
 
+def test_attempts_are_rejected_and_kept_by_the_threshold_of_evaluation(made):
+    found = values_of(made("rejecting"), "threshold")
+    assert len(found) > 1  # of the solver, and of what its attempts are kept under
+    assert set(found) == {VALUES["test_threshold"]}
+
+
 def test_a_served_student_is_the_one_at_the_engine(made, server):
     made("direct")
     server.bodies.clear()
@@ -735,6 +745,7 @@ def test_a_served_student_is_the_one_at_the_engine(made, server):
     (body,) = server.bodies
     assert (body["temperature"], body["top_p"]) == (0.5, VALUES["top_p"])
     assert body["max_tokens"] == VALUES["max_new_tokens"]
+    assert body["top_k"] == VALUES["top_k"]
 
 
 def test_a_task_is_of_its_knobs(tmp_path):
