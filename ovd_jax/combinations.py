@@ -10,8 +10,9 @@ from pathlib import Path
 from ovd_jax.errors import UserError
 from ovd_jax.methods import by_policy, method_of, rules, solutions
 from ovd_jax.models.lora import Lora
-from ovd_jax.rollout.collect import Rules
+from ovd_jax.rollout.collect import Rules, check_feedback
 from ovd_jax.search.simulator_prompts import find_prompt
+from ovd_jax.tasks import qa_prompts
 from ovd_jax.teacher.prompts import load_prompt
 
 _DATA = ("data", "held_out_data", "search.corpus", "corpus")
@@ -26,7 +27,7 @@ def check_training(config) -> None:
     method.learns(config, lambda: None, None)
     Lora(**config.lora)
     if method.asks(config):
-        load_prompt(config.teacher.prompt)
+        check_feedback(made, load_prompt(config.teacher.prompt))
     for wrong in (no_gradient, idle_rules, idle_knobs):
         raise_if(wrong(config, made))
     raise_if(greedy_evaluation(config))
@@ -56,6 +57,8 @@ def check_parts(config) -> None:
     raise_if(idle_search(config))
     if config.search.backend == "simulated":
         find_prompt(config.search.prompt)
+    if config.task == "qa":
+        qa_prompts.load_prompt(config.qa.prompt)
     check_files(config)
 
 

@@ -50,6 +50,8 @@ def make_config(name="quickstart", **changes):
         ({"distill.beta": 1.0, "distill.divergence": "jsd", "method": "token_kd"},
          "distill.beta 1.0 is not between"),
         ({"lora.rank": 4, "lora.targets": ()}, "lora.targets is empty"),
+        ({"feedback": "keep"}, "feedback 'keep' needs a teacher.prompt that asks"),
+        ({"task": "qa", "qa.prompt": "serch"}, "qa.prompt 'serch' is neither"),
         ({"teacher.prompt": "digit"}, "teacher.prompt 'digit' is neither"),
         ({"teacher.prompt": "no/prompt.json"}, "'no/prompt.json' is neither"),
         ({"data": "no/rows.jsonl"}, "data names 'no/rows.jsonl', which is not there"),

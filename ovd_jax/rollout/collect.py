@@ -35,6 +35,15 @@ from ovd_jax.teacher.wording import TeacherPrompt
 from ovd_jax.text import decode
 
 
+def check_feedback(rules: Rules, wording: TeacherPrompt | None) -> None:
+    """Raises UserError where the teacher is to say why, and its prompt does not ask."""
+    if rules.feedback != "none" and not (wording and wording.feedback):
+        raise UserError(
+            f"feedback {rules.feedback!r} needs a teacher.prompt that asks for it, "
+            "such as digits."
+        )
+
+
 class Collector:
     """Collects groups for one student, task and teacher; `wording` is how the teacher
     is asked, where it may be for feedback or with the gold answer before it."""
@@ -59,11 +68,7 @@ class Collector:
                 f"threshold {rules.threshold} is too high for the scores of this "
                 f"teacher, 0 to {teacher.levels - 1}; {teacher.levels} rejects all."
             )
-        if rules.feedback != "none" and not (wording and wording.feedback):
-            raise UserError(
-                f"feedback {rules.feedback!r} needs a teacher.prompt that asks for it, "
-                "such as digits."
-            )
+        check_feedback(rules, wording)
         self.rejects_all = scored and rules.rejects_all(teacher.levels)
         # Where none is accepted, scores only matter as rewards.
         self.asks_scores = scored and not (
