@@ -163,3 +163,21 @@ def test_an_error_may_come_with_status_200():
         reply_in({"error": {"code": 400, "message": "too long"}})
     with pytest.raises(Unavailable, match="odd"):
         reply_in({"error": "odd"})
+
+
+@pytest.mark.parametrize(
+    ("choice", "at_stop"),
+    [
+        ({"finish_reason": {"type": "stop", "matched": "\n"}}, True),
+        ({"finish_reason": {"type": "stop", "matched": 2}}, False),
+        ({"finish_reason": {"type": "length", "length": 8}}, False),
+        ({"finish_reason": "stop", "stop_reason": "\n"}, True),
+        ({"finish_reason": "stop", "stop_reason": None}, False),
+        ({"finish_reason": "stop_sequence"}, True),
+        ({"finish_reason": "eos_token"}, False),
+        ({"finish_reason": "stop"}, None),
+        ({}, None),
+    ],
+)
+def test_what_stopped_an_answer_is_known_where_the_server_says_so(choice, at_stop):
+    assert parse({"choices": [{"text": "7"} | choice]}).at_stop is at_stop

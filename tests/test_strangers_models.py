@@ -12,7 +12,7 @@ from search_fakes import byte_tokenizer
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from ovd_jax import build, sft
+from ovd_jax import build, flags, sft
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import make_asks
 from ovd_jax.models import hf, shards
@@ -454,15 +454,19 @@ def test_an_example_longer_than_the_model_is_an_error(model):
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"max_new_tokens": 500}, {"max_prompt_tokens": 449}, {"total_tokens": 480}],
+    [
+        {"max_new_tokens": 500},
+        {"max_prompt_tokens": 449},
+        {"turns.total_tokens": 500},
+    ],
 )
 def test_a_training_whose_answers_do_not_fit_the_model_does_not_begin(knobs, tmp_path):
     from ovd_jax import train
 
-    config = build_config(run_dir=str(tmp_path))  # of a student of 512 positions
-    if "total_tokens" in knobs:
-        config.turns.update({"searches": 1} | knobs)
-    else:
-        config.update(knobs)
+    talks = any(knob.startswith("turns.") for knob in knobs)
+    name = "quickstart_search" if talks else "quickstart"  # students of 512 positions
+    config = flags.load_file(f"configs/{name}.py").copy_and_resolve_references()
+    config.run_dir = str(tmp_path)
+    config.update_from_flattened_dict(knobs)
     with pytest.raises(UserError, match="512 positions"):
         train.main(config)

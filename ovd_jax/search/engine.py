@@ -10,11 +10,11 @@ from typing import Protocol
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.teacher.cache import DiskCache
+from ovd_jax.teacher.reminder import Reminder
 
 POLICIES = ("wait", "empty", "fail")
 _log = logging.getLogger(__name__)
 _PAUSE = 5.0  # seconds until an engine that is away is asked again
-_REMIND = 12  # such pauses between two messages
 
 
 class Away(SearchError):
@@ -79,6 +79,7 @@ class Search:
         self._with_golds = with_golds
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._counts, self._seconds = Counter(), 0.0
+        self._reminder = Reminder()
 
     def search(
         self, queries: Sequence[Query], *, seeds: Sequence[int]
@@ -157,15 +158,13 @@ class Search:
         return found
 
     def _persist(self, queries, seeds) -> list[tuple[Document, ...]]:
-        tries = 0
         while True:
             try:
                 return self.engine.find(queries, seeds)
             except Away as error:
                 if self._on_failure != "wait":
                     raise
-                if tries % _REMIND == 0:
+                if self._reminder.due():  # all threads wait for the same engine
                     _log.warning("The run waits for its search engine: %s", error)
-            tries += 1
             if self._closed.wait(_PAUSE):
                 raise SearchError("The search ended before its engine was back.")

@@ -149,8 +149,10 @@ def _at_stop(choice: Mapping) -> bool | None:
     for name in ("stop_reason", "matched_stop"):
         if name in choice:
             return isinstance(choice[name], str)
-    said = {"stop_sequence": True, "eos": False, "eos_token": False}
-    return said.get(choice.get("finish_reason"))
+    reason = choice.get("finish_reason")
+    if isinstance(reason, Mapping):  # SGLang's own: what matched, a text or a token id
+        return isinstance(reason.get("matched"), str)
+    return {"stop_sequence": True, "eos": False, "eos_token": False}.get(str(reason))
 
 
 def _prompt_tokens(places) -> list[dict[int, tuple[float, str]]] | None:
