@@ -146,6 +146,30 @@ def quickstart_search(result: dict) -> list[str]:
     ]  # fmt: skip
 
 
+def on_policy(own: dict) -> list[str]:
+    """A judge on what a student samples."""
+    return [
+        f"On what the student `{own['student']}` samples, {own['solutions']} solutions "
+        f"of which {percent(own['accuracy'])} are right: AUC {own['auc_steps']:.3f} of "
+        f"{own['steps']} steps, {own['auc_solutions']:.3f} of whole solutions; "
+        f"calibration error {own['calibration_error']:.2f}.",
+        "",
+        *table(
+            ("threshold", "accepted", "accepted that are right", "right ones accepted"),
+            [
+                (
+                    f"{row['threshold']:g}",
+                    percent(row["accepted"]),
+                    "-" if row["accepted_right"] is None
+                    else percent(row["accepted_right"]),
+                    percent(row["right_accepted"]),
+                )
+                for row in own["thresholds"]
+            ],
+        ),
+    ]  # fmt: skip
+
+
 def judges(result: dict) -> list[str]:
     """Teachers as judges."""
     lines = ["Teachers as judges"]
@@ -157,11 +181,13 @@ def judges(result: dict) -> list[str]:
                 f"({found['data']}), {found['wrong_solutions']} of them wrong: AUC "
                 f"{found['auc_steps']:.3f} of {found['steps']} steps, "
                 f"{found['auc_solutions']:.3f} of whole solutions; F1 of the first "
-                f"wrong step {percent(best['f1'])} at threshold {best['threshold']}, "
+                f"wrong step {percent(best['f1'])} at threshold {best['threshold']:g}, "
                 f"which it recommends; calibration error "
                 f"{found['calibration_error']:.2f}.",
                 "",
             ]
+        if found and (own := found.get("on_policy")):
+            lines += on_policy(own)
     if found := result.get("world"):
         lines += [
             f"The environment agent of the search quickstart on {found['turns']} "

@@ -2,7 +2,9 @@
 
     python launch/evaluate.py --config=configs/teacher_audit.py
 
-The embedded teacher on its own task; a few seconds. Any other on rows of ProcessBench,
+The embedded teacher on its own task: on made-up slips, and on what the student
+`--config.model=STUDENT` samples, with the precision and recall of acceptance at each
+threshold; under a minute. Any other on rows of ProcessBench,
 or of that form (`question`, `steps`, `first_error`), several files with commas:
 
     bash launch/serve_teacher.sh MODEL

@@ -49,7 +49,7 @@ def is_held_in_c():
 
 def swallows():
     interrupt.GRACE_S = 1.0
-    ready()
+    threading.Timer(0.5, ready).start()  # once the main thread is in its loop
     while True:
         try:
             time.sleep(60)

@@ -326,7 +326,7 @@ def test_every_method_trains_and_goes_on_from_its_checkpoint(name, tmp_path):
         make = functools.partial(flags.load_file, path)
     changes = {}
     if name.startswith(("grpo", "rejection_ft")):
-        changes = {"teacher": {"model": "/nowhere"}}
+        changes = {"teacher": {"model": "nobody/nowhere"}}
     rows = run(tmp_path / "whole", make(), **changes)
     assert all(np.isfinite(row["loss"]) for row in rows[:-1])
     assert any(row["grad_norm"] > 1e-3 for row in rows[:-1])
