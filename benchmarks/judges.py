@@ -5,9 +5,10 @@
         --config.data=processbench_gsm8k.jsonl,processbench_math.jsonl
 
 `arithmetic` is configs/teacher_audit.py: the embedded teacher on held-out problems that
-are solved with slips, and on what the untrained student samples for them. `world` is the environment agent of the search quickstart on
-turns of held-out conversations in its made-up world, some of them slips. `processbench`
-audits any other model on rows of ProcessBench. Parts that are not run stay. Writes
+are solved with slips, and on what the untrained student samples for them. `world`: the
+environment agent of the search quickstart on turns of held-out conversations in its
+made-up world, some of them slips. `processbench` audits any other model on rows of
+ProcessBench. Parts that are not run stay. Writes
 benchmarks/results/judges.json.
 """
 

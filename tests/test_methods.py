@@ -340,7 +340,7 @@ def test_every_method_trains_and_goes_on_from_its_checkpoint(name, tmp_path):
 @pytest.mark.parametrize("divergence", ["policy_gradient", "forward_kl"])
 def test_on_policy_kd_learns_from_a_served_teachers_probabilities(divergence, tmp_path):
     """Its batches are several chunks long."""
-    distill = {"divergence": divergence, "vocabulary": "top_k", "top_k": 5}
+    distill = {"divergence": divergence, "vocabulary": "top_k", "top_k": 3}
     changes = dict(chunk=64, num_steps=2, distill=distill, length_multiple=32)
     with server() as url:
         changes |= {"teacher": {"url": url}}
