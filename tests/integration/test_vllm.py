@@ -148,7 +148,7 @@ def test_vllm_reads_the_very_tokens_that_this_process_reads(server, folder):
     text = score_text(served._prompt, REQUESTS[2], served._special)
     prefix = fill("{prefix}", served._special, prefix="First, \n")
     body = {"model": served._transport.endpoints[0].name}
-    body |= served._served._begun(text, prefix)
+    body |= served._served.begun(text, prefix)
     request = urllib.request.Request(
         server.url.removesuffix("/v1") + "/tokenize",
         data=json.dumps(body).encode(),
