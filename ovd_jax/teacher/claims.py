@@ -64,8 +64,8 @@ _NOTE = re.compile(
 # Questions in which a score may be somebody's.
 _ABOUT_SCORES = re.compile(
     r"\b(?:scor\w*|grad(?:e|es|ed|ing)|rat(?:ed|ings?)|marks|judges?|teams?|games?|match"
-    r"|exams?|quiz|quizzes|tests?|goals|players?|tournament|percent\w*|how many points"
-    r"|points (?:each|per|for|did|does))\b|%|\d points"
+    r"|exams?|quiz|quizzes|tests?|goals|players?|tournament|how many points"
+    r"|points (?:each|per|for|did|does))\b|\d points"
 )
 _PEOPLE = {"i", "we", "you", "please", "should", "must", "would"}
 _LOOSE = {"this", "it", "that", "answer", "itself"}
