@@ -216,6 +216,14 @@ def test_what_a_served_teacher_says_comes_to_the_token_it_is_about(model, teache
     theirs_KC = np.asarray(batch_logprobs(teacher, batch, temperature=1.0, chunk=8))
     is_token_KC = batch.weights_KC > 0
     close(served.teacher_logprobs_KC[is_token_KC], theirs_KC[is_token_KC])
+    # What the server refuses is not trained on.
+    partly = with_token_teacher(batch, lambda asked: [None, *list(read(asked))[1:]], 5)
+    (first_K, first_C) = np.nonzero(batch.segments_KC == 1)
+    left_out = first_K == 0
+    assert not partly.weights_KC[0, first_C[left_out]].any()
+    others_KC = is_token_KC.copy()
+    others_KC[0, first_C[left_out]] = False
+    np.testing.assert_array_equal(partly.weights_KC > 0, others_KC)
     objective = functools.partial(
         distill_objective, **SHARED, terms_of=reverse_kl, vocabulary="top_k", k=5
     )

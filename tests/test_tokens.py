@@ -30,7 +30,7 @@ def place(token: int, top: int, shift: int = 0) -> dict:
 
 
 @contextlib.contextmanager
-def server(*, shift=0, shows=True, failures=0):
+def server(*, shift=0, shows=True, failures=0, longest=999):
     """`failures` requests after the first are answered with a place too few; more than
     3 tokens a place are refused."""
     left = [failures]
@@ -60,6 +60,9 @@ def server(*, shift=0, shows=True, failures=0):
             places = [None, *(place(t, top, shift) for t in body["prompt"][1:])]
             if top > 3:
                 self.send_error(400, "at most 3 prompt_logprobs")
+                return
+            if len(body["prompt"]) > longest:
+                self.send_error(400, "maximum context length")
                 return
             seen.append(body)
             if len(seen) > 1 and left[0]:
@@ -106,6 +109,19 @@ def test_each_token_of_a_completion_has_its_likeliest_ones():
     assert metrics["token_teacher_retries"] == 1
     assert 0 < metrics["seconds_token_teacher"] <= seconds
     assert 0 < metrics["seconds_token_teacher_waited"] <= seconds  # counted once
+
+
+def test_a_text_that_is_too_long_for_the_server_is_left_out_and_counted(caplog):
+    short, long_ = (encode("3+4=\n"), encode("#### 7")), (encode("3+4=\n"), (2,) * 120)
+    with server(longest=100) as url, teacher(url) as served:
+        served.metrics()
+        first, second, third = served.read([short, long_, short])
+        assert second is None
+        assert first == third != []
+        assert served.metrics()["token_teacher_unanswered"] == 1
+        assert "maximum context length" in caplog.text
+        with pytest.raises(TeacherError, match="no question of this run"):
+            served.read([((1, n), (2,) * 120) for n in range(9)])
 
 
 def test_another_vocabulary_is_refused():

@@ -186,7 +186,8 @@ def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
 
 def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
     """The batch with what a served teacher says of its tokens: their log-probabilities
-    and, with `top` over 0, its likeliest ones.
+    and, with `top` over 0, its likeliest ones. Where it says nothing of a completion,
+    that is not trained on.
 
     `read` is that of `ServedTokens`.
     """
@@ -205,7 +206,11 @@ def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
     own_KC = np.zeros(batch.tokens_KC.shape, np.float32)
     ids_KCA = np.zeros((*own_KC.shape, top), np.int32)
     logprobs_KCA = np.zeros(ids_KCA.shape, np.float32)
+    weights_KC = np.array(batch.weights_KC)
     for (k, here), (_, tokens), found in zip(places, rows, read(rows), strict=True):
+        if found is None:
+            weights_KC[k, here] = 0.0
+            continue
         for slot, token, by_id in zip(here, tokens, found, strict=True):
             own_KC[k, slot] = by_id[token]
             if not top:
@@ -213,6 +218,7 @@ def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
             likeliest = sorted(by_id.items(), key=lambda pair: -pair[1])[:top]
             ids_KCA[k, slot], logprobs_KCA[k, slot] = zip(*likeliest, strict=True)
     return batch.replace(
+        weights_KC=weights_KC,
         teacher_logprobs_KC=own_KC,
         teacher_top=TopK(ids_KCA, logprobs_KCA) if top else None,
     )

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from ovd_jax.errors import UserError
+from ovd_jax.teacher.reminder import Refusals
 from ovd_jax.teacher.replies import Refused, Reply, Unavailable
 from ovd_jax.teacher.served import patient
 from ovd_jax.teacher.transport import Transport
@@ -25,13 +26,16 @@ class ServedTokens:
         self._transport = transport
         self._top = top  # likeliest tokens a place
         transport.run([transport.connect])
+        self._refusals = Refusals()
         self._check_vocabulary(tokenizer)
 
     def read(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> list[list[Mapping[int, float]]]:
+    ) -> list[list[Mapping[int, float]] | None]:
         """For each (prompt, completion) and each token of the completion, the
-        log-probabilities by token id: of that token and of the likeliest ones."""
+        log-probabilities by token id: of that token and of the likeliest ones. None for
+        a text that the server refuses, such as one that is too long for it. Raises
+        TeacherError where it refuses one after the other."""
         jobs = [
             functools.partial(self._read, order, prompt, completion)
             for order, (prompt, completion) in enumerate(rows)
@@ -50,7 +54,7 @@ class ServedTokens:
         """Ends the connections."""
         self._transport.close()
 
-    async def _read(self, order, prompt, completion) -> list[Mapping[int, float]]:
+    async def _read(self, order, prompt, completion) -> list | None:
         tokens = [*map(int, prompt), *map(int, completion)]
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
 
@@ -58,10 +62,16 @@ class ServedTokens:
         def check(reply: Reply) -> None:
             check_prompt(reply, tokens, self._top)
 
-        reply = await self._transport.post(
-            "/completions", body, order=order, check=check,
-            home=zlib.crc32(repr(tuple(prompt)).encode()),
-        )  # fmt: skip
+        home = zlib.crc32(repr(tuple(prompt)).encode())
+        try:
+            reply = await self._transport.post(
+                "/completions", body, order=order, check=check, home=home
+            )
+        except Refused as error:
+            self._transport.accounting.count(unanswered=1)
+            self._refusals.add(home, error)
+            return None
+        self._refusals.answered()
         return [
             {token: logprob for token, (logprob, _) in place.items()}
             for place in reply.prompt_tokens[len(prompt) :]
