@@ -2,7 +2,9 @@
 
     python launch/make_judge_data.py \\
         --config.students="('quickstart', 'runs/quickstart')"
-    python launch/sft.py --config=configs/quickstart_judge.py
+    python launch/sft.py --config=configs/quickstart_teacher.py \\
+        --config.model=TEACHER --config.judged_data=runs/judge_data.jsonl \\
+        --config.run_dir=runs/quickstart_judge
 
 The last line on stdout is a summary in JSON.
 """

@@ -1,0 +1,38 @@
+"""Rows that teach the embedded judge: what a student samples, scored exactly."""
+
+import pytest
+
+from ovd_jax import flags, judge_data
+from ovd_jax.errors import UserError
+from ovd_jax.jsonl import read_jsonl
+from ovd_jax.tasks import make_task
+from ovd_jax.tasks.arithmetic import is_held_out
+from ovd_jax.tasks.demonstrations import read_judged
+from ovd_jax.tasks.graded import is_right
+
+
+def small(**changes):
+    config = flags.load_file("configs/judge_data.py").copy_and_resolve_references()
+    config.update(dict(problems=8, slips=4, continuations=2) | changes)
+    return config
+
+
+@pytest.mark.slow
+def test_rows_are_training_problems_with_a_score_of_each_line(tmp_path):
+    paths = [str(tmp_path / name) for name in "ab"]
+    for path in paths:
+        judge_data.main(small(output=path))
+    first, second = (list(row for _, row in read_jsonl(path)) for path in paths)
+    assert first == second  # a function of the seed
+    assert len(read_judged(paths[0], make_task(small()))) == len(first) > 12
+    for row in first:
+        assert not is_held_out(row["question"])
+        before = row["question"]
+        for line, score in zip(row["lines"], row["scores"], strict=True):
+            assert (score >= 5) == is_right(before, line)
+            before = line
+
+
+def test_a_task_without_an_exact_judge_is_refused(tmp_path):
+    with pytest.raises(UserError, match="task 'math' has no exact judge"):
+        judge_data.main(small(task="math", output=str(tmp_path / "rows")))
