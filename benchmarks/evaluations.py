@@ -10,7 +10,6 @@ cache. Writes benchmarks/results/evaluations.json.
 """
 
 import json
-import time
 from pathlib import Path
 
 import record
@@ -24,14 +23,7 @@ ROWS = "ovd_jax/embedded/data/gsm8k_test_sample.jsonl"
 
 def main(config, output):
     """Evaluates the parts."""
-    started = time.time()
-    results = {}
-    for part in config.parts:
-        if part not in PARTS:
-            raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
-        results[part] = PARTS[part](config)
-        output.write_parts(results)
-    flags.summary(**results, seconds=round(time.time() - started, 1))
+    record.run_parts(config, output, PARTS)
 
 
 def gsm8k(config) -> dict:

@@ -13,7 +13,6 @@ benchmarks/results/judges.json.
 """
 
 import json
-import time
 from pathlib import Path
 
 import record
@@ -28,14 +27,7 @@ from ovd_jax.teacher.accounting import auc
 
 def main(config, output):
     """Runs the parts, and keeps those of earlier runs that were not asked for."""
-    started = time.time()
-    results = {}
-    for part in config.parts:
-        if part not in PARTS:
-            raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
-        results[part] = PARTS[part](config)
-    output.write_parts(results)
-    flags.summary(**results, seconds=round(time.time() - started, 1))
+    record.run_parts(config, output, PARTS)
 
 
 def arithmetic(config) -> dict:

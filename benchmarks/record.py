@@ -7,12 +7,14 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ovd_jax import flags
+from ovd_jax.errors import UserError
 
 PUBLISHED = Path(__file__).parent / "results"
 OTHERS = Path("runs/benchmarks")
@@ -182,3 +184,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def run_parts(config, output: Output, parts: Mapping[str, Callable]) -> None:
+    """Runs those of `parts` that `config.parts` names, writes what each gives as soon
+    as it is over, beside what earlier runs wrote, and prints the summary."""
+    started = time.time()
+    results = {}
+    for name in config.parts:
+        if name not in parts:
+            raise UserError(f"part {name!r} is not one of {', '.join(parts)}.")
+        results[name] = parts[name](config)
+        output.write_parts(results)
+    flags.summary(**results, seconds=round(time.time() - started, 1))

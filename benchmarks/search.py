@@ -16,7 +16,6 @@ import json
 import shutil
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import comparison
@@ -37,14 +36,7 @@ UPDATE = {
 
 def main(config, output):
     """Measures the parts and keeps those of earlier runs that were not asked for."""
-    started = time.time()
-    results = {}
-    for part in config.parts:
-        if part not in PARTS:
-            raise UserError(f"part {part!r} is not one of {', '.join(PARTS)}.")
-        results[part] = PARTS[part](config)
-    output.write_parts(results)
-    flags.summary(**results, seconds=round(time.time() - started, 1))
+    record.run_parts(config, output, PARTS)
 
 
 def loop(config) -> list[dict]:
