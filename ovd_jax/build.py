@@ -340,12 +340,12 @@ def make_transport(
     )
 
 
-def sample_until(sampler: Sampler, model, prompts, *, seed: int, stop=()):
-    """As `sampler`, with further strings to stop at."""
+def sample_until(sampler: Sampler, model, prompts, *, stop=(), **options):
+    """As `sampler` with `options`, and with further strings to stop at."""
     if stop:
         stops = (*sampler.stop_strings, *stop)
         sampler = dataclasses.replace(sampler, stop_strings=stops)
-    return sampler(model, prompts, seed=seed)
+    return sampler(model, prompts, **options)
 
 
 def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:

@@ -50,11 +50,13 @@ class FakeTeacher:
         ]
         return [None if value is None else score_of(value) for value in values]
 
-    def demonstrate(self, requests, *, seed: int) -> list[str | None]:
+    def demonstrate(self, requests, *, seed: int, places=None) -> list[str | None]:
         self.demonstrated.append(list(requests))
         return [
-            self._demonstrate(request, random.Random(f"{seed}-{i}"))
-            for i, request in enumerate(requests)
+            self._demonstrate(request, random.Random(f"{seed}-{place}"))
+            for place, request in zip(
+                places or range(len(requests)), requests, strict=True
+            )
         ]
 
 

@@ -191,6 +191,25 @@ def test_demonstrations_go_on_from_the_prefix_by_a_seed_of_their_place(connect):
     assert user["content"].endswith("<problem>\nq\n</problem>")
 
 
+def test_a_demonstration_with_a_place_does_not_depend_on_those_beside_it(connect):
+    requests = [
+        DemonstrationRequest(f"q{number % 3}", "First, " * (number % 2), number)
+        for number in range(6)
+    ]
+    places = [(f"place {number}",) for number in range(6)]
+    with TeacherServer() as server:
+        teacher = connect(server)
+        texts = teacher.demonstrate(requests, seed=1, places=places)
+        assert len(set(texts)) == len(texts)
+        for chosen in ([3], [5, 0], [2, 4, 1]):
+            again = teacher.demonstrate(
+                [requests[i] for i in chosen],
+                seed=1,
+                places=[places[i] for i in chosen],
+            )
+            assert again == [texts[i] for i in chosen]
+
+
 def test_a_server_that_closes_answers_is_asked_in_words_to_go_on(connect):
     with TeacherServer(without=("continuing",)) as server:
         connect(server).demonstrate([DemonstrationRequest("q", "First, ")], seed=1)

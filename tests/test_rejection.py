@@ -172,13 +172,14 @@ def test_an_attempt_does_not_depend_on_those_beside_it():
             tokens = (*encode(f"{drawn}\n{drawn % 7}\n#### 1"), EOS)
             yield row, Completion(tokens, (0.0,) * len(tokens), True)
 
-    def solved(questions):
+    def solved(questions, rows=4):
         teacher = Teacher(
-            lambda request, rng: rng.choice([0, 9]), lambda request, rng: "5\n#### 2"
+            lambda request, rng: rng.choice([0, 9]),
+            lambda request, rng: f"{rng.randrange(1000)}\n#### 2",
         )
         results = evaluate(
             [problem(q, "9") for q in questions], task=TASK, tokenizer=TOKENIZER,
-            samples=3, solver=solver(teacher, stream=writes), seed=0,
+            samples=3, solver=solver(teacher, stream=writes, rows=rows), seed=0,
         )  # fmt: skip
         return {r.problem.question: [a.text for a in r.attempts] for r in results}
 
@@ -187,3 +188,5 @@ def test_an_attempt_does_not_depend_on_those_beside_it():
     assert len({text for texts in whole.values() for text in texts}) > 3
     for question in questions:
         assert solved([question])[question] == whole[question]
+    for rows in (1, 2, 3):
+        assert solved(questions[::-1], rows) == whole

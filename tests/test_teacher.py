@@ -121,15 +121,16 @@ class Model:
     def __init__(self, masses=lambda tokens: [0.1] * 10, completion=None):
         self._masses, self._completion = masses, completion
         self.scored, self.labels, self.generated, self.seeds = [], [], [], []
-        self.stops = []
+        self.stops, self.draws = [], []
 
     def label_probabilities(self, prompts, labels):
         self.scored += prompts
         self.labels.append(labels)
         return np.array([self._masses(prompt) for prompt in prompts])
 
-    def generate(self, prompts, *, seed, stop=()):
+    def generate(self, prompts, *, seed, stop=(), draws=None):
         self.generated += prompts
+        self.draws.append(draws)
         self.stops.append(stop)
         self.seeds.append(seed)
         return [[self._completion] for _ in prompts]
@@ -238,6 +239,31 @@ def test_a_wording_for_chats_needs_a_tokenizer_that_has_them():
 def test_a_teacher_that_gives_no_label_any_mass_is_an_error():
     with pytest.raises(TeacherError):
         local(Model(lambda tokens: [0.0] * 10)).score([step("7")], seed=0)
+
+
+def test_a_demonstration_with_a_place_is_drawn_by_it():
+    """Whatever is asked beside it, with another stop or the same."""
+    requests = [
+        DemonstrationRequest(f"{number}+1", "", stop="\n" * (number % 2))
+        for number in range(4)
+    ]
+    places = [(f"place {number}",) for number in range(4)]
+
+    def drawn(chosen):
+        model = Model(completion=Completion((), (), True))
+        asked = [requests[i] for i in chosen]
+        local(model).demonstrate(asked, seed=3, places=[places[i] for i in chosen])
+        texts = [tuple(tokens) for tokens in model.generated]
+        numbers = [number for draws in model.draws for number in draws]
+        return dict(zip(texts, numbers, strict=True))
+
+    whole = drawn(range(4))
+    assert len({number for (number,) in whole.values()}) == 4
+    for chosen in ([0], [3, 1], [2, 0, 3]):
+        assert drawn(chosen).items() <= whole.items()
+    model = Model(completion=Completion((), (), True))
+    local(model).demonstrate(requests, seed=3)
+    assert model.draws == [None, None]  # by their numbers, as a sampler has it
 
 
 def test_nothing_asked_costs_nothing():

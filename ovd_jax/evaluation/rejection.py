@@ -28,9 +28,8 @@ from ovd_jax.teacher.base import (
 class Rejecting:
     """A student whose steps a teacher checks while it answers; `rows` at a time.
 
-    Samples, searches and scores of an attempt do not depend on those beside it. The
-    teacher's own steps do, where `teacher.temperature` is not 0: they are drawn by
-    their place in the batch.
+    Samples, searches, scores and the teacher's own steps of an attempt do not depend on
+    the attempts beside it.
     """
 
     greedy = False  # the teacher's steps are sampled
@@ -136,9 +135,8 @@ class Remembering:
     ) -> list[Score | None]:
         """As the teacher, who sees only what is new."""
         new = [r for r in dict.fromkeys(requests) if r not in self._scores]
-        # Their own places are numbers in a batch; a score must not depend on those.
-        new_places = [(derive(0, repr(request)),) for request in new]
-        found = self._teacher.score(new, seed=seed, places=new_places) if new else []
+        places = by_content(new)
+        found = self._teacher.score(new, seed=seed, places=places) if new else []
         self._scores |= dict(zip(new, found, strict=True))
         self._scored.update(request.question for request in new)
         return [self._scores[request] for request in requests]
@@ -146,7 +144,8 @@ class Remembering:
     def demonstrate(self, requests: Sequence[DemonstrationRequest], *, seed: int):
         """As the teacher."""
         self._demonstrated.update(request.question for request in requests)
-        return self._teacher.demonstrate(requests, seed=seed)
+        places = by_content(requests)
+        return self._teacher.demonstrate(requests, seed=seed, places=places)
 
     def cost(self, question: str) -> dict[str, float]:
         """Requests about one question."""
@@ -154,6 +153,11 @@ class Remembering:
             "teacher_scores": self._scored[question],
             "teacher_demonstrations": self._demonstrated[question],
         }
+
+
+def by_content(requests: Sequence) -> list[Place]:
+    """The places of requests whose draws must not depend on their number in a batch."""
+    return [(derive(0, repr(request)),) for request in requests]
 
 
 def attempt(group: Group, facts: Mapping[str, float]) -> Attempt:

@@ -87,9 +87,14 @@ class Teacher(Protocol):
         """
 
     def demonstrate(
-        self, requests: Sequence[DemonstrationRequest], *, seed: int
+        self,
+        requests: Sequence[DemonstrationRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
     ) -> list[str | None]:
-        """What follows each prefix; None where no complete solution came.
+        """What follows each prefix; None where no complete solution came. Draws are
+        those of `score`.
 
         Where a request has a `stop`, an answer that was cut at the budget counts up to
         its last `stop`: see `complete_part`.

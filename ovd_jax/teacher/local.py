@@ -38,8 +38,9 @@ class LocalTeacher:
     """Scores by the exact label distribution, demonstrates by sampling.
 
     `label_probabilities(prompts, labels)` and `generate(prompts, seed=)` take token
-    ids, the latter for single steps also the strings to `stop` at; this class, like all
-    host code, never sees an array of the device's. Raises UserError for a judge that
+    ids, the latter also the strings to `stop` at for single steps, and `draws` where
+    requests have places; this class, like all host code, never sees an array of the
+    device's. Raises UserError for a judge that
     thinks before it answers.
     """
 
@@ -111,17 +112,21 @@ class LocalTeacher:
         return scores
 
     def demonstrate(
-        self, requests: Sequence[DemonstrationRequest], *, seed: int
+        self, requests: Sequence[DemonstrationRequest], *, seed: int, places=None
     ) -> list[str | None]:
         """Samples on from each prefix; None where the budget ran out first, or the
         prefix is too long. What a model thinks before it answers is left out."""
         written: list[str | None] = [None] * len(requests)
+        draws = draw_seeds(seed, places, len(requests)) if places else None
         for stop in sorted({request.stops_at for request in requests}):
             texts = {}
             for i, request in enumerate(requests):
                 if request.stops_at == stop and (parts := self._asked(request)):
                     texts[i] = self._in_chat(parts[0]) + parts[1]
-            completions = self._write(list(texts.values()), seed, stop)
+            more = {"stop": (stop,)} if stop else {}
+            if draws is not None:
+                more["draws"] = [[draws[i]] for i in texts]
+            completions = self._write(list(texts.values()), seed, **more)
             for i, completion in zip(texts, completions, strict=True):
                 if (text := self._answer(completion)) is not None:
                     cut = not completion.stopped
@@ -166,13 +171,12 @@ class LocalTeacher:
                 return f"its first token is {' or '.join(openers)}"
         return ""
 
-    def _write(self, texts: Sequence[str], seed: int, stop: str = "") -> list:
-        """One completion after each text, up to `stop` if it is given."""
+    def _write(self, texts: Sequence[str], seed: int, **more) -> list:
+        """One completion after each text; `more` is for `generate`."""
         if not texts:
             return []
         tokens = [self._encode(text) for text in texts]
         with self._accounting.waiting():
-            more = {"stop": (stop,)} if stop else {}
             groups = self._generate(tokens, seed=seed, **more)
         completions = [completion for (completion,) in groups]
         self._accounting.count(

@@ -147,7 +147,7 @@ class OpenAITeacher:
         return self._transport.begin(jobs, then=scores)
 
     def demonstrate(
-        self, requests: Sequence[DemonstrationRequest], *, seed: int
+        self, requests: Sequence[DemonstrationRequest], *, seed: int, places=None
     ) -> list[str | None]:
         """Samples on from each prefix; None where the budget ran out first, the prefix
         is too long, or no answer came. What a model thinks before it answers is left
@@ -155,8 +155,8 @@ class OpenAITeacher:
         call."""
         seen = Counter()
         bodies = {}
-        for index, request in enumerate(requests):
-            drawn = derive(seed, index)
+        draws = draw_seeds(seed, places, len(requests))
+        for index, (request, drawn) in enumerate(zip(requests, draws, strict=True)):
             if self._cache is not None:
                 drawn = derive(0, "cache", request.attempt, seen[request])
                 seen[request] += 1

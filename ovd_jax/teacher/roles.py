@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ovd_jax.teacher.base import DemonstrationRequest, Teacher
+from ovd_jax.teacher.base import DemonstrationRequest, Place, Teacher
 
 
 class Roles:
@@ -16,10 +16,14 @@ class Roles:
         return getattr(self._scorer, name)  # whatever it can do beside
 
     def demonstrate(
-        self, requests: Sequence[DemonstrationRequest], *, seed: int
+        self,
+        requests: Sequence[DemonstrationRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
     ) -> list[str | None]:
         """The continuer's."""
-        return self._continuer.demonstrate(requests, seed=seed)
+        return self._continuer.demonstrate(requests, seed=seed, places=places)
 
     def metrics(self) -> dict[str, float | None]:
         """The scorer's, and the continuer's by names that say so; the seconds of
