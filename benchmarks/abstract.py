@@ -34,9 +34,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax.learning.losses import Batch
-from ovd_jax.learning.sharding import ROWS, make_mesh, shardings, without_fsdp
 from ovd_jax.learning.update import Stepper, TrainState
 from ovd_jax.models.lora import Lora, adapt, trained
+from ovd_jax.models.sharding import ROWS, make_mesh, shardings, without_fsdp
 from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
 from ovd_jax.sampling.decode import decode, prefill, row_rngs
 from ovd_jax.sampling.decoder import Decoder, unstack

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import openai
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.transport import Transport
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.transport import Transport
 
 SERVER = Path(__file__).parent / "sides" / "waiting_server.py"
 ANSWERS_AFTER = 0.1  # seconds

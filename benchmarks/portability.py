@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import record
 
 from ovd_jax import flags, train
-from ovd_jax.learning.sharding import row_shards
 from ovd_jax.methods import method_of
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.lora import TARGETS, Lora
+from ovd_jax.models.sharding import row_shards
 from ovd_jax.progress import results_table
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

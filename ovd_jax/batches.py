@@ -4,15 +4,15 @@ import functools
 
 import jax
 
-from ovd_jax.learning.sharding import row_shards
+from ovd_jax.errors import TeacherError
 from ovd_jax.methods import is_served, likeliest_tokens, method_of, preferences
+from ovd_jax.models.sharding import row_shards
 from ovd_jax.monitor import Stopwatch
 from ovd_jax.processes import check_same
 from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack, with_token_teacher
 from ovd_jax.seeds import derive
-from ovd_jax.teacher.base import TeacherError
 
 LONGEST_RUN = 1_000_000  # steps
 

@@ -10,17 +10,20 @@ import jax.numpy as jnp
 from transformers import AutoTokenizer
 
 from ovd_jax import search
-from ovd_jax.credentials import key_for
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.client.credentials import key_for
+from ovd_jax.client.transport import Transport
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.jsonl import read_object
-from ovd_jax.learning.sharding import check_heads, shardings
 from ovd_jax.methods import likeliest_tokens
 from ovd_jax.models import embedded, hf
 from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.hf_config import REMEDY
 from ovd_jax.models.lora import Lora, adapt
+from ovd_jax.models.sharding import check_heads, shardings
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
@@ -31,15 +34,12 @@ from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.simulated import LocalWriter, ServedWriter, Writer
 from ovd_jax.search.simulator_prompts import find_prompt
-from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.base import Teacher
-from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
-from ovd_jax.teacher.tokens import ServedTokens
-from ovd_jax.teacher.transport import Transport
+from ovd_jax.teacher.served_logprobs import ServedTokens
 from ovd_jax.text import dated_template, one_line
 
 

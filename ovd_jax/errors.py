@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message names what is wrong, its value, and what to do. `flags.run` prints it as
     one line; any other ValueError is a fault of the program and shows its traceback.
     """
+
+
+class TeacherError(RuntimeError):
+    """The teacher gave no usable answer; the message says which and what to do."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ovd_jax import audit, build, monitor
+from ovd_jax.client.cache import DiskCache
 from ovd_jax.combinations import check_evaluation
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
@@ -27,7 +28,6 @@ from ovd_jax.results import check_results
 from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import dated, first_date
 from ovd_jax.tasks import Task, make_task
-from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.prompts import load_prompt
 
 

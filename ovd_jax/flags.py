@@ -21,9 +21,9 @@ import absl.flags
 from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.choices import not_a_choice
-from ovd_jax.credentials import exposed
+from ovd_jax.client.credentials import exposed
 from ovd_jax.environment import said_of
-from ovd_jax.errors import UserError
+from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.files import write_text
 from ovd_jax.interrupt import SIGNALS, Interrupted, end_after
 from ovd_jax.jsonl import read_object
@@ -33,7 +33,6 @@ from ovd_jax.ranges import out_of_range
 from ovd_jax.run_dir import to_json
 from ovd_jax.search.base import SearchError
 from ovd_jax.stability import Collapsed
-from ovd_jax.teacher.base import TeacherError
 from ovd_jax.text import one_line
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/

@@ -16,13 +16,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ovd_jax.errors import UserError
+from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.fate import shared_fate
-from ovd_jax.learning.sharding import make_mesh
+from ovd_jax.models.sharding import make_mesh
 from ovd_jax.records import decode, encode
-from ovd_jax.sampling.shapes import bucket
 from ovd_jax.search.base import SearchError
-from ovd_jax.teacher.base import TeacherError
+from ovd_jax.shapes import bucket
 
 ERRORS = {
     error.__name__: error

@@ -1,13 +1,28 @@
-"""Prompts as data: the fields of their templates, and those in files of the user's."""
+"""Prompts as data: their fields, slots that are filled safely, and files of the user's.
+
+What fills a slot is a model's or a stranger's text. It cannot form a special token, it
+cannot repeat what the template fences its slots with (tags such as `</solution>` and
+runs of punctuation such as `---`), and it is of bounded length.
+"""
 
 import dataclasses
+import functools
 import json
+import logging
+import re
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar, get_origin
 
 from ovd_jax.errors import UserError
+from ovd_jax.text import control_pattern, neutralize
+
+_log = logging.getLogger(__name__)
+
+MAX_SLOT = 20_000  # characters; the middle of a longer text is left out
+_TAG = re.compile(r"</?([A-Za-z][\w-]*)>")
+_RULE = re.compile(r"([^\w\s{}])\1{2,}")
 
 Prompt = TypeVar("Prompt")  # a dataclass of texts, lists of texts and yes or no
 
@@ -94,3 +109,67 @@ def _value(where: str, value, expected: type):
     if not isinstance(value, expected):
         raise UserError(f"{where} is {value!r}, no {expected.__name__}.")
     return value
+
+
+def fill(
+    template: str,
+    special_tokens: tuple[str, ...],
+    *,
+    on_cut: Callable[[str], None] = lambda name: None,
+    **slots: str,
+) -> str:
+    """The template with its slots filled; what is in them, even in two that touch,
+    cannot form a special token or a fence of the template. `on_cut` is told the name of
+    each slot whose text is too long."""
+    # Every second part is a special token of the template's own.
+    own = control_pattern(tuple(special_tokens)).pattern
+    parts = re.split(f"({own})", template)
+    fences = _fences("".join(parts[::2]))
+    for name, text in slots.items():
+        if len(text) > MAX_SLOT:
+            _say_cut(name)
+            on_cut(name)
+        slots[name] = _opened(harmless(text, special_tokens), fences)
+    parts[::2] = [
+        neutralize(part.format(**slots), special_tokens) for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def harmless(text: str, special_tokens: tuple[str, ...]) -> str:
+    """`text` of bounded length, of characters that encode, without special tokens."""
+    if len(text) > MAX_SLOT:
+        half = MAX_SLOT // 2
+        text = f"{text[:half]}\n[...]\n{text[-half:]}"
+    text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    return neutralize(text, special_tokens)
+
+
+@functools.lru_cache
+def _say_cut(name: str) -> None:
+    """Says once of each slot that the middle of a text is left out."""
+    _log.warning(
+        "A text for the slot {%s} of a prompt has more than %d characters: its middle "
+        "is left out. This is said once; the metrics count it.", name, MAX_SLOT,
+    )  # fmt: skip
+
+
+def _opened(text: str, fences: re.Pattern | None) -> str:
+    """`text` in which tags that are fences are in round brackets, and runs of
+    punctuation have spaces in them."""
+
+    def opened(fence: re.Match) -> str:
+        return f"({fence[0][1:-1]})" if fence[0][0] == "<" else " ".join(fence[0])
+
+    return fences.sub(opened, text) if fences else text
+
+
+@functools.lru_cache
+def _fences(template: str) -> re.Pattern | None:
+    """What matches each fence of a template, tags in any case and spacing."""
+    names = {re.escape(name) for name in _TAG.findall(template)}
+    patterns = [rf"(?i:<\s{{0,9}}/?\s{{0,9}}(?:{'|'.join(sorted(names))})\s{{0,9}}/?>)"]
+    marks = {match[1] for match in _RULE.finditer(template)}
+    patterns = patterns if names else []
+    patterns += [rf"{re.escape(mark)}{{3,}}" for mark in sorted(marks)]
+    return re.compile("|".join(patterns)) if patterns else None

@@ -31,7 +31,8 @@ from ovd_jax.learning.distill import (
 )
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
-from ovd_jax.learning.sharding import (
+from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.models.sharding import (
     fetch,
     lay_out,
     make_mesh,
@@ -39,7 +40,6 @@ from ovd_jax.learning.sharding import (
     row_shards,
     shardings,
 )
-from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.rollout.pack import pack
 from ovd_jax.sampling.choice import label_probabilities

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ovd_jax.client.cache import DiskCache
 from ovd_jax.paths import writable
 from ovd_jax.search.base import Document
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.corpus import write_corpus
-from ovd_jax.teacher.cache import DiskCache
 
 
 @pytest.fixture(params=["below a file", "a file", "no rights"])

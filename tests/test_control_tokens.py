@@ -6,7 +6,7 @@ import pytest
 
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import observation
-from ovd_jax.teacher.wording import fill
+from ovd_jax.template import fill
 from ovd_jax.text import neutralize
 
 # One a line, of most families of models.

@@ -7,11 +7,17 @@ import pytest
 from teacher_server import TeacherServer
 
 from ovd_jax import build, flags
-from ovd_jax.credentials import checked_url, exposed, is_loopback, masked, read_key
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.credentials import (
+    checked_url,
+    exposed,
+    is_loopback,
+    masked,
+    read_key,
+)
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
 from ovd_jax.search.http import Http
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.transport import Transport
 
 KEY = "sk-proj-4f9Kq2ZxW7vBn81LmTyR"
 LEAKS = [

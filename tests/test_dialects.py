@@ -7,17 +7,13 @@ import threading
 import pytest
 from teacher_server import TeacherServer
 
-from ovd_jax.errors import UserError
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.base import (
-    DemonstrationRequest,
-    ScoreRequest,
-    TeacherError,
-)
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.replies import Denied
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.replies import Denied
-from ovd_jax.teacher.transport import Transport
 
 REQUESTS = [ScoreRequest(f"q {i}", "", f"step {i}", whole=True) for i in range(6)]
 PROBLEMS = [DemonstrationRequest("q", ""), DemonstrationRequest("q", "First, ")]

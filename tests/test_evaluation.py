@@ -10,6 +10,7 @@ import pytest
 from fakes import EOS, TOKENIZER, encode, problem
 from ml_collections import ConfigDict
 
+from ovd_jax.client.cache import DiskCache
 from ovd_jax.evaluation.attempts import (
     Ask,
     Attempt,
@@ -25,7 +26,6 @@ from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Grade
 from ovd_jax.tasks.math import MathTask
-from ovd_jax.teacher.cache import DiskCache
 
 TASK = ArithmeticTask()
 PROBLEMS = [problem(f"{n}+1", str(n + 1)) for n in range(7)]

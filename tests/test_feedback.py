@@ -7,14 +7,14 @@ import pytest
 from fakes import EOS, TOKENIZER, FakeStudent, FakeTeacher, encode, problem, rules
 from teacher_server import TeacherServer
 
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.transport import Transport
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.tasks.arithmetic import ArithmeticTask
-from ovd_jax.teacher.accounting import Accounting
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.transport import Transport
 
 PROBLEM = problem("(3+4)*2", "14")
 RIGHT, WRONG, REVISED = "7*2\n#### 14", "7*2\n#### 15", "14\n#### 14"

@@ -5,13 +5,13 @@ import math
 import pytest
 from teacher_server import TeacherServer
 
-from ovd_jax.teacher.accounting import Accounting
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.connection import decoded, encoded
+from ovd_jax.client.replies import Unavailable
+from ovd_jax.client.transport import Transport
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
-from ovd_jax.teacher.client import decoded, encoded
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.replies import Unavailable
-from ovd_jax.teacher.transport import Transport
 from ovd_jax.text import one_line
 
 NUMBER = "9" * 400

@@ -8,9 +8,9 @@ import time
 import pytest
 from teacher_server import TeacherServer
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.replies import Unavailable
-from ovd_jax.teacher.transport import Transport
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.replies import Unavailable
+from ovd_jax.client.transport import Transport
 
 TIMEOUT = 1.0
 

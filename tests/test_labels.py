@@ -3,8 +3,8 @@
 
 import pytest
 
-from ovd_jax.teacher.labels import read_label
-from ovd_jax.teacher.thoughts import after_thought
+from ovd_jax.client.labels import read_label
+from ovd_jax.thoughts import after_thought
 
 DIGITS = tuple("0123456789")
 TO_TEN = tuple(str(n) for n in range(1, 11))

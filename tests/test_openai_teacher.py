@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from teacher_server import END, TeacherServer, uniform
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.asking import score_text
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.client.served_model import CONTROL_TOKENS, read_label
+from ovd_jax.client.transport import Transport
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
-from ovd_jax.teacher.cache import DiskCache
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.served import CONTROL_TOKENS, read_label
-from ovd_jax.teacher.transport import Transport
+from ovd_jax.teacher.requests import score_text
 
 REQUESTS = [
     ScoreRequest(f"question {i // 4}", "", f"step {i}", whole=i % 2 == 0)

@@ -15,13 +15,13 @@ from teacher_server import TeacherServer
 from ovd_jax import ahead as ahead_module
 from ovd_jax import flags
 from ovd_jax.ahead import Ahead, Gate, check, read_batch, write_batch
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
 from ovd_jax.interrupt import SIGNALS
 from ovd_jax.rollout.buffer import RolloutBuffer
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.base import TeacherError
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.transport import Transport
 
 PROBLEMS = tuple(problem(f"({i}+4)*2", str(2 * i + 8)) for i in range(1, 5))
 SAMPLES = 2

@@ -9,11 +9,11 @@ from search_fakes import TOKENIZER, Student, dialogue, encode, problem
 from test_search import Scripted
 
 from ovd_jax import build, flags
+from ovd_jax.client.cache import DiskCache
 from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
 from ovd_jax.search.pool import SearchBatch, SearchThreads
-from ovd_jax.teacher.cache import DiskCache
 
 POOLS = [SearchThreads, SearchBatch]
 SEARCHES = [(("row", n), Query(f"query {n % 3}"), 100 + n) for n in range(8)]

@@ -11,10 +11,10 @@ from ovd_jax.methods import rules
 from ovd_jax.search import simulator_prompts
 from ovd_jax.tasks import qa_prompts
 from ovd_jax.tasks.qa import QATask
-from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.prompts import PROMPTS, load_prompt
-from ovd_jax.teacher.wording import TeacherPrompt, fill, harmless
+from ovd_jax.teacher.prompts import PROMPTS, TeacherPrompt, load_prompt
+from ovd_jax.teacher.requests import score_text
+from ovd_jax.template import fill, harmless
 
 SPECIAL = ("<judge>", "<|end|>", "<|end_of_text|>")
 GOOD = TeacherPrompt(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ovd_jax.teacher.endpoint import models_in
-from ovd_jax.teacher.replies import Denied, Refused, Unavailable, parse
-from ovd_jax.teacher.statuses import fault, reply_in, words
+from ovd_jax.client.endpoint import models_in
+from ovd_jax.client.replies import Denied, Refused, Unavailable, parse
+from ovd_jax.client.statuses import fault, reply_in, words
 
 
 @pytest.mark.parametrize(

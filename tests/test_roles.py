@@ -10,7 +10,7 @@ from ovd_jax.search.base import Document
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.teacher.roles import Roles
-from ovd_jax.teacher.wording import fill
+from ovd_jax.template import fill
 
 ASKED = ScoreRequest("Who?", "", "<search> who </search>", whole=False)
 

@@ -13,7 +13,7 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling import run
 from ovd_jax.sampling.draw import choose
 from ovd_jax.sampling.sampler import Sampler
-from ovd_jax.sampling.shapes import compact
+from ovd_jax.shapes import compact
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
 NEW_TOKENS = 20  # more than the sampler decodes between two looks for stop strings

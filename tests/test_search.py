@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from ovd_jax.client.cache import DiskCache
 from ovd_jax.search import engine as engine_module
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Nothing, Search
-from ovd_jax.teacher.cache import DiskCache
 
 
 class Scripted:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.asking import score_text
+from ovd_jax.client.accounting import Accounting
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.requests import score_text
 from ovd_jax.teacher.self_scores import LEFT, without_claims
 
 TABLE = json.loads(Path(__file__).with_name("self_scores.json").read_text("utf-8"))

@@ -7,13 +7,13 @@ import pytest
 from fakes import TOKENIZER, encode, problem
 from teacher_server import TeacherServer
 
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.served import ServedStudent
 from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.cache import DiskCache
-from ovd_jax.teacher.transport import Transport
 
 PROBLEMS = [problem(f"(3+{n})*2", str(2 * n + 6)) for n in range(6)]
 

@@ -15,8 +15,10 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax import processes
-from ovd_jax.errors import UserError
-from ovd_jax.learning.sharding import (
+from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.models.known import KNOWN
+from ovd_jax.models.sharding import (
     AXES,
     check_heads,
     fetch,
@@ -24,13 +26,11 @@ from ovd_jax.learning.sharding import (
     row_shards,
     shardings,
 )
-from ovd_jax.learning.update import TrainState, optimizer
-from ovd_jax.models.known import KNOWN
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.pack import plan
-from ovd_jax.sampling.shapes import compact
 from ovd_jax.search.base import SearchError
-from ovd_jax.teacher.base import Score, TeacherError
+from ovd_jax.shapes import compact
+from ovd_jax.teacher.base import Score
 
 TX = optimizer(
     learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,

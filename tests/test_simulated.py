@@ -6,6 +6,9 @@ import pytest
 from search_fakes import TOKENIZER, encode
 from teacher_server import TeacherServer
 
+from ovd_jax.client import transport as transport_module
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.transport import Transport
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
@@ -22,9 +25,6 @@ from ovd_jax.search.simulator_prompts import (
     read,
     written,
 )
-from ovd_jax.teacher import transport as transport_module
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.transport import Transport
 
 TOLD = Query("capital of Peru", "Which city rules Peru?", ("Lima-gold", "LIM-gold"))
 ANSWER = "Doc 1(Title: Peru) Lima rules.\nDoc 2(Title: Oslo) In Norway.\n"

@@ -7,12 +7,13 @@ import time
 import pytest
 from teacher_server import FAULTS, TeacherServer
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest, TeacherError
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.replies import Unavailable
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
+from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.replies import Unavailable
-from ovd_jax.teacher.transport import Transport
 
 REQUESTS = [ScoreRequest("q", "", f"step {i}", whole=True) for i in range(16)]
 TOO_LONG = ScoreRequest("q", "", "too long", whole=True)

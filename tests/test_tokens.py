@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from fakes import TOKENIZER, encode
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.replies import Unavailable, parse
-from ovd_jax.teacher.tokens import ServedTokens, check_prompt
-from ovd_jax.teacher.transport import Transport
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.replies import Unavailable, parse
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
+from ovd_jax.teacher.served_logprobs import ServedTokens, check_prompt
 
 
 def place(token: int, top: int, shift: int = 0) -> dict:

@@ -9,15 +9,15 @@ import time
 import pytest
 from teacher_server import TeacherServer
 
-from ovd_jax.teacher.accounting import Accounting, auc, entropy, percentile
+from ovd_jax.client.accounting import Accounting, auc, entropy, percentile
+from ovd_jax.client.distribution import LabelReader
+from ovd_jax.client.endpoint import models_in, retry_after
+from ovd_jax.client.limit import Limit, Pool
+from ovd_jax.client.replies import Unavailable, parse
+from ovd_jax.client.transport import Transport
 from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.distribution import LabelReader
-from ovd_jax.teacher.endpoint import models_in, retry_after
-from ovd_jax.teacher.limit import Limit, Pool
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.teacher.replies import Unavailable, parse
-from ovd_jax.teacher.transport import Transport
 
 
 def test_the_limit_doubles_a_round_until_congestion_and_then_grows_by_one():

@@ -17,9 +17,9 @@ from ovd_jax.search.corpus import write_corpus
 from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
 from ovd_jax.tasks.world import Need, World
 from ovd_jax.tasks.world_examples import judgement, labelled_turns
-from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.requests import score_text
 
 ROOT = Path(__file__).parent.parent
 ROLES = ("student", "teacher")

@@ -58,7 +58,7 @@ class Solver(Protocol):
 
 
 class Cache(Protocol):
-    """What was solved before: see ovd_jax/teacher/cache.py."""
+    """What was solved before: see ovd_jax/client/cache.py."""
 
     def get(self, key: Mapping) -> Mapping | None: ...
 

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
+from ovd_jax.client.accounting import auc
 from ovd_jax.rollout.buffer import mean, share
 from ovd_jax.rollout.reject import aggregate
-from ovd_jax.teacher.accounting import auc
 from ovd_jax.teacher.base import Score
 
 _BINS = 10

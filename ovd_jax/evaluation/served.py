@@ -9,14 +9,14 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from ovd_jax.client.dialect import Dialect, learn
+from ovd_jax.client.reminder import Refusals
+from ovd_jax.client.replies import Refused, Reply
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
 from ovd_jax.rollout.turns import first_turn
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.seeds import derive
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.dialect import Dialect, learn
-from ovd_jax.teacher.reminder import Refusals
-from ovd_jax.teacher.replies import Refused, Reply
-from ovd_jax.teacher.transport import Transport
 from ovd_jax.text import decode, start_token
 
 _log = logging.getLogger(__name__)

@@ -27,8 +27,8 @@ from ovd_jax.learning.logprobs import (
     unchunked,
 )
 from ovd_jax.learning.losses import Batch, TopK, policy_loss
-from ovd_jax.learning.sharding import ROWS, P
 from ovd_jax.learning.update import completion_hidden
+from ovd_jax.models.sharding import ROWS, P
 from ovd_jax.models.transformer import Transformer
 
 _LEAST_REST = 1e-7  # probability of all other tokens: what float32 tells from nothing

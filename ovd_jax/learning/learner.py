@@ -8,7 +8,6 @@ import numpy as np
 import optax
 
 from ovd_jax.learning.losses import Batch, token_weights
-from ovd_jax.learning.sharding import fetch, put_rows
 from ovd_jax.learning.update import (
     Stepper,
     TrainState,
@@ -16,6 +15,7 @@ from ovd_jax.learning.update import (
     policy_objective,
 )
 from ovd_jax.models.lora import with_trained
+from ovd_jax.models.sharding import fetch, put_rows
 from ovd_jax.models.transformer import Transformer
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from ovd_jax.learning.sharding import ROWS
+from ovd_jax.models.sharding import ROWS
 
 VOCAB = P("tp")  # of the head, and of the numbers of its rows
 HEAD = P("tp", "fsdp")  # of the head's gradient

@@ -12,8 +12,8 @@ import optax
 from ovd_jax.errors import UserError
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
-from ovd_jax.learning.sharding import lay_out
 from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.models.sharding import lay_out
 from ovd_jax.models.transformer import Transformer, is_matrix
 
 

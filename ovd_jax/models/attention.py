@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from ovd_jax.learning.sharding import ROWS, platform, row_shards
+from ovd_jax.models.sharding import ROWS, platform, row_shards
 
 FORMS = ("auto", "blocked")  # of attention: what suits the platform, or the one for all
 _SPLASH_SLOTS = 1 << 15  # of a row: two slots must fit into an int32

@@ -24,7 +24,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask_info as mask_infos,
 )
 
-from ovd_jax.sampling.shapes import round_up
+from ovd_jax.shapes import round_up
 
 _LANES = 128  # blocks are multiples of it
 _BLOCK = 512  # slots of a block, at most

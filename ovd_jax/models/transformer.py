@@ -13,8 +13,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from ovd_jax.errors import UserError
-from ovd_jax.learning.sharding import look_up, split_rows
 from ovd_jax.models.attention import Layout, attend, causal
+from ovd_jax.models.sharding import look_up, split_rows
 
 _KEPT = "output of a linear map"  # adapters' part included: it is kept once
 REMAT = {  # what the backward pass need not compute again

@@ -5,8 +5,8 @@ import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 
+from ovd_jax.client.accounting import auc, entropy
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
-from ovd_jax.teacher.accounting import auc, entropy
 from ovd_jax.teacher.base import Score
 
 

@@ -31,7 +31,7 @@ from ovd_jax.teacher.base import (
     ScoreRequest,
     Teacher,
 )
-from ovd_jax.teacher.wording import TeacherPrompt
+from ovd_jax.teacher.prompts import TeacherPrompt
 from ovd_jax.text import decode
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from ovd_jax.rollout.trajectory import Rollout
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.wording import fill
+from ovd_jax.template import fill
 
 
 def with_feedback(

@@ -8,7 +8,7 @@ import numpy as np
 from ovd_jax.errors import UserError
 from ovd_jax.learning.losses import PADDING, Batch, TopK
 from ovd_jax.rollout.trajectory import Group, Trajectory
-from ovd_jax.sampling.shapes import bucket, round_up
+from ovd_jax.shapes import bucket, round_up
 
 _TWICE = 1.05  # cost of a slot in stretches of twice the length: attention's share
 

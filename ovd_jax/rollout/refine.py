@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from ovd_jax.rollout.turns import Finding
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import plain
-from ovd_jax.teacher.wording import fill
+from ovd_jax.template import fill
 from ovd_jax.text import chat_prompt, decode, plain_prompt, special_tokens
 
 _MAX_DOCUMENT = 4000  # characters of each document that the model is shown

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax.errors import UserError
-from ovd_jax.learning.sharding import fetch, row_shards
+from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decoder import next_logits
-from ovd_jax.sampling.shapes import round_up
 from ovd_jax.sampling.tree import grow, to_arrays
+from ovd_jax.shapes import round_up
 
 
 def label_probabilities(

@@ -10,8 +10,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ovd_jax.learning.sharding import split_rows
 from ovd_jax.models.attention import attend_cached
+from ovd_jax.models.sharding import split_rows
 from ovd_jax.models.transformer import Transformer, embed_tokens, rope_frequencies
 from ovd_jax.sampling.decoder import Decoder, next_logits
 from ovd_jax.sampling.draw import choose

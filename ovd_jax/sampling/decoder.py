@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovd_jax.learning.sharding import gather_fsdp
 from ovd_jax.models.lora import merge_layers
+from ovd_jax.models.sharding import gather_fsdp
 from ovd_jax.models.transformer import Layer, Transformer, TransformerConfig, rotate
 
 

@@ -8,8 +8,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ovd_jax.learning.sharding import split_rows
 from ovd_jax.models.attention import attend_behind
+from ovd_jax.models.sharding import split_rows
 from ovd_jax.models.transformer import embed_tokens, rope_frequencies
 from ovd_jax.sampling.decode import DecodeState, split_state
 from ovd_jax.sampling.decoder import Decoder

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ovd_jax.learning.sharding import fetch, row_shards
+from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
 from ovd_jax.sampling.rejoin import line_up, read_on
-from ovd_jax.sampling.shapes import bucket, compact, right_pad, round_up
+from ovd_jax.shapes import bucket, compact, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished
 _MIN_SLOTS = 64  # room for new tokens to begin with; it doubles when it is used up

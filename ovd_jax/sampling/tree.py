@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ovd_jax.models.transformer import Layout
-from ovd_jax.sampling.shapes import bucket, fine_bucket
+from ovd_jax.shapes import bucket, fine_bucket
 
 _MIN_WIDTH = 32  # tokens; shorter trees are padded to as many
 

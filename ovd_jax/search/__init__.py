@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ovd_jax.client.cache import DiskCache
 from ovd_jax.errors import UserError
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.engine import Engine, Nothing, Search
-from ovd_jax.teacher.cache import DiskCache
 
 BACKENDS = ("none", "bm25", "http", "simulated")
 

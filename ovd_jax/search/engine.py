@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.client.reminder import Reminder
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query, SearchError
-from ovd_jax.teacher.cache import DiskCache
-from ovd_jax.teacher.reminder import Reminder
 
 POLICIES = ("wait", "empty", "fail")
 _log = logging.getLogger(__name__)

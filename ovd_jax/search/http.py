@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import httpx
 import tenacity
 
-from ovd_jax.credentials import checked_url
+from ovd_jax.client.connection import TooLong, decoded, encoded
+from ovd_jax.client.credentials import checked_url
+from ovd_jax.client.endpoint import retry_after
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away
-from ovd_jax.teacher.client import TooLong, decoded, encoded
-from ovd_jax.teacher.endpoint import retry_after
 from ovd_jax.text import one_line
 
 _AT_ONCE = 64  # queries in a request

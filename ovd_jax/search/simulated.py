@@ -11,17 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from ovd_jax.client.probe import find_dialect, say_changes
+from ovd_jax.client.reminder import Refusals
+from ovd_jax.client.replies import Refused, Unavailable
+from ovd_jax.client.served_model import Question, ServedModel
+from ovd_jax.client.transport import Transport
+from ovd_jax.errors import TeacherError
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away
 from ovd_jax.search.simulator_prompts import SimulatorPrompt, ask, read
 from ovd_jax.seeds import derive
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.probe import find_dialect, say_changes
-from ovd_jax.teacher.reminder import Refusals
-from ovd_jax.teacher.replies import Refused, Unavailable
-from ovd_jax.teacher.served import Question, ServedModel
-from ovd_jax.teacher.thoughts import after_thought
-from ovd_jax.teacher.transport import Transport
 from ovd_jax.text import (
     chat_prompt,
     check_chat,
@@ -29,6 +28,7 @@ from ovd_jax.text import (
     plain_prompt,
     special_tokens,
 )
+from ovd_jax.thoughts import after_thought
 
 
 def noise_share(step: int, total: int, start: float, end: float) -> float:

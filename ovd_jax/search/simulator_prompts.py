@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ovd_jax import template
 from ovd_jax.search.base import Document, Query
-from ovd_jax.teacher.wording import fill
+from ovd_jax.template import fill
 
 WORDS = 30  # of a document
 _MAX_TEXT, _MAX_TITLE = 1_000, 120  # characters of what is read off an answer

@@ -4,7 +4,7 @@ import collections
 import re
 
 from ovd_jax.tasks.folding import fold
-from ovd_jax.teacher.thoughts import after_thought
+from ovd_jax.thoughts import after_thought
 
 GROUP = r"\{(?:[^{}]|\{[^{}]{0,80}\}){0,80}\}"
 FRAC = rf"\\[dtc]?frac\s?(?:{GROUP}\s?{GROUP}|\d\d|\d\s?{GROUP})"

@@ -5,14 +5,10 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-from ovd_jax.errors import UserError
+from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.seeds import derive
 
 Place = tuple[int, ...]  # of a request among all that share a seed
-
-
-class TeacherError(RuntimeError):
-    """The teacher gave no usable answer; the message says which and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

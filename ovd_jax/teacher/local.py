@@ -3,9 +3,8 @@
 import random
 from collections.abc import Callable, Sequence
 
+from ovd_jax.client.accounting import LEFT_OUT, Accounting
 from ovd_jax.errors import UserError
-from ovd_jax.teacher.accounting import LEFT_OUT, Accounting
-from ovd_jax.teacher.asking import demonstration_texts, feedback_text, score_text
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
@@ -15,20 +14,21 @@ from ovd_jax.teacher.base import (
     draw_seeds,
     read_score,
 )
-from ovd_jax.teacher.reminder import OutsideMass
-from ovd_jax.teacher.thoughts import (
-    OPENERS,
-    after_thought,
-    holds_thought,
-    opens_thought,
-)
-from ovd_jax.teacher.wording import TeacherPrompt
+from ovd_jax.teacher.outside_mass import OutsideMass
+from ovd_jax.teacher.prompts import TeacherPrompt
+from ovd_jax.teacher.requests import demonstration_texts, feedback_text, score_text
 from ovd_jax.text import (
     chat_prompt,
     check_chat,
     decode,
     plain_prompt,
     special_tokens,
+)
+from ovd_jax.thoughts import (
+    OPENERS,
+    after_thought,
+    holds_thought,
+    opens_thought,
 )
 
 _MOST = 0.5  # of the probability of a first token
@@ -193,7 +193,7 @@ class LocalTeacher:
         return self._worded(demonstration_texts, request)
 
     def _worded(self, words: Callable, request):
-        """What `words`, a function of teacher/asking.py, makes of a request."""
+        """What `words`, a function of teacher/requests.py, makes of a request."""
         count = self._accounting.count
         return words(self._prompt, request, self._special, count)
 

@@ -6,34 +6,35 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from ovd_jax.errors import UserError
-from ovd_jax.seeds import derive
-from ovd_jax.teacher.asking import demonstration_texts, feedback_text, score_text
-from ovd_jax.teacher.base import (
-    TRIAL,
-    DemonstrationRequest,
-    Score,
-    ScoreRequest,
-    TeacherError,
-    complete_part,
-    draw_seeds,
-    read_score,
-)
-from ovd_jax.teacher.cache import DiskCache
-from ovd_jax.teacher.distribution import LabelReader
-from ovd_jax.teacher.probe import (
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.client.distribution import LabelReader
+from ovd_jax.client.probe import (
     find_continuing,
     find_dialect,
     probe_judge,
     say_changes,
     say_what_is_missing,
 )
-from ovd_jax.teacher.reminder import OutsideMass, Refusals
-from ovd_jax.teacher.replies import Denied, Refused, Unreadable
-from ovd_jax.teacher.served import Question, ServedModel
-from ovd_jax.teacher.thoughts import after_thought, holds_thought
-from ovd_jax.teacher.transport import Pending, Transport
-from ovd_jax.teacher.wording import TeacherPrompt, fill
+from ovd_jax.client.reminder import Refusals
+from ovd_jax.client.replies import Denied, Refused, Unreadable
+from ovd_jax.client.served_model import Question, ServedModel
+from ovd_jax.client.transport import Pending, Transport
+from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.seeds import derive
+from ovd_jax.teacher.base import (
+    TRIAL,
+    DemonstrationRequest,
+    Score,
+    ScoreRequest,
+    complete_part,
+    draw_seeds,
+    read_score,
+)
+from ovd_jax.teacher.outside_mass import OutsideMass
+from ovd_jax.teacher.prompts import TeacherPrompt
+from ovd_jax.teacher.requests import demonstration_texts, feedback_text, score_text
+from ovd_jax.template import fill
+from ovd_jax.thoughts import after_thought, holds_thought
 
 POLICIES = ("wait", "accept", "drop", "fail")
 
@@ -246,7 +247,7 @@ class OpenAITeacher:
         return read_score(masses, rule=rule, temperature=temperature, rng=rng)
 
     def _worded(self, words: Callable, request):
-        """What `words`, a function of teacher/asking.py, makes of a request."""
+        """What `words`, a function of teacher/requests.py, makes of a request."""
         return words(self._prompt, request, self._special, self._accounting.count)
 
     def _body(self, text: str, prefix: str, seed: int, stop: Sequence[str]) -> dict:

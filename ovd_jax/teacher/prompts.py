@@ -5,10 +5,80 @@ it), `{feedback}`, and, for a judge in training alone, `{reference}` (the gold a
 A JSON file of the same fields is a prompt of the user's own.
 """
 
+import bisect
 import dataclasses
+import itertools
 
-from ovd_jax.teacher.wording import TeacherPrompt
-from ovd_jax.template import find_prompt
+from ovd_jax.errors import UserError
+from ovd_jax.template import check_fields, fields_of, find_prompt
+
+# Template: (fields it needs, fields it may have).
+FIELDS = {
+    "score_step": ({"question", "previous", "step"}, {"reference"}),
+    "score_trajectory": ({"question", "solution"}, {"reference"}),
+    "demonstrate": ({"question"}, set()),
+    "feedback": ({"question", "solution"}, {"reference"}),
+    "revise": ({"question", "solution", "feedback"}, set()),
+}
+OPTIONAL = ("feedback", "revise")  # templates that may be empty
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherPrompt:
+    """One way to put the questions; UserError for missing or unknown fields."""
+
+    score_step: str
+    score_trajectory: str
+    demonstrate: str
+    labels: tuple[str, ...]  # the words it may answer with, the worst first
+    feedback: str = ""  # asks why a solution is wrong and how to improve it
+    revise: str = ""  # asks the student to solve it again with the feedback
+    chat: bool = True  # wrapped in the model's chat template
+
+    def __post_init__(self):
+        for name, (needed, possible) in FIELDS.items():
+            template = getattr(self, name)
+            if name in OPTIONAL and not template:
+                continue
+            check_fields(name, template, needed, possible)
+        labels = self.labels
+        if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
+            raise UserError(f"labels {labels} must be two or more different words.")
+
+    def thresholds(self) -> list[float]:
+        """A threshold for each level and one that rejects all: the labels and what
+        would come next, if they are rising numbers; else the levels, 0 for the worst.
+        """
+        try:
+            marks = [float(label) for label in self.labels]
+        except ValueError:
+            marks = [0.0, 0.0]
+        if any(b <= a for a, b in itertools.pairwise(marks)):
+            marks = [float(level) for level in range(len(self.labels))]
+        return [*marks, 2 * marks[-1] - marks[-2]]
+
+    def level_of(self, threshold: float) -> float:
+        """What level from 0, the worst label, to their number `threshold` stands for: a
+        score is accepted iff it is at that level or above it. Raises UserError for one
+        that is above all."""
+        marks = self.thresholds()
+        if threshold > marks[-1]:
+            raise UserError(
+                f"threshold {threshold:g} is too high for the scores of this teacher, "
+                f"{marks[0]:g} to {marks[-2]:g}; {marks[-1]:g} rejects all."
+            )
+        above = bisect.bisect_left(marks, threshold)
+        if above == 0:
+            return 0.0
+        low, high = marks[above - 1 : above + 1]
+        return above - 1 + (threshold - low) / (high - low)
+
+    @property
+    def shows_reference(self) -> bool:
+        """Whether a judge is shown the gold answer: in training only."""
+        names = ("score_step", "score_trajectory", "feedback")
+        return any("reference" in fields_of(x, getattr(self, x)) for x in names)
+
 
 # Tokens of the embedded tokenizer that ask for a score of what stands before them.
 JUDGE_STEP, JUDGE_TRAJECTORY = "<judge>", "<grade>"

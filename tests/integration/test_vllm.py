@@ -28,9 +28,9 @@ import pytest
 from ovd_jax import build, flags
 from ovd_jax.errors import UserError
 from ovd_jax.run_dir import read_metrics
-from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.wording import fill
+from ovd_jax.teacher.requests import score_text
+from ovd_jax.template import fill
 
 pytestmark = [
     pytest.mark.vllm,

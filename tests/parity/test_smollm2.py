@@ -13,9 +13,9 @@ import pytest
 from ovd_jax.build import load_tokenizer
 from ovd_jax.models import hf
 from ovd_jax.sampling.sampler import Sampler
-from ovd_jax.teacher.asking import score_text
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.teacher.requests import score_text
 from ovd_jax.text import special_tokens
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ovd_jax.teacher.thoughts import after_thought
+from ovd_jax.thoughts import after_thought
 
 _LAYERS = 12  # taken off one answer, at most
 _LONGEST = 2000  # characters of an answer, its thought left out

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 import aiohttp
 
-from ovd_jax.credentials import masked
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.client import Answer, Client
-from ovd_jax.teacher.limit import Limit
-from ovd_jax.teacher.replies import Refused, Reply, Unavailable
-from ovd_jax.teacher.statuses import fault, passes, reply_in, words
+from ovd_jax.client.connection import Answer, Client
+from ovd_jax.client.credentials import masked
+from ovd_jax.client.limit import Limit
+from ovd_jax.client.replies import Refused, Reply, Unavailable
+from ovd_jax.client.statuses import fault, passes, reply_in, words
+from ovd_jax.errors import TeacherError
 from ovd_jax.text import one_line
 
 _LOOKED_AT, _SHOWN = 4000, 600  # characters of an error

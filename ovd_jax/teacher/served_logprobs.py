@@ -4,11 +4,11 @@ import functools
 import zlib
 from collections.abc import Mapping, Sequence
 
+from ovd_jax.client.reminder import Refusals
+from ovd_jax.client.replies import Refused, Reply, Unavailable
+from ovd_jax.client.served_model import patient
+from ovd_jax.client.transport import Transport
 from ovd_jax.errors import UserError
-from ovd_jax.teacher.reminder import Refusals
-from ovd_jax.teacher.replies import Refused, Reply, Unavailable
-from ovd_jax.teacher.served import patient
-from ovd_jax.teacher.transport import Transport
 from ovd_jax.text import decode
 
 _PROBE = "Solve 12 * (3 + 4) = x.\nFirst, 3 + 4 = 7; then 12 * 7 = 84, so x = 84.\n"

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from ovd_jax.client.dialect import Dialect
+from ovd_jax.client.distribution import leading
+from ovd_jax.client.labels import read_label
+from ovd_jax.client.replies import Reply, Unavailable, Unreadable
+from ovd_jax.client.transport import Transport
 from ovd_jax.seeds import derive
-from ovd_jax.teacher.dialect import Dialect
-from ovd_jax.teacher.distribution import leading
-from ovd_jax.teacher.labels import read_label
-from ovd_jax.teacher.replies import Reply, Unavailable, Unreadable
-from ovd_jax.teacher.transport import Transport
 
 _STRAY = 1e-4  # probability of a token that a constrained answer must not have
 _LABEL_TOKENS = 64  # room for a label and its dress, such as fenced JSON

@@ -1,15 +1,16 @@
 """From a request to the text that puts it to a teacher, however that is reached.
 
 `count(name=1)` is told what of a request is left out, by the names of `LEFT_OUT` in
-teacher/accounting.py.
+client/accounting.py.
 """
 
 from collections.abc import Callable
 
 from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
+from ovd_jax.teacher.prompts import TeacherPrompt
 from ovd_jax.teacher.self_scores import without_claims
-from ovd_jax.teacher.wording import MAX_SLOT, TeacherPrompt, fill
+from ovd_jax.template import MAX_SLOT, fill
 
 
 def uncounted(**amounts: int) -> None:

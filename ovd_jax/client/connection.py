@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from ovd_jax.credentials import is_loopback
+from ovd_jax.client.credentials import is_loopback
 
 MOST_BYTES = 64 * 2**20  # of one answer: prompt_logprobs of 30,000 tokens need 50 MB
 _LEAST_KEY = 8  # characters; shorter ones are words such as EMPTY, which answers hold

@@ -6,11 +6,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from ovd_jax.errors import UserError
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.endpoint import Endpoint, WrongModel
-from ovd_jax.teacher.limit import Pool
-from ovd_jax.teacher.replies import Unavailable
+from ovd_jax.client.endpoint import Endpoint, WrongModel
+from ovd_jax.client.limit import Pool
+from ovd_jax.client.replies import Unavailable
+from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.text import one_line
 
 _log = logging.getLogger(__name__)

@@ -6,8 +6,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 
-from ovd_jax.errors import UserError
-from ovd_jax.teacher.base import TeacherError
+from ovd_jax.errors import TeacherError, UserError
 
 _MOST_TOKENS = 2**40  # of one answer, whatever a server says
 _BRIEFLY = reprlib.Repr()  # a cut of a body that may be huge, or deep

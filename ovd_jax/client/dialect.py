@@ -4,8 +4,8 @@ import dataclasses
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.replies import Refused, Reply
+from ovd_jax.client.replies import Refused, Reply
+from ovd_jax.errors import TeacherError
 
 _BUDGET, _NEW_BUDGET = "max_tokens", "max_completion_tokens"
 FIELDS = (_BUDGET, "temperature", "seed", "stop")  # that may be renamed or left out

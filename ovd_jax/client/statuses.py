@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from ovd_jax.teacher.base import TeacherError
-from ovd_jax.teacher.replies import Denied, Refused, Reply, Unavailable, parse
+from ovd_jax.client.replies import Denied, Refused, Reply, Unavailable, parse
+from ovd_jax.errors import TeacherError
 
 _BUSY = (408, 409, 425, 429, 502, 503, 504, 529)
 _NO_ACCESS = (401, 402, 403)

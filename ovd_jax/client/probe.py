@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Mapping
 
+from ovd_jax.client.dialect import learn
+from ovd_jax.client.distribution import leading
+from ovd_jax.client.labels import read_label
+from ovd_jax.client.replies import Refused, Reply
+from ovd_jax.client.served_model import CONSTRAINTS, OPEN, ServedModel
 from ovd_jax.errors import UserError
-from ovd_jax.teacher.dialect import learn
-from ovd_jax.teacher.distribution import leading
-from ovd_jax.teacher.labels import read_label
-from ovd_jax.teacher.replies import Refused, Reply
-from ovd_jax.teacher.served import CONSTRAINTS, OPEN, ServedModel
-from ovd_jax.teacher.thoughts import holds_thought, opens_thought
+from ovd_jax.thoughts import holds_thought, opens_thought
 
 _log = logging.getLogger(__name__)
 _TOPS = (20, 10, 5, 3)  # numbers of likeliest tokens that servers are willing to show

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import tenacity
 
-from ovd_jax.teacher.accounting import Accounting
-from ovd_jax.teacher.endpoint import Endpoint
-from ovd_jax.teacher.reminder import Reminder
-from ovd_jax.teacher.replies import Reply, Unavailable
-from ovd_jax.teacher.servers import Servers
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.endpoint import Endpoint
+from ovd_jax.client.reminder import Reminder
+from ovd_jax.client.replies import Reply, Unavailable
+from ovd_jax.client.servers import Servers
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries

@@ -2,16 +2,12 @@
 
 import logging
 import time
-from collections import deque
-from collections.abc import Sequence
 
-from ovd_jax.teacher.base import Score, TeacherError
-from ovd_jax.teacher.replies import Unreadable
+from ovd_jax.client.replies import Unreadable
+from ovd_jax.errors import TeacherError
 
 _log = logging.getLogger(__name__)
 _PAUSE = 60.0  # seconds between two messages of a kind
-_RECENT = 64  # scores whose mass outside of the labels is averaged
-_MOST_OUTSIDE = 0.5
 _HOPELESS = 8  # problems in a row none of whose questions is answered
 
 
@@ -28,29 +24,6 @@ class Reminder:
             return False
         self._said_at = now
         return True
-
-
-class OutsideMass:
-    """Warns where most of the judge's probability goes to no label."""
-
-    def __init__(self):
-        self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._reminder = Reminder()
-
-    def add(self, scores: Sequence[Score | None]) -> None:
-        """Takes note of scores; warns if more than half of the probability in the
-        latest ones is outside of the labels."""
-        self._recent.extend(score.outside for score in scores if score is not None)
-        mean = sum(self._recent) / max(1, len(self._recent))
-        if mean > _MOST_OUTSIDE and self._reminder.due():
-            _log.warning(
-                "The teacher gives %.0f %% of its probability to answers that are no "
-                "score label (score_outside_mass %.2f), so its scores say little. "
-                "Choose a teacher.prompt that it follows, or another model; one that "
-                "thinks before it answers cannot be a judge.",
-                100 * mean,
-                mean,
-            )
 
 
 class Refusals:

@@ -1,0 +1,1 @@
+"""Asking models behind OpenAI-compatible servers, and what else speaks HTTP."""
