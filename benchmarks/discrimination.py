@@ -22,7 +22,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.processes import on_mesh
 from ovd_jax.progress import results_table
 from ovd_jax.search.make_simulator_data import recorded_files
-from ovd_jax.search.simulator_data import is_held_out, load_recorded
+from ovd_jax.tasks.data.simulator_data import is_held_out, load_recorded
 from ovd_jax.teacher.base import ScoreRequest
 
 KINDS = ("other query", "broken query", "other turn")

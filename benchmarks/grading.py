@@ -19,8 +19,8 @@ import record
 from ovd_jax import flags
 from ovd_jax.errors import UserError
 from ovd_jax.progress import results_table
-from ovd_jax.tasks.compare import Rule, compare
-from ovd_jax.tasks.grading import Grader, NeedsAlgebra, refuse
+from ovd_jax.tasks.grading.equality import Rule, compare
+from ovd_jax.tasks.grading.grader import Grader, NeedsAlgebra, refuse
 
 HANGING = ("9^{9^{9^9}}", r"\binom{10^9}{5\cdot10^8}", "99999!")
 

@@ -21,8 +21,8 @@ from ovd_jax import audit, build, evaluate, flags
 from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
 from ovd_jax.processes import on_mesh
-from ovd_jax.tasks.world import World
-from ovd_jax.tasks.world_examples import labelled_turns
+from ovd_jax.toy.world import World
+from ovd_jax.toy.world_examples import labelled_turns
 
 
 def main(config, output):

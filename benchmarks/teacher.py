@@ -44,7 +44,7 @@ from ovd_jax.progress import results_table
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.run_dir import read_metrics
 from ovd_jax.tasks import make_task
-from ovd_jax.tasks.rows import load_problems
+from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.requests import score_text

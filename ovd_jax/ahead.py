@@ -17,7 +17,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.files import whole_file
 from ovd_jax.interrupt import SIGNALS
 from ovd_jax.models.lora import trained, with_trained
-from ovd_jax.records import decode, encode
+from ovd_jax.rollout.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def is_collected(future: concurrent.futures.Future, *, ending: bool) -> bool:
 
 def write_batch(path: Path, step: int, batch) -> None:
     """A batch as a line of JSON, with the length and a digest of what follows, and the
-    batch itself: see `ovd_jax/records.py`."""
+    batch itself: see `ovd_jax/rollout/records.py`."""
     data = encode(batch)
     with whole_file(path) as file:
         file.write(json.dumps(_about(step, data)).encode() + b"\n" + data)

@@ -20,6 +20,7 @@ from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import JudgedSample, expected, expected_value
 from ovd_jax.evaluation.judge import measures as on_policy_measures
+from ovd_jax.evaluation.judged import Solution, load_solutions, step_truths
 from ovd_jax.files import refuse_links, whole_file, write_text
 from ovd_jax.methods import rules
 from ovd_jax.processes import on_main
@@ -29,7 +30,6 @@ from ovd_jax.rollout.collect import Collector
 from ovd_jax.run_dir import to_json
 from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
-from ovd_jax.tasks.judged import Solution, load_solutions, step_truths
 from ovd_jax.teacher.base import Score, ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
 

@@ -14,11 +14,13 @@ from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.client.credentials import key_for
 from ovd_jax.client.transport import Transport
+from ovd_jax.conversation.dialogue import END_TAGS, Dialogue, TurnRules
+from ovd_jax.conversation.refine import Refiner
 from ovd_jax.errors import UserError
-from ovd_jax.evaluation.served import ServedStudent
+from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.jsonl import read_object
 from ovd_jax.methods import likeliest_tokens
-from ovd_jax.models import embedded, hf
+from ovd_jax.models import hf
 from ovd_jax.models.attention import FORMS
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.hf_config import REMEDY
@@ -27,9 +29,7 @@ from ovd_jax.models.sharding import check_heads, shardings
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.processes import FromMain
-from ovd_jax.rollout.refine import Refiner
-from ovd_jax.rollout.turns import END_TAGS, Dialogue, TurnRules
-from ovd_jax.sampling.choice import label_probabilities
+from ovd_jax.sampling.label_probs import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.simulated import LocalWriter, ServedWriter, Writer
@@ -41,6 +41,7 @@ from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.served_logprobs import ServedTokens
 from ovd_jax.text import dated_template, one_line
+from ovd_jax.toy import tokenizers
 
 
 def close(*parts) -> None:
@@ -58,9 +59,9 @@ def find_model(name: str, role: str) -> Path:
     launch/fetch_smollm2.py wrote), a run directory, a folder or a hub name.
     """
     if name == "quickstart":
-        return embedded.FOLDER / role
+        return tokenizers.FOLDER / role
     if name == "world":
-        return embedded.FOLDER / f"world_{role}"
+        return tokenizers.FOLDER / f"world_{role}"
     if name == "smollm2":
         if not smollm2_dir().is_dir():
             raise UserError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from ovd_jax import audit, build, monitor
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.combinations import check_evaluation
+from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
 from ovd_jax.evaluation.rejection import (
@@ -25,7 +26,6 @@ from ovd_jax.paths import cache_dir
 from ovd_jax.processes import FromMain, on_main, on_mesh, tell
 from ovd_jax.progress import Progress
 from ovd_jax.results import check_results
-from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import dated, first_date
 from ovd_jax.tasks import Task, make_task
 from ovd_jax.teacher.prompts import load_prompt

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from ovd_jax import build, flags
 from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import restore_model
-from ovd_jax.models import embedded, gguf, hf
+from ovd_jax.models import gguf, hf
 from ovd_jax.models.folders import check_replaceable, fingerprint
 from ovd_jax.models.lora import Lora, adapt, merge
 from ovd_jax.models.shards import check_dtype
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.run_dir import check_origin
+from ovd_jax.toy import tokenizers
 
 DEFAULT = "configs/default.py"  # has what a run of train or sft is opened by
 
@@ -102,9 +103,9 @@ def origin(run: Path):
         return adapt(model, Lora(**config.lora), jax.random.key(0)), None, folder
     if exported.is_dir():
         return shapes(hf.read_config(exported)), None, exported
-    if config.model in embedded.SIZES:
-        tokenizer = embedded.arithmetic_tokenizer()
-        return shapes(embedded.SIZES[config.model](len(tokenizer))), tokenizer, None
+    if config.model in tokenizers.SIZES:
+        tokenizer = tokenizers.arithmetic_tokenizer()
+        return shapes(tokenizers.SIZES[config.model](len(tokenizer))), tokenizer, None
     folder = build.find_model(config.model, "student")
     return shapes(hf.read_config(folder)), None, folder
 

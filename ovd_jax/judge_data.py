@@ -18,10 +18,10 @@ from ovd_jax.seeds import derive
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.arithmetic import ArithmeticTask, evaluate
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.corruption import judged_solution
-from ovd_jax.tasks.demonstrations import joined
-from ovd_jax.tasks.graded import graded, right_prefixes
 from ovd_jax.text import decode
+from ovd_jax.toy.arithmetic_examples import joined
+from ovd_jax.toy.corruption import judged_solution
+from ovd_jax.toy.graded import graded, right_prefixes
 
 ROWS = 128  # prompts sampled at a time
 Solution = tuple[str, tuple[str, ...]]  # question, lines

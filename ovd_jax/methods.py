@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+from ovd_jax.conversation.collect import SearchCollector
 from ovd_jax.errors import UserError
 from ovd_jax.learning.distill import (
     distill_objective,
@@ -24,7 +25,6 @@ from ovd_jax.learning.update import pack_objective, policy_objective, token_obje
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector, Rules
-from ovd_jax.rollout.search_collect import SearchCollector
 from ovd_jax.rollout.solutions import (
     accepted_groups,
     given_groups,

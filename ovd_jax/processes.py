@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.fate import shared_fate
 from ovd_jax.models.sharding import make_mesh
-from ovd_jax.records import decode, encode
+from ovd_jax.rollout.records import decode, encode
 from ovd_jax.search.base import SearchError
 from ovd_jax.shapes import bucket
 

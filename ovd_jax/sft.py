@@ -20,7 +20,7 @@ from ovd_jax.learning.update import (
     imitation_objective,
     optimizer,
 )
-from ovd_jax.models import embedded, hf
+from ovd_jax.models import hf
 from ovd_jax.models.attention import Layout
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import merge
@@ -31,9 +31,11 @@ from ovd_jax.run_dir import RunDir, check_origin
 from ovd_jax.run_identity import owns_run_dir
 from ovd_jax.stability import Watch, stop_if_collapsed
 from ovd_jax.tasks import make_task
-from ovd_jax.tasks.demonstrations import arithmetic_examples, file_examples
-from ovd_jax.tasks.world_examples import world_examples
+from ovd_jax.tasks.data.examples import file_examples
 from ovd_jax.text import plain_prompt
+from ovd_jax.toy import tokenizers
+from ovd_jax.toy.arithmetic_examples import arithmetic_examples
+from ovd_jax.toy.world_examples import world_examples
 
 
 @owns_run_dir(default="configs/sft.py")
@@ -95,14 +97,14 @@ def main(config):
 
 def starting_model(config):
     """(model to tune, its tokenizer, its folder); a fresh embedded model has none."""
-    if config.model in embedded.SIZES:
+    if config.model in tokenizers.SIZES:
         if config.lora.rank:
             raise UserError(
                 f"config.model={config.model} starts from nothing, which adapters "
                 "cannot make up for; set config.lora.rank=0, or name a trained model."
             )
-        tokenizer = embedded.TOKENIZERS[config.task]()
-        shape = embedded.SIZES[config.model](len(tokenizer))
+        tokenizer = tokenizers.TOKENIZERS[config.task]()
+        shape = tokenizers.SIZES[config.model](len(tokenizer))
         return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
     folder = find_model(config.model, "student")
     return load_student(folder, config), load_tokenizer(folder), folder

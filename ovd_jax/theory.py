@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 
 from ovd_jax.errors import UserError
-from ovd_jax.rollout.reject import is_accepted
+from ovd_jax.rollout.accept import is_accepted
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,8 @@ from ovd_jax.ahead import Ahead, Gate
 from ovd_jax.ahead import check as check_ahead
 from ovd_jax.batches import collect, to_batch
 from ovd_jax.combinations import check_training
+from ovd_jax.conversation.collect import SearchCollector, solve
+from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
@@ -29,8 +31,6 @@ from ovd_jax.monitor import Monitor, enable_compilation_cache
 from ovd_jax.processes import FromMain, check_same, on_main, on_mesh, tell
 from ovd_jax.progress import Progress, results_table
 from ovd_jax.rollout.collect import Collector
-from ovd_jax.rollout.search_collect import SearchCollector, solve
-from ovd_jax.rollout.turns import Dialogue
 from ovd_jax.run_dir import RunDir, check_origin, dated, first_date, read_metrics
 from ovd_jax.run_identity import owns_run_dir
 from ovd_jax.seeds import derive

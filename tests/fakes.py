@@ -3,13 +3,13 @@
 import random
 from collections.abc import Callable, Sequence
 
-from ovd_jax.models.embedded import arithmetic_tokenizer
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, judge_step, judge_steps
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest, Score, ScoreRequest
+from ovd_jax.toy.tokenizers import arithmetic_tokenizer
 
 TOKENIZER = arithmetic_tokenizer()
 EOS = TOKENIZER.eos_token_id

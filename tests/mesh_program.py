@@ -42,7 +42,7 @@ from ovd_jax.models.sharding import (
 )
 from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.rollout.pack import pack
-from ovd_jax.sampling.choice import label_probabilities
+from ovd_jax.sampling.label_probs import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
 
 CONFIG = TransformerConfig(

@@ -6,14 +6,14 @@ import fakes
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ovd_jax.rollout.search_collect import SearchCollector
-from ovd_jax.rollout.turns import Dialogue, TurnRules
+from ovd_jax.conversation.collect import SearchCollector
+from ovd_jax.conversation.dialogue import Dialogue, TurnRules
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.search.pool import SearchThreads
 from ovd_jax.search.tags import ANSWER, contents, turn_ends
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.qa_metrics import f1
+from ovd_jax.tasks.grading.qa_metrics import f1
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

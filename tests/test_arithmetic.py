@@ -23,8 +23,8 @@ from ovd_jax.tasks.arithmetic import (
     solve,
 )
 from ovd_jax.tasks.base import Problem, steps
-from ovd_jax.tasks.corruption import corrupt, judged_solution
-from ovd_jax.tasks.demonstrations import joined, judgement, trajectory_score
+from ovd_jax.toy.arithmetic_examples import joined, judgement, trajectory_score
+from ovd_jax.toy.corruption import corrupt, judged_solution
 
 TASK = ArithmeticTask()
 OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}

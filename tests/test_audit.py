@@ -7,9 +7,9 @@ import pytest
 from fakes import FakeTeacher, exact, score_of
 
 from ovd_jax import audit, flags
+from ovd_jax.evaluation.judged import WRONG, Solution, load_solutions
 from ovd_jax.tasks import ArithmeticTask, make_task
 from ovd_jax.tasks.arithmetic import judge_steps
-from ovd_jax.tasks.judged import WRONG, Solution, load_solutions
 from ovd_jax.teacher.base import Score
 from ovd_jax.teacher.prompts import PROMPTS
 

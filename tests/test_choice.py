@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling.choice import label_probabilities
-from ovd_jax.sampling.tree import grow
+from ovd_jax.sampling.label_probs import label_probabilities
+from ovd_jax.sampling.prefix_tree import grow
 
 PROMPTS = ([3], [7, 1, 4, 20, 21], [5, 9], [8, 0, 11, 12, 13, 14, 2])
 ONE, ZERO, TWO = 3, 4, 5  # tokens that spell the labels "1", "10", "2", ...

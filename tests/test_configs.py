@@ -21,10 +21,10 @@ from ovd_jax.learning.update import (
 )
 from ovd_jax.methods import rules
 from ovd_jax.models import hf
-from ovd_jax.models.embedded import FOLDER
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.toy.tokenizers import FOLDER
 
 CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
 OTHER = {
@@ -133,7 +133,7 @@ def test_rlvr_is_the_maths_config_without_a_teacher():
 
 @pytest.mark.parametrize(("name", "count"), [("one_example", 1), ("two_examples", 2)])
 def test_the_example_configs_train_on_the_papers_problems(name, count):
-    from ovd_jax.tasks.rows import load_problems
+    from ovd_jax.tasks.data.rows import load_problems
 
     problems = load_problems(load(f"math_{name}").data, "train")
     assert [p.answer for p in problems] == ["124", r"\frac{2\sqrt{462}}{5}"][:count]

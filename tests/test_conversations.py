@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling import run
+from ovd_jax.sampling import batch
 from ovd_jax.sampling.sampler import Sampler
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
@@ -60,7 +60,7 @@ def rows_of(groups):
 @pytest.fixture(params=[1, 16])
 def look_every(request, monkeypatch):
     """Rows join again after each token, or after many."""
-    monkeypatch.setattr(run, "_LOOK_EVERY", request.param)
+    monkeypatch.setattr(batch, "_LOOK_EVERY", request.param)
 
 
 @pytest.mark.slow
@@ -102,10 +102,10 @@ def test_what_a_row_reads_stands_between_its_turns(model, look_every):
 def test_neither_other_rows_nor_the_moment_of_a_search_change_a_row(model, monkeypatch):
     """Rows alone, or joined by others at other times, draw the same."""
     together = rows_of(converse(model, Library()))
-    monkeypatch.setattr(run, "_LOOK_EVERY", 5)
-    monkeypatch.setattr(run, "_JOIN_SHARE", 1.0)
+    monkeypatch.setattr(batch, "_LOOK_EVERY", 5)
+    monkeypatch.setattr(batch, "_JOIN_SHARE", 1.0)
     late = rows_of(converse(model, Library()))
-    monkeypatch.setattr(run, "_JOIN_SHARE", 0.0)
+    monkeypatch.setattr(batch, "_JOIN_SHARE", 0.0)
     early = rows_of(converse(model, Library(), min_rows=1))
     alone = rows_of(converse(model, Library(), PROMPTS[:1]))
     for others in (late, early):
@@ -150,8 +150,8 @@ def test_limits_are_of_turns_and_readings_together(model):
 
 def test_others_are_sampled_before_a_search_is_waited_for(model, monkeypatch):
     """Unless none are left: then there is nothing to do but wait."""
-    monkeypatch.setattr(run, "_LOOK_EVERY", 2)
-    sampled, original = [], run.decode  # rows that were sampled, call by call
+    monkeypatch.setattr(batch, "_LOOK_EVERY", 2)
+    sampled, original = [], batch.decode  # rows that were sampled, call by call
 
     def decode(decoder, state, *rest, **options):
         sampled.append(int((~state.done_PG).sum()))
@@ -170,7 +170,7 @@ def test_others_are_sampled_before_a_search_is_waited_for(model, monkeypatch):
             self.meanwhile += [sum(sampled[self.began[row] :]) for row in rows]
             return super().observations(rows)
 
-    monkeypatch.setattr(run, "decode", decode)
+    monkeypatch.setattr(batch, "decode", decode)
     library = Watched()
     converse(model, library, [[token] for token in range(12)], samples=1)
     assert len(library.meanwhile) == 24

@@ -20,7 +20,7 @@ from teacher_server import TeacherServer
 from ovd_jax import build, flags
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.rejection import BlindSearchCollector, Rejecting, generator
-from ovd_jax.evaluation.served import ServedStudent
+from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.tasks.qa import QATask
 
 GOLDS = ("Zanzibar-gold", "Quux-gold")

@@ -17,8 +17,8 @@ from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
-from ovd_jax.models.embedded import SIZES, arithmetic_tokenizer
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.toy.tokenizers import SIZES, arithmetic_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "{% for m in messages %}<bos>{{ m['content'] }}<eos>{% endfor %}"

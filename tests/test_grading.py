@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax.tasks.answers import extract_answer
-from ovd_jax.tasks.compare import choice_letter
-from ovd_jax.tasks.grading import Grader
+from ovd_jax.tasks.grading.equality import choice_letter
+from ovd_jax.tasks.grading.extract import extract_answer
+from ovd_jax.tasks.grading.grader import Grader
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "math"
 FOUND = [
@@ -227,7 +227,8 @@ def test_the_worker_starts_late_and_leaves_with_its_grader():
 
 def test_even_a_busy_worker_does_not_outlive_a_killed_program():
     code = (
-        "import os, signal, threading; from ovd_jax.tasks.grading import Grader\n"
+        "import os, signal, threading\n"
+        "from ovd_jax.tasks.grading.grader import Grader\n"
         "grader = Grader(timeout_s=1.0); grader.grade([(r'\\sqrt4', '2')])\n"
         "print(grader.workers[0].process.pid, flush=True)\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax.tasks.answers import extract_answer
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.compare import RIGHT, choice_letter
-from ovd_jax.tasks.grading import Grader
+from ovd_jax.tasks.grading.equality import RIGHT, choice_letter
+from ovd_jax.tasks.grading.extract import extract_answer
+from ovd_jax.tasks.grading.grader import Grader
 from ovd_jax.tasks.math import MathTask
 
 HERE = Path(__file__).parent

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ovd_jax.tasks.columns import to_row
-from ovd_jax.tasks.hub import is_hub_name
-from ovd_jax.tasks.math_sets import MATH_SETS
+from ovd_jax.tasks.data.columns import to_row
+from ovd_jax.tasks.data.hub import is_hub_name
+from ovd_jax.tasks.data.sets import MATH_SETS
 
 ROWS = [  # set, row, question, answer
     ("gsm8k", {"question": "1000+2?", "answer": "<<1000+2=1002>>1002.\n#### 1,002"},

@@ -7,8 +7,8 @@ from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.arithmetic import is_held_out
-from ovd_jax.tasks.demonstrations import read_judged
-from ovd_jax.tasks.graded import is_right
+from ovd_jax.toy.arithmetic_examples import read_judged
+from ovd_jax.toy.graded import is_right
 
 
 def small(**changes):

@@ -23,13 +23,13 @@ from ovd_jax.learning.update import (
     zero_gradients,
 )
 from ovd_jax.models import hf
-from ovd_jax.models.embedded import FOLDER, arithmetic_tokenizer
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import TARGETS, Lora, adapt, base, merge, trained
 from ovd_jax.models.transformer import REMAT, Transformer
 from ovd_jax.rollout.pack import pack
 from ovd_jax.run_dir import check_origin, read_metrics
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.toy.tokenizers import FOLDER, arithmetic_tokenizer
 
 LORA = Lora(rank=3, alpha=6.0, targets=TARGETS)
 TX = optimizer(

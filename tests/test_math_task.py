@@ -12,8 +12,8 @@ import tokenizers
 from ovd_jax import flags
 from ovd_jax.tasks import make_task
 from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.tasks.math import SYSTEM, TEMPLATES, MathTask
-from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import neutralize
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -125,7 +125,7 @@ def test_hub_data_without_an_answer_column_names_its_columns(tmp_path):
 def test_an_unreachable_hub_names_the_remedy(block, remedy):
     code = (
         f"import os, sys; sys.path[:0] = {sys.path!r}; {block}\n"
-        "from ovd_jax.tasks.rows import load_problems\n"
+        "from ovd_jax.tasks.data.rows import load_problems\n"
         "try: load_problems('nobody/nothing', 'train')\n"
         "except ValueError as error: print(error)"
     )

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import TOKENIZER
+from ovd_jax.tasks.data.examples import Branch, Example
 
 import configs.sft
 from ovd_jax import sft
 from ovd_jax.learning.update import imitation_objective
-from ovd_jax.models import embedded
-from ovd_jax.tasks.demonstrations import Branch, Example
+from ovd_jax.toy import tokenizers
 
-SHAPE = embedded.SIZES["student"](len(TOKENIZER))
+SHAPE = tokenizers.SIZES["student"](len(TOKENIZER))
 EXAMPLES = [
     Example((("1+2=\n", 0.0), ("3", 1.0))),
     Example((("(4+5)*2=\n", 0.0), ("9*2\n", 1.0), ("18", 1.0))),

@@ -10,7 +10,7 @@ from test_search import Scripted
 
 from ovd_jax import build, flags
 from ovd_jax.client.cache import DiskCache
-from ovd_jax.rollout.turns import Dialogue
+from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
 from ovd_jax.search.pool import SearchBatch, SearchThreads

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ovd_jax.tasks.qa_metrics import (
+from ovd_jax.tasks.grading.qa_metrics import (
     cover_match,
     exact_match,
     f1,

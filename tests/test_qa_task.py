@@ -6,9 +6,9 @@ import pytest
 
 from ovd_jax.search.base import Document
 from ovd_jax.tasks.base import Problem, steps
+from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.tasks.qa import QATask
 from ovd_jax.tasks.qa_prompts import PROMPTS, QAPrompt
-from ovd_jax.tasks.rows import load_problems
 
 FOUND = "\n<information>\nDoc 1(Title: Peru) Lima is its capital.\n</information>\n"
 TURN = f"<think>I look.</think>\n<search> capital of Peru </search>{FOUND}"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from fakes import group, kept, problem, swapped, trajectory
 
-from ovd_jax.records import RECORDS, decode, encode
 from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.rollout.records import RECORDS, decode, encode
 from ovd_jax.rollout.trajectory import Verdict
 from ovd_jax.search.base import Document
 from ovd_jax.tasks.base import Grade

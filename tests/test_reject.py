@@ -5,7 +5,7 @@ import math
 import pytest
 from fakes import score_of, verdict
 
-from ovd_jax.rollout.reject import (
+from ovd_jax.rollout.accept import (
     first_rejected_step,
     is_accepted,
     make_verdict,

@@ -5,12 +5,12 @@ import json
 import warnings
 
 import pytest
+from ovd_jax.tasks.data.examples import file_examples
 
 from ovd_jax import flags, jsonl
-from ovd_jax.tasks.demonstrations import file_examples
-from ovd_jax.tasks.judged import read_solutions
+from ovd_jax.evaluation.judged import read_solutions
+from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.tasks.math import MathTask
-from ovd_jax.tasks.rows import load_problems
 
 GSM8K = {"question": "1000+2?", "answer": "It is <<1000+2=1002>>1002.\n#### 1,002"}
 MATH = {"problem": "Half?", "solution": r"So \boxed\frac12.", "level": "Level 1"}

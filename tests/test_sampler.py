@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.sampling import run
-from ovd_jax.sampling.draw import choose
+from ovd_jax.sampling import batch
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.sampling.top_p import choose
 from ovd_jax.shapes import compact
 
 PROMPTS = ([3], [7, 1, 4], [5, 9, 2, 6, 8, 0, 11, 12, 13, 14])
@@ -227,16 +227,16 @@ def test_rows_that_leave_and_room_that_grows_change_no_sample(
     that begins with 4 tokens."""
     options = dict(samples=4, max_new_tokens=40, stop_ids=(1, 12))
     expected = sample(model, **options, min_rows=64)
-    monkeypatch.setattr(run, "_LOOK_EVERY", 3)
-    monkeypatch.setattr(run, "_MIN_SLOTS", 4)
+    monkeypatch.setattr(batch, "_LOOK_EVERY", 3)
+    monkeypatch.setattr(batch, "_MIN_SLOTS", 4)
     grids = []
-    original = run.regroup
+    original = batch.regroup
 
     def regroup(state, cells_PG, *, slots):
         grids.append((*cells_PG.shape, slots))
         return original(state, cells_PG, slots=slots)
 
-    monkeypatch.setattr(run, "regroup", regroup)
+    monkeypatch.setattr(batch, "regroup", regroup)
     assert_same_samples(sample(model, **options, min_rows=min_rows), expected)
     lengths = {len(tokens) for tokens in tokens_of(expected)}
     assert len(lengths) > 4
@@ -274,15 +274,15 @@ def test_the_grid_of_what_is_left(is_open, stay, alive):
 
 
 def test_completions_are_handed_over_while_others_are_sampled(model, monkeypatch):
-    monkeypatch.setattr(run, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(batch, "_LOOK_EVERY", 2)
     calls = []
-    original = run.decode
+    original = batch.decode
 
     def decode(*arrays, **options):
         calls.append(int(arrays[3]))
         return original(*arrays, **options)
 
-    monkeypatch.setattr(run, "decode", decode)
+    monkeypatch.setattr(batch, "decode", decode)
     limits = (9, 2, 5)
     make = functools.partial(
         Sampler, tokenizer=None, stop_ids=(), max_new_tokens=NEW_TOKENS

@@ -12,7 +12,7 @@ from ovd_jax.client.cache import DiskCache
 from ovd_jax.client.transport import Transport
 from ovd_jax.errors import TeacherError
 from ovd_jax.evaluation.attempts import Direct, evaluate
-from ovd_jax.evaluation.served import ServedStudent
+from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
 
 PROBLEMS = [problem(f"(3+{n})*2", str(2 * n + 6)) for n in range(6)]

@@ -10,7 +10,8 @@ from ovd_jax import flags
 from ovd_jax.search import make_simulator_data
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.bm25 import Bm25
-from ovd_jax.search.simulator_data import (
+from ovd_jax.search.simulator_prompts import PROMPTS, read
+from ovd_jax.tasks.data.simulator_data import (
     Pair,
     corpus_pairs,
     excerpt,
@@ -19,8 +20,7 @@ from ovd_jax.search.simulator_data import (
     recorded_pairs,
     rows,
 )
-from ovd_jax.search.simulator_prompts import PROMPTS, read
-from ovd_jax.tasks.qa_metrics import holds
+from ovd_jax.tasks.grading.qa_metrics import holds
 
 CITIES = ("Lima", "Quito", "Oslo", "Rome", "Bonn", "Cairo", "Delhi", "Tunis")
 PASSAGES = [

@@ -7,26 +7,26 @@ import struct
 
 import numpy as np
 import pytest
+from ovd_jax.tasks.data.examples import Example
 from safetensors.numpy import load_file, save_file
 from search_fakes import byte_tokenizer
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from ovd_jax import build, flags, sft
+from ovd_jax.conversation.dialogue import Finding
+from ovd_jax.conversation.refine import Refiner
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import make_asks
 from ovd_jax.models import hf, shards
 from ovd_jax.models.gguf import read_gguf
 from ovd_jax.models.hf_config import parse_config, to_hf_config
-from ovd_jax.rollout.refine import Refiner
-from ovd_jax.rollout.turns import Finding
 from ovd_jax.run_dir import dated, first_date
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.search.simulated import LocalWriter
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.demonstrations import Example
 from ovd_jax.tasks.math import MathTask
 from ovd_jax.tasks.qa import QATask
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
@@ -142,7 +142,7 @@ def test_fine_tuning_begins_a_text_as_generation_does(text):
 def test_a_server_of_plain_text_is_not_sent_the_token_that_it_adds_itself():
     from teacher_server import TeacherServer
 
-    from ovd_jax.evaluation.served import ServedStudent
+    from ovd_jax.evaluation.served_student import ServedStudent
 
     made = tokenizer()
     with TeacherServer(write=lambda text, seed: "7", strict=True) as server:
@@ -430,7 +430,7 @@ def test_plain_text_of_a_tokenizer_without_a_start_token_stays_as_it_is():
 
 @pytest.mark.parametrize(("prompt", "new"), [(60, 5), (65, 1), (1, 64), (200, 0)])
 def test_more_tokens_than_positions_are_an_error(prompt, new, model):
-    from ovd_jax.sampling.choice import label_probabilities
+    from ovd_jax.sampling.label_probs import label_probabilities
     from ovd_jax.sampling.sampler import Sampler
 
     sampler = Sampler(tokenizer(), stop_ids=(1,), max_new_tokens=max(new, 1))

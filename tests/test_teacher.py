@@ -10,12 +10,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ovd_jax.errors import TeacherError, UserError
-from ovd_jax.models.embedded import arithmetic_tokenizer
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest, read_score
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.template import MAX_SLOT, _say_cut
+from ovd_jax.toy.tokenizers import arithmetic_tokenizer
 
 SPREAD = (0.5, 0.25, 0.25)
 CHAT = (

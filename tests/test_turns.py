@@ -14,11 +14,11 @@ from search_fakes import (
     problem,
 )
 
+from ovd_jax.conversation.collect import solve
+from ovd_jax.conversation.dialogue import Action, action, first_turn
+from ovd_jax.conversation.metrics import search_metrics
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
-from ovd_jax.rollout.search_collect import solve
-from ovd_jax.rollout.search_metrics import search_metrics
-from ovd_jax.rollout.turns import Action, action, first_turn
 from ovd_jax.search.base import Document, SearchError
 from ovd_jax.search.tags import TAGS
 

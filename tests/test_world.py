@@ -5,14 +5,15 @@ import random
 import pytest
 
 from configs import world_agent
-from ovd_jax.models.embedded import world_tokenizer
 from ovd_jax.search.observation import observation
 from ovd_jax.search.tags import TAGS
 from ovd_jax.sft import encode
-from ovd_jax.tasks.rows import load_problems
-from ovd_jax.tasks.world import Fact, Need, Question, World, read_facts
-from ovd_jax.tasks.world_examples import judgement, world_examples
-from ovd_jax.tasks.world_turns import (
+from ovd_jax.teacher.prompts import JUDGE_STEP
+from ovd_jax.toy.data import load_problems
+from ovd_jax.toy.tokenizers import world_tokenizer
+from ovd_jax.toy.world import Fact, Need, Question, World, read_facts
+from ovd_jax.toy.world_examples import judgement, world_examples
+from ovd_jax.toy.world_turns import (
     State,
     hasty_turn,
     query_of,
@@ -21,7 +22,6 @@ from ovd_jax.tasks.world_turns import (
     slip,
     turn,
 )
-from ovd_jax.teacher.prompts import JUDGE_STEP
 
 MOTHER = Fact("Mira Sollan", "mother", "Tova Rendik")
 BORN = Fact("Tova Rendik", "birthplace", "Velholm")

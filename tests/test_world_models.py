@@ -10,16 +10,16 @@ import pytest
 
 from configs import quickstart_search
 from ovd_jax import build
-from ovd_jax.models.embedded import FOLDER, world_tokenizer
 from ovd_jax.search.base import Query
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.corpus import write_corpus
 from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
-from ovd_jax.tasks.world import Need, World
-from ovd_jax.tasks.world_examples import judgement, labelled_turns
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.teacher.requests import score_text
+from ovd_jax.toy.tokenizers import FOLDER, world_tokenizer
+from ovd_jax.toy.world import Need, World
+from ovd_jax.toy.world_examples import judgement, labelled_turns
 
 ROOT = Path(__file__).parent.parent
 ROLES = ("student", "teacher")

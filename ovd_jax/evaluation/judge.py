@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from ovd_jax.client.accounting import auc
+from ovd_jax.rollout.accept import aggregate
 from ovd_jax.rollout.buffer import mean, share
-from ovd_jax.rollout.reject import aggregate
 from ovd_jax.teacher.base import Score
 
 _BINS = 10

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ovd_jax.conversation.metrics import by_source
 from ovd_jax.evaluation.attempts import Evaluated
-from ovd_jax.rollout.search_metrics import by_source
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -10,9 +10,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ovd_jax.conversation.collect import SearchCollector
 from ovd_jax.evaluation.attempts import Ask, Attempt, Stream
 from ovd_jax.rollout.collect import Collector, Rules
-from ovd_jax.rollout.search_collect import SearchCollector
 from ovd_jax.rollout.trajectory import Group
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Task

@@ -10,10 +10,10 @@ import random
 from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
+from ovd_jax.rollout.accept import is_accepted, make_verdict
 from ovd_jax.rollout.feedback import with_feedback
-from ovd_jax.rollout.reject import is_accepted, make_verdict
+from ovd_jax.rollout.policy import Rules
 from ovd_jax.rollout.replace import replace_rejected
-from ovd_jax.rollout.rules import Rules
 from ovd_jax.rollout.teacher_steps import demonstrated_steps, may_go_on, step_end
 from ovd_jax.rollout.trajectory import (
     UNANSWERED,

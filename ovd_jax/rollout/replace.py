@@ -9,8 +9,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
+from ovd_jax.rollout.accept import first_rejected_step, verdict_on
 from ovd_jax.rollout.feedback import revisions
-from ovd_jax.rollout.reject import first_rejected_step, verdict_on
 from ovd_jax.rollout.trajectory import Rollout, Trajectory
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem

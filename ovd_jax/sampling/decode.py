@@ -14,7 +14,7 @@ from ovd_jax.models.attention import attend_cached
 from ovd_jax.models.sharding import split_rows
 from ovd_jax.models.transformer import Transformer, embed_tokens, rope_frequencies
 from ovd_jax.sampling.decoder import Decoder, next_logits
-from ovd_jax.sampling.draw import choose
+from ovd_jax.sampling.top_p import choose
 
 
 class DecodeState(flax.struct.PyTreeNode):

@@ -8,10 +8,10 @@ import numpy as np
 from ovd_jax.errors import UserError
 from ovd_jax.models.sharding import row_shards
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.sampling.batch import Row, Run
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import prefill, row_rngs
 from ovd_jax.sampling.decoder import unstack
-from ovd_jax.sampling.run import Row, Run
 from ovd_jax.shapes import bucket, fine_bucket, right_pad, round_up
 from ovd_jax.text import decode
 

@@ -33,7 +33,7 @@ def make_engine(config, make_writer: Callable) -> Engine:
     if options.backend == "bm25":
         from ovd_jax.search.bm25 import Bm25
         from ovd_jax.search.corpus import write_corpus
-        from ovd_jax.tasks.world import world_named  # which needs this room's records
+        from ovd_jax.toy.world import world_named  # which needs this room's records
 
         folder = Path(options.index_dir or cache_dir() / "bm25")
         corpus = options.corpus

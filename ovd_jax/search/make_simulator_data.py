@@ -11,14 +11,14 @@ from ovd_jax import flags
 from ovd_jax.errors import UserError
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.bm25 import Bm25
-from ovd_jax.search.simulator_data import (
+from ovd_jax.search.simulator_prompts import find_prompt
+from ovd_jax.tasks.data.simulator_data import (
     corpus_pairs,
     is_held_out,
     load_recorded,
     recorded_pairs,
     rows,
 )
-from ovd_jax.search.simulator_prompts import find_prompt
 
 
 def main(config):

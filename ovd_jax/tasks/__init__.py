@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ovd_jax.errors import UserError
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Problem, Task, steps
+from ovd_jax.toy.data import load_problems
 
 __all__ = ["ArithmeticTask", "Problem", "Task", "make_task", "steps"]
 
@@ -32,6 +33,7 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             step_rule=config.step_rule,
             tolerance=config.math_tolerance,
             max_prompt_tokens=config.max_prompt_tokens,
+            load=load_problems,
         )
     if config.task == "qa":
         from ovd_jax.tasks.qa import QATask
@@ -49,5 +51,6 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             max_prompt_tokens=config.max_prompt_tokens,
             search=make_search() if reads and make_search else None,
             max_observation_chars=config.search.max_chars,
+            load=load_problems,
         )
     raise UserError(f"task {config.task!r} is not one of arithmetic, math, qa.")

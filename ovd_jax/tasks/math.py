@@ -1,17 +1,18 @@
 """Mathematics with a final answer: GSM8K, MATH and everything in their form."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ovd_jax.errors import UserError
-from ovd_jax.tasks.answers import extract_answer, last_line
 from ovd_jax.tasks.base import Grade, Problem
-from ovd_jax.tasks.compare import TOLERANCE, choice_letter
-from ovd_jax.tasks.dataset import Dataset
-from ovd_jax.tasks.grading import Grader
-from ovd_jax.tasks.math_sets import MATH_SETS
-from ovd_jax.tasks.rows import keep_good, load_problems
+from ovd_jax.tasks.data.dataset import Dataset
+from ovd_jax.tasks.data.rows import keep_good, load_problems
+from ovd_jax.tasks.data.sets import MATH_SETS
+from ovd_jax.tasks.grading.equality import TOLERANCE, choice_letter
+from ovd_jax.tasks.grading.extract import extract_answer, last_line
+from ovd_jax.tasks.grading.grader import Grader
 from ovd_jax.tasks.steps import STOPS, check_rule, step_ends
 from ovd_jax.text import (
     chat_prompt,
@@ -52,7 +53,7 @@ class MathTask:
     """Problems from `data`, asked in a template, paid 1.0 for the right final answer.
 
     Args:
-        data: what `load_problems` takes: a JSONL file, a sample's or a hub name.
+        data: what `load` takes: a JSONL file, a sample's or a hub name.
             Empty for a task that only evaluates what `load` gives.
         held_out_data: the same, for evaluation. Training problems with a question of
             these are left out. Where it is empty, a tenth of `data`, at most 500
@@ -67,6 +68,7 @@ class MathTask:
             warning; 0 keeps all. Needs the tokenizer.
         tolerance: how far a decimal may be from a gold that is no integer, as a share
             of the gold; integers are exact.
+        load: `(data, "train" or "eval") -> problems`.
     """
 
     sources = MATH_SETS
@@ -83,6 +85,7 @@ class MathTask:
         step_rule: str = "lines",
         max_prompt_tokens: int = 0,
         tolerance: float = float(TOLERANCE),
+        load: Callable = load_problems,
     ):
         if template not in TEMPLATES:
             raise UserError(f"template is {template!r}; use one of {list(TEMPLATES)}.")
@@ -98,7 +101,8 @@ class MathTask:
         )
         if self._template.chat:
             check_chat(tokenizer, "set prompt_template to 'plain'")
-        self._dataset = Dataset(data, held_out_data, seed=seed, load=load_checked)
+        self._load = functools.partial(load_checked, load=load)
+        self._dataset = Dataset(data, held_out_data, seed=seed, load=self._load)
         if max_prompt_tokens:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
         self._grader = Grader(tolerance=tolerance)
@@ -112,8 +116,8 @@ class MathTask:
         return self._dataset.held_out(count)
 
     def load(self, source: str) -> tuple[Problem, ...]:
-        """All evaluation problems of what `load_problems` takes."""
-        return load_checked(source, "eval")
+        """All evaluation problems of what `load` takes."""
+        return self._load(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""
@@ -164,8 +168,10 @@ def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
     return answer, problem.choices[ord(gold) - ord("A")]
 
 
-def load_checked(data: str, split: str) -> tuple[Problem, ...]:
-    """`load_problems`, where an answer to choices must name one of them."""
+def load_checked(
+    data: str, split: str, *, load: Callable = load_problems
+) -> tuple[Problem, ...]:
+    """`load`, where an answer to choices must name one of them."""
 
     def check(problem: Problem) -> None:
         if problem.choices and not choice_letter(problem.answer, problem.choices):
@@ -174,4 +180,4 @@ def load_checked(data: str, split: str) -> tuple[Problem, ...]:
                 f"its choices {problem.choices}; write a choice or its letter."
             )
 
-    return keep_good(load_problems(data, split), check, data)
+    return keep_good(load(data, split), check, data)

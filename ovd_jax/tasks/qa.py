@@ -1,7 +1,7 @@
 """Open questions with short answers, answered alone or with the help of a search
 engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ovd_jax.errors import UserError
@@ -15,12 +15,12 @@ from ovd_jax.search.tags import (
     found_by_queries,
     turn_ends,
 )  # fmt: skip
-from ovd_jax.tasks import qa_metrics
 from ovd_jax.tasks.base import Grade, Problem, steps
-from ovd_jax.tasks.dataset import Dataset
+from ovd_jax.tasks.data.dataset import Dataset
+from ovd_jax.tasks.data.rows import load_problems
+from ovd_jax.tasks.data.sets import QA_SETS
+from ovd_jax.tasks.grading import qa_metrics
 from ovd_jax.tasks.qa_prompts import load_prompt
-from ovd_jax.tasks.qa_sets import QA_SETS
-from ovd_jax.tasks.rows import load_problems
 from ovd_jax.text import (
     chat_prompt,
     check_chat,
@@ -38,7 +38,7 @@ class QATask:
     A step is a turn: thought, query and what was found, or thought and answer.
 
     Args:
-        data: what `load_problems` takes, as for `held_out_data`; see `Dataset`.
+        data: what `load` takes, as for `held_out_data`; see `Dataset`.
         held_out_data: questions for evaluation; empty: some of `data`.
         seed: of the order of the problems, and of which ones are held out.
         prompt: one of `PROMPTS` in tasks/qa_prompts.py, or a JSON file.
@@ -50,6 +50,7 @@ class QATask:
             warning; 0 keeps all. Needs the tokenizer.
         search: what a prompt with documents asks for them; such a prompt needs it.
         max_observation_chars: of those documents.
+        load: `(data, "train" or "eval") -> problems`.
     """
 
     sources = QA_SETS
@@ -68,6 +69,7 @@ class QATask:
         max_prompt_tokens: int = 0,
         search: SearchBackend | None = None,
         max_observation_chars: int = 4000,
+        load: Callable = load_problems,
     ):
         if reward not in REWARDS:
             raise UserError(
@@ -89,7 +91,8 @@ class QATask:
         self._search = search
         self._found: dict[str, str] = {}  # documents by question
         self._max_chars = max_observation_chars
-        self._dataset = Dataset(data, held_out_data, seed=seed, load=load_problems)
+        self._load = load
+        self._dataset = Dataset(data, held_out_data, seed=seed, load=load)
         if max_prompt_tokens:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
 
@@ -102,8 +105,8 @@ class QATask:
         return self._dataset.held_out(count)
 
     def load(self, source: str) -> tuple[Problem, ...]:
-        """All evaluation problems of what `load_problems` takes."""
-        return load_problems(source, "eval")
+        """All evaluation problems of what `load` takes."""
+        return self._load(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its prompt, with documents where the prompt reads some."""

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ovd_jax.models import hf
-from ovd_jax.models.embedded import arithmetic_tokenizer
 from ovd_jax.models.transformer import RopeScaling, Transformer
+from ovd_jax.toy.tokenizers import arithmetic_tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

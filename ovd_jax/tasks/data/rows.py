@@ -1,7 +1,7 @@
 """Problems out of JSONL files and hub data sets.
 
 A row is an object with a question and an answer, in our own columns or those of a known
-data set: see `tasks/columns.py`. It may have `id`, `source`, `split` ("train" or
+data set: see `tasks/data/columns.py`. It may have `id`, `source`, `split` ("train" or
 "eval"), `solution` and `choices`, and in place of `answer` the `answers`, any one of
 which is right.
 """
@@ -15,11 +15,10 @@ from typing import Any
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import parse_row, read_lines
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.columns import SPLITS, to_row
-from ovd_jax.tasks.hub import hub_rows, is_hub_name
-from ovd_jax.tasks.world import world_named, world_problems
+from ovd_jax.tasks.data.columns import SPLITS, to_row
+from ovd_jax.tasks.data.hub import hub_rows, is_hub_name
 
-SAMPLES = Path(__file__).parents[1] / "embedded" / "data"
+SAMPLES = Path(__file__).parents[2] / "embedded" / "data"
 REQUIRED = ("question", "answer")
 MAX_BAD = 0.01  # share of a set's rows that may be bad
 USES = {name: use for use, names in SPLITS.items() for name in (use, *names)}
@@ -28,15 +27,13 @@ USES = {name: use for use, names in SPLITS.items() for name in (use, *names)}
 def load_problems(data: str, split: str) -> tuple[Problem, ...]:
     """The problems of one split, "train" or "eval", in file order.
 
-    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), the
-    made-up world ("world", or "world:1" for another seed), or what `hub_rows` reads.
+    `data` is a JSONL file, the name of an embedded sample ("gsm8k_train_sample"), or
+    what `hub_rows` reads.
     Up to 1 % of a set's rows may be bad: they are skipped, with a warning. Raises
     UserError where more are, or none is of this split.
     """
     if split not in SPLITS:
         raise UserError(f"split is {split!r}; it must be 'train' or 'eval'.")
-    if world := world_named(data):
-        return world_problems(world, split)
     for path in (Path(data), SAMPLES / f"{data}.jsonl"):
         if path.is_file():
             return _load_file(path, split)

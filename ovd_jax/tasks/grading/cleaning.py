@@ -2,8 +2,8 @@
 
 import re
 
-from ovd_jax.tasks.folding import RANGE, fold, plain_math
-from ovd_jax.tasks.numbers import CURRENCY, DEGREES, TEXT_COMMAND
+from ovd_jax.tasks.grading.folding import RANGE, fold, plain_math
+from ovd_jax.tasks.grading.numbers import CURRENCY, DEGREES, TEXT_COMMAND
 
 LATEX_NOISE = re.compile(
     r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|\$|\{,\}|\\q?quad(?![A-Za-z])"

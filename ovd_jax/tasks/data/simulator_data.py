@@ -19,7 +19,7 @@ from ovd_jax.search.base import Document, Query
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.simulator_prompts import WORDS, SimulatorPrompt, ask, written
 from ovd_jax.search.words import words_of
-from ovd_jax.tasks.qa_metrics import holds
+from ovd_jax.tasks.grading.qa_metrics import holds
 
 _LOOKED_AT = 20  # passages that BM25 offers as noise
 _QUERY_WORDS = 6  # of a query that is made of a passage

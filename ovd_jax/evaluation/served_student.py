@@ -13,8 +13,8 @@ from ovd_jax.client.dialect import Dialect, learn
 from ovd_jax.client.reminder import Refusals
 from ovd_jax.client.replies import Refused, Reply
 from ovd_jax.client.transport import Transport
+from ovd_jax.conversation.dialogue import first_turn
 from ovd_jax.errors import TeacherError
-from ovd_jax.rollout.turns import first_turn
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.seeds import derive
 from ovd_jax.text import decode, start_token

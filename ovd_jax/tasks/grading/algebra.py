@@ -15,7 +15,7 @@ import weakref
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ovd_jax.tasks.compare import TOLERANCE, TRAILING_UNIT
+from ovd_jax.tasks.grading.equality import TOLERANCE, TRAILING_UNIT
 
 EXACT = 1e-9  # how far equal numbers may be apart once they are worked out
 MEMORY_BYTES = 4 << 30  # that one item may take on top of what the worker starts with

@@ -3,7 +3,7 @@
 import collections
 import re
 
-from ovd_jax.tasks.folding import fold
+from ovd_jax.tasks.grading.folding import fold
 from ovd_jax.thoughts import after_thought
 
 GROUP = r"\{(?:[^{}]|\{[^{}]{0,80}\}){0,80}\}"

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from ovd_jax.tasks import parts
-from ovd_jax.tasks.cleaning import RELATION, TEXT, clean, key
-from ovd_jax.tasks.folding import RANGE
-from ovd_jax.tasks.letters import compare_choices, named_letter
-from ovd_jax.tasks.numbers import (
+from ovd_jax.tasks.grading import parts
+from ovd_jax.tasks.grading.cleaning import RELATION, TEXT, clean, key
+from ovd_jax.tasks.grading.folding import RANGE
+from ovd_jax.tasks.grading.letters import compare_choices, named_letter
+from ovd_jax.tasks.grading.numbers import (
     FUNCTION,
     POWER,
     TEXT_COMMAND,

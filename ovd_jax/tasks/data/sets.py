@@ -1,8 +1,8 @@
-"""Evaluation sets of mathematics by name, with where they are.
+"""Evaluation sets by name, with where they are.
 
-The rows are those of the published numbers that the paper compares with. What the hub
-has with other rows, or not at all, comes from the repository of Qwen2.5-Math, whose
-evaluation those numbers were made with.
+The rows of mathematics are those of the published numbers that the paper compares
+with. What the hub has with other rows, or not at all, comes from the repository of
+Qwen2.5-Math, whose evaluation those numbers were made with.
 """
 
 QWEN = "https://raw.githubusercontent.com/QwenLM/Qwen2.5-Math/main/evaluation/data"
@@ -24,3 +24,14 @@ MATH_SETS = {
     "gsm8k": "openai/gsm8k:main",  # 1319
     "math500": "HuggingFaceH4/MATH-500",  # 500
 }
+
+# The collection that Search-R1 and ZeroSearch evaluate on, one config a set.
+_COLLECTION = "RUC-NLPIR/FlashRAG_datasets"
+
+QA_SETS = {
+    name: f"{_COLLECTION}:{name}"
+    for name in (
+        "nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique",
+        "bamboogle",
+    )
+}  # fmt: skip

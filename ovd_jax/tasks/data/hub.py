@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ovd_jax.errors import UserError
-from ovd_jax.tasks.columns import SPLITS
+from ovd_jax.tasks.data.columns import SPLITS
 
 NAME = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[\w+]+)\])?"

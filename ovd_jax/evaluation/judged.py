@@ -15,9 +15,9 @@ from ovd_jax.jsonl import read_jsonl
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.corruption import judged_solution
-from ovd_jax.tasks.demonstrations import joined
-from ovd_jax.tasks.graded import is_right
+from ovd_jax.toy.arithmetic_examples import joined
+from ovd_jax.toy.corruption import judged_solution
+from ovd_jax.toy.graded import is_right
 
 WRONG = 2  # exact scores of arithmetic steps up to this one are of wrong steps
 

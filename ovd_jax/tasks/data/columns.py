@@ -9,7 +9,7 @@ from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import as_text
-from ovd_jax.tasks.answers import last_boxed
+from ovd_jax.tasks.grading.extract import last_boxed
 
 SPLITS = {"train": ("train",), "eval": ("test", "validation", "dev")}
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24

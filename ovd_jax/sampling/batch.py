@@ -12,7 +12,7 @@ import numpy as np
 from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
-from ovd_jax.sampling.rejoin import line_up, read_on
+from ovd_jax.sampling.resume import line_up, read_on
 from ovd_jax.shapes import bucket, compact, right_pad, round_up
 
 _LOOK_EVERY = 16  # tokens decoded between two looks at what has finished

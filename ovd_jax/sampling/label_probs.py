@@ -10,7 +10,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.sampling.decoder import next_logits
-from ovd_jax.sampling.tree import grow, to_arrays
+from ovd_jax.sampling.prefix_tree import grow, to_arrays
 from ovd_jax.shapes import round_up
 
 

@@ -4,11 +4,11 @@ import collections
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from ovd_jax.conversation.dialogue import action
 from ovd_jax.rollout.trajectory import Group, Trajectory
-from ovd_jax.rollout.turns import action
 from ovd_jax.search.tags import ANSWER, SEARCH
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.qa_metrics import exact_match, f1, retrieval_recall
+from ovd_jax.tasks.grading.qa_metrics import exact_match, f1, retrieval_recall
 
 
 def search_metrics(groups: Iterable[Group]) -> dict[str, float]:

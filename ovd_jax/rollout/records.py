@@ -60,7 +60,7 @@ def _extension(value):
         return value.item()
     raise TypeError(
         f"{type(value).__qualname__} is not among the records that are stored and "
-        "sent; name it in ovd_jax/records.py."
+        "sent; name it in ovd_jax/rollout/records.py."
     )
 
 

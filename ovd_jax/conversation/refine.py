@@ -3,7 +3,7 @@ arXiv:2501.05366, sec. 3.4: reason in documents)."""
 
 from collections.abc import Callable, Sequence
 
-from ovd_jax.rollout.turns import Finding
+from ovd_jax.conversation.dialogue import Finding
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import plain
 from ovd_jax.template import fill

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from ovd_jax.search.base import Document
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.world_words import (
+from ovd_jax.toy.world_words import (
     CITIES,
     COUNTRIES,
     FIRST_NAMES,

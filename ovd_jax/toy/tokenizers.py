@@ -8,8 +8,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ovd_jax.models.transformer import TransformerConfig
-from ovd_jax.tasks.world_words import vocabulary
 from ovd_jax.teacher.prompts import JUDGE_STEP, JUDGE_TRAJECTORY
+from ovd_jax.toy.world_words import vocabulary
 
 FOLDER = Path(__file__).parent.parent / "embedded"
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", JUDGE_STEP, JUDGE_TRAJECTORY)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from ovd_jax.search.base import Query
 from ovd_jax.search.observation import observation
 from ovd_jax.search.simulator_prompts import ask, find_prompt, written
-from ovd_jax.tasks.demonstrations import Branch, Example, Piece
+from ovd_jax.tasks.data.examples import Branch, Example, Piece
 from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
-from ovd_jax.tasks.world import Fact, Question, World
-from ovd_jax.tasks.world_turns import (
+from ovd_jax.teacher.base import ScoreRequest
+from ovd_jax.teacher.prompts import JUDGE_STEP
+from ovd_jax.toy.world import Fact, Question, World
+from ovd_jax.toy.world_turns import (
     State,
     hasty_turn,
     query_of,
@@ -22,8 +24,6 @@ from ovd_jax.tasks.world_turns import (
     score_turn,
     slip,
 )
-from ovd_jax.teacher.base import ScoreRequest
-from ovd_jax.teacher.prompts import JUDGE_STEP
 
 _MAX_TURNS = 5
 _USEFUL = 0.85  # share of the searches in examples that find what is there

@@ -11,8 +11,8 @@ import dataclasses
 import random
 import re
 
-from ovd_jax.tasks.world import Fact, Need, Question, read_facts
-from ovd_jax.tasks.world_words import FIRST_NAMES, LAST_NAMES, RELATIONS
+from ovd_jax.toy.world import Fact, Need, Question, read_facts
+from ovd_jax.toy.world_words import FIRST_NAMES, LAST_NAMES, RELATIONS
 
 _TURN = re.compile(
     r"<think> (?P<thought>[^<>]+) </think>\n"

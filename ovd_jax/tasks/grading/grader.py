@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
-from ovd_jax.tasks.algebra import Worker
-from ovd_jax.tasks.compare import TOLERANCE, Judgement, Rule, compare
+from ovd_jax.tasks.grading.algebra import Worker
+from ovd_jax.tasks.grading.equality import TOLERANCE, Judgement, Rule, compare
 
 MAX_WORKERS = 8  # each holds sympy, 0.1 GB
 

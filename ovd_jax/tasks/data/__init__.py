@@ -1,0 +1,1 @@
+"""Problems and examples out of files and the hub."""
