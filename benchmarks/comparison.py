@@ -15,7 +15,7 @@ from pathlib import Path
 import record
 
 from ovd_jax.paths import cache_dir
-from ovd_jax.progress import results_table
+from ovd_jax.reporting.progress import results_table
 
 SIDES = Path(__file__).parent / "sides"
 REQUIREMENTS = {

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import record
 
-from ovd_jax import compare, flags
+from ovd_jax import compare
+from ovd_jax.cli import flags
 
 
 def main(config, output):

@@ -16,14 +16,15 @@ import time
 
 import record
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
-from ovd_jax.processes import on_mesh
-from ovd_jax.progress import results_table
-from ovd_jax.search.make_simulator_data import recorded_files
+from ovd_jax.make_simulator_data import recorded_files
+from ovd_jax.reporting.progress import results_table
 from ovd_jax.tasks.data.simulator_data import is_held_out, load_recorded
 from ovd_jax.teacher.base import ScoreRequest
+from ovd_jax.wiring.mesh import on_mesh
+from ovd_jax.wiring.teacher import make_teacher
 
 KINDS = ("other query", "broken query", "other turn")
 _MAX_THOUGHT = 600  # characters: its end, which leads to the query
@@ -44,7 +45,7 @@ def measure(config) -> dict:
     for model in config.models:
         with config.unlocked():
             config.teacher.model = model
-        teacher = build.make_teacher(config)
+        teacher = make_teacher(config)
         scores = teacher.score([r for _, r in requests], seed=config.seed)
         of_kind = {kind: [] for kind in ("good", *KINDS)}
         for (kind, _), score in zip(requests, scores, strict=True):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import record
 
-from ovd_jax import evaluate, flags
+from ovd_jax import evaluate
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 
 TOKENS = 160  # an answer, at most

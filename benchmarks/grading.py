@@ -16,9 +16,9 @@ from pathlib import Path
 
 import record
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.progress import results_table
+from ovd_jax.reporting.progress import results_table
 from ovd_jax.tasks.grading.equality import Rule, compare
 from ovd_jax.tasks.grading.grader import Grader, NeedsAlgebra, refuse
 

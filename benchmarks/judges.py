@@ -17,12 +17,14 @@ from pathlib import Path
 
 import record
 
-from ovd_jax import audit, build, evaluate, flags
+from ovd_jax import audit, evaluate
+from ovd_jax.cli import flags
 from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
-from ovd_jax.processes import on_mesh
 from ovd_jax.toy.world import World
 from ovd_jax.toy.world_examples import labelled_turns
+from ovd_jax.wiring.mesh import on_mesh
+from ovd_jax.wiring.teacher import make_teacher
 
 
 def main(config, output):
@@ -63,7 +65,7 @@ def world(config) -> dict:
     """The environment agent's scores of turns whose exact scores are known."""
     options = flags.load_file("configs/quickstart_search.py")
     requests, exact = labelled_turns(World(), config.conversations)
-    teacher = on_mesh(build.make_teacher)(options)
+    teacher = on_mesh(make_teacher)(options)
     scores = teacher.score(requests, seed=options.seed)
     good = [label >= options.threshold for label in exact]
     values = [audit.expected(score) for score in scores]

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import record
 
-from ovd_jax import flags
-from ovd_jax.progress import results_table
+from ovd_jax.cli import flags
+from ovd_jax.reporting.progress import results_table
 from ovd_jax.sampling.decoder import upright
 
 FORMS = {  # (the weights as they are kept, the product of x [B, D])

@@ -26,11 +26,11 @@ import token_level
 from portability import cpus, digest
 from sides import workload
 
-from ovd_jax import flags
-from ovd_jax.build import find_model
+from ovd_jax.cli import flags
 from ovd_jax.models.hf_config import read_config
 from ovd_jax.models.known import KNOWN
-from ovd_jax.progress import results_table
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.wiring.models import find_model
 
 FULL = {
     "students": ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B"),

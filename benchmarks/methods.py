@@ -18,11 +18,12 @@ import numpy as np
 import record
 from ovd_vs_rlvr import is_complete
 
-from ovd_jax import flags, train
-from ovd_jax.curves import plot_comparison
+from ovd_jax import train
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.progress import results_table
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.reporting.curves import plot_comparison
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import read_metrics
 
 ALONE = {"problems_per_step": 128, "samples": 1}  # groups are of no use to it
 GROUPS = {"problems_per_step": 32, "samples": 4}  # it needs some that differ

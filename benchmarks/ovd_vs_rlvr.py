@@ -16,11 +16,12 @@ from pathlib import Path
 
 import record
 
-from ovd_jax import flags, train
-from ovd_jax.curves import plot_comparison
-from ovd_jax.panels import STEP
-from ovd_jax.progress import results_table
-from ovd_jax.run_dir import read_metrics
+from ovd_jax import train
+from ovd_jax.cli import flags
+from ovd_jax.reporting.curves import plot_comparison
+from ovd_jax.reporting.panels import STEP
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import read_metrics
 
 METHODS = {  # what each changes in the config
     "RLVR": {"threshold": 0},

@@ -22,12 +22,13 @@ import jax
 import jax.numpy as jnp
 import record
 
-from ovd_jax import flags, train
-from ovd_jax.methods import method_of
+from ovd_jax import train
+from ovd_jax.cli import flags
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.lora import TARGETS, Lora
 from ovd_jax.models.sharding import row_shards
-from ovd_jax.progress import results_table
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.training.methods import method_of
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GIB = 2**30

@@ -16,9 +16,9 @@ import time
 
 import record
 
-from ovd_jax import flags
-from ovd_jax.run_dir import read_metrics
-from ovd_jax.tasks import make_task
+from ovd_jax.cli import flags
+from ovd_jax.reporting.run_dir import read_metrics
+from ovd_jax.wiring.task import make_task
 
 LIMIT_S = 1200
 

@@ -15,11 +15,14 @@ from pathlib import Path
 import record
 from quickstart import run
 
-from ovd_jax import build, flags
-from ovd_jax.processes import on_mesh
-from ovd_jax.progress import results_table
-from ovd_jax.tasks import make_task
+from ovd_jax.cli import flags
+from ovd_jax.reporting.progress import results_table
 from ovd_jax.train import measure
+from ovd_jax.wiring.mesh import on_mesh
+from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
+from ovd_jax.wiring.search import make_dialogue, make_pool
+from ovd_jax.wiring.student import held_out_sampler
+from ovd_jax.wiring.task import make_task
 
 RUNS = (("simulated", 0), ("simulated", 1), ("bm25", 0))  # engine, seed
 ENGINES = ("simulated", "bm25")
@@ -63,17 +66,17 @@ def held_out(config, model: str, engine: str) -> dict[str, float]:
 @on_mesh
 def tested(config) -> dict[str, float]:
     """The measures of `config.model` on held-out questions."""
-    folder = build.find_model(config.model, "student")
-    tokenizer = build.load_tokenizer(folder)
+    folder = find_model(config.model, "student")
+    tokenizer = load_tokenizer(folder)
     task = make_task(config, tokenizer)
-    pool = build.make_pool(config, training=False)
+    pool = make_pool(config, training=False)
     return measure(
         config,
-        build.held_out_sampler(config, folder, tokenizer, task),
+        held_out_sampler(config, folder, tokenizer, task),
         tokenizer,
         task,
-        build.load_model(folder, config),
-        build.make_dialogue(config, tokenizer, pool, training=False),
+        load_model(folder, config),
+        make_dialogue(config, tokenizer, pool, training=False),
     )
 
 

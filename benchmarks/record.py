@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 
 PUBLISHED = Path(__file__).parent / "results"

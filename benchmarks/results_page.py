@@ -13,7 +13,7 @@ from results_learning import LEARNING
 from results_running import RUNNING
 from results_text import lines_of
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 PAGE = flags.ROOT / "docs/results.md"
 HEAD = """# Results

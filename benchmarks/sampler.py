@@ -14,7 +14,7 @@ import time
 import comparison
 import record
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.models.known import KNOWN
 
 MODEL = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]

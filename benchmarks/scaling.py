@@ -20,10 +20,10 @@ import matplotlib.pyplot as plt
 import record
 from sides import timing, workload
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.learning.learner import cut
 from ovd_jax.models.known import KNOWN
-from ovd_jax.progress import results_table
+from ovd_jax.reporting.progress import results_table
 
 LABELS = {
     "samples": "samples a prompt",

@@ -22,10 +22,11 @@ import comparison
 import record
 import update
 
-from ovd_jax import flags, train
+from ovd_jax import train
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.progress import results_table
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import read_metrics
 
 # Conversations of about two searches behind a question with its instructions.
 UPDATE = {

@@ -11,8 +11,9 @@ import statistics
 
 import record
 
-from ovd_jax import flags, train
-from ovd_jax.run_dir import read_metrics
+from ovd_jax import train
+from ovd_jax.cli import flags
+from ovd_jax.reporting.run_dir import read_metrics
 
 WARM_UP = 20  # steps after which nothing may grow
 WINDOW = 20  # steps whose median is taken at either end

@@ -37,17 +37,22 @@ import client
 import openai
 import record
 
-from ovd_jax import build, flags, monitor, train
+from ovd_jax import train
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.methods import rules
-from ovd_jax.progress import results_table
+from ovd_jax.reporting import monitor
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.rollout.collect import Collector
-from ovd_jax.run_dir import read_metrics
-from ovd_jax.tasks import make_task
 from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.requests import score_text
+from ovd_jax.training.methods import rules
+from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
+from ovd_jax.wiring.student import student_sampler
+from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.teacher import make_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = 2560  # tokens in vLLM's cache
@@ -85,7 +90,7 @@ def served(config) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = build.find_model(config.teacher.model, "teacher")
+    folder = find_model(config.teacher.model, "teacher")
     options = ["--max-model-len", "2048", "--block-size", str(BLOCK)]
     options += ["--num-gpu-blocks-override", str(CACHE // BLOCK)]
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
@@ -208,12 +213,12 @@ def cached(url: str) -> tuple[float, float]:
 
 def measure_overlap(config) -> list[dict]:
     """The same batch collected in both ways; programs are compiled before."""
-    folder = build.find_model(config.model, "student")
-    tokenizer = build.load_tokenizer(folder)
+    folder = find_model(config.model, "student")
+    tokenizer = load_tokenizer(folder)
     task = make_task(config, tokenizer)
-    teacher = build.make_teacher(config)
-    sampler = build.student_sampler(config, folder, tokenizer, task)
-    model = build.load_model(folder, config)
+    teacher = make_teacher(config)
+    sampler = student_sampler(config, folder, tokenizer, task)
+    model = load_model(folder, config)
     collector = Collector(
         task=task, teacher=teacher, tokenizer=tokenizer, rules=rules(config)
     )

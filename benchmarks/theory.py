@@ -14,8 +14,9 @@ import numpy as np
 import record
 from theory_plots import plot
 
-from ovd_jax import flags, theory
-from ovd_jax.progress import results_table
+from ovd_jax import theory
+from ovd_jax.cli import flags
+from ovd_jax.reporting.progress import results_table
 from ovd_jax.rollout.credit import center_and_scale
 
 JUDGES = ("informed", "blind", "adverse")

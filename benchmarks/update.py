@@ -16,7 +16,7 @@ import comparison
 import numpy as np
 import record
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.models.known import KNOWN
 
 MODEL = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]

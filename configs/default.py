@@ -14,7 +14,7 @@ def get_config():
     config.resume = True
     config.seed = 0
     # ovd | grpo | seq_kd | rejection_ft | token_kd | on_policy_kd | dpo_pairs:
-    # what each is stands in ovd_jax/methods.py
+    # what each is stands in ovd_jax/training/methods.py
     config.method = "ovd"
     config.num_steps = 100  # rollout batches
     config.loggers = ("tensorboard",)  # tensorboard | wandb | trackio

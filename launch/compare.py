@@ -12,7 +12,7 @@ before anything is trained. The same command goes on where it was stopped. The l
 on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 
 def main(config):

@@ -14,7 +14,7 @@ are kept: a second run makes none. Written are results.json and items.jsonl, eve
 attempt with why it is right or wrong; the last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 
 def main(config):

@@ -8,7 +8,7 @@ Hugging Face folder, a GGUF file or a hub name. Tokenizer, chat template and gen
 settings come along. The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 
 def main(config):

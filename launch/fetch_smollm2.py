@@ -19,7 +19,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ovd_jax import flags, paths
+from ovd_jax import paths
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.models import folders, gguf
 

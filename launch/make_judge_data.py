@@ -9,7 +9,8 @@
 The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags, judge_data
+from ovd_jax import make_judge_data
+from ovd_jax.cli import flags
 
 if __name__ == "__main__":
-    flags.run(judge_data.main, doc=__doc__, default="configs/judge_data.py")
+    flags.run(make_judge_data.main, doc=__doc__, default="configs/judge_data.py")

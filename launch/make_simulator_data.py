@@ -7,8 +7,8 @@
 The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags
-from ovd_jax.search import make_simulator_data
+from ovd_jax import make_simulator_data
+from ovd_jax.cli import flags
 
 if __name__ == "__main__":
     flags.run(

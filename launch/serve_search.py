@@ -8,19 +8,19 @@ Needs `pip install 'ovd_jax[search]'`. Ctrl-C ends it; the last line on stdout i
 summary in JSON.
 """
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 
 
 def main(config):
     """Serves; `--help` works without the server's libraries."""
     try:
-        from ovd_jax.search import serve
+        from ovd_jax import serve_search
     except ImportError as error:
         raise UserError(
             f"A server needs more ({error}): pip install 'ovd_jax[search]'."
         ) from None
-    serve.main(config)
+    serve_search.main(config)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 
 def main(config):

@@ -8,7 +8,7 @@ Run the same command again to go on from the last checkpoint; another experiment
 run_dir of its own. The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 
 def main(config):

@@ -15,23 +15,27 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import JudgedSample, expected, expected_value
 from ovd_jax.evaluation.judge import measures as on_policy_measures
 from ovd_jax.evaluation.judged import Solution, load_solutions, step_truths
 from ovd_jax.files import refuse_links, whole_file, write_text
-from ovd_jax.methods import rules
-from ovd_jax.processes import on_main
-from ovd_jax.progress import results_table
+from ovd_jax.multihost.processes import on_main
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import to_json
 from ovd_jax.rollout.buffer import mean
 from ovd_jax.rollout.collect import Collector
-from ovd_jax.run_dir import to_json
 from ovd_jax.seeds import derive
-from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import Score, ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.training.methods import rules
+from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
+from ovd_jax.wiring.servers import close
+from ovd_jax.wiring.student import student_sampler
+from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.teacher import make_teacher
 
 _log = logging.getLogger(__name__)
 _USEFUL = 0.6  # AUC
@@ -67,7 +71,7 @@ def main(config) -> None:
         raise UserError(
             f"{config.data or 'eval_problems 0'} gives no solution to be judged."
         )
-    teacher = build.make_teacher(config)
+    teacher = make_teacher(config)
     prompt = load_prompt(config.teacher.prompt)
     try:
         judged = judge(teacher, solutions, seed=config.seed)
@@ -83,14 +87,14 @@ def main(config) -> None:
             found["praise_lift"] = praise_lift(teacher, judged, seed=config.seed)
         found |= teacher.metrics()
     finally:
-        build.close(teacher)
+        close(teacher)
     on_main(report, config, judged, found, time.time() - started)
 
 
 def judged_samples(config, teacher) -> list[JudgedSample]:
     """What the student samples for held-out problems, judged as in training."""
-    folder = build.find_model(config.model, "student")
-    tokenizer = build.load_tokenizer(folder)
+    folder = find_model(config.model, "student")
+    tokenizer = load_tokenizer(folder)
     task = make_task(config, tokenizer)
     collector = Collector(
         task=task,
@@ -99,13 +103,13 @@ def judged_samples(config, teacher) -> list[JudgedSample]:
         rules=rules(config),
         wording=load_prompt(config.teacher.prompt),
     )
-    sampler = build.student_sampler(config, folder, tokenizer, task)
+    sampler = student_sampler(config, folder, tokenizer, task)
     held_out = task.held_out(config.eval_problems)
     problems = [problem for problem in held_out for _ in range(config.samples)]
     trajectories, rewards, verdicts = collector.sampled_then_judged(
         problems,
         [collector.encode(task.prompt(problem)) for problem in held_out],
-        functools.partial(sampler, build.load_model(folder, config)),
+        functools.partial(sampler, load_model(folder, config)),
         derive(config.seed, "audit", "samples"),
     )
     truths = [

@@ -20,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ovd_jax import flags
-from ovd_jax.bars import plot_bars
-from ovd_jax.combinations import CHECKS
-from ovd_jax.curves import plot_comparison
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links, write_text
-from ovd_jax.panels import STEP, smooth
-from ovd_jax.progress import results_table
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.reporting.bars import plot_bars
+from ovd_jax.reporting.curves import plot_comparison
+from ovd_jax.reporting.panels import STEP, smooth
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.text import one_line
+from ovd_jax.wiring.combinations import CHECKS
 
 DEFAULT = "configs/default.py"  # has the knobs of both programs
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ovd_jax import audit, build, monitor
+from ovd_jax import audit
 from ovd_jax.client.cache import DiskCache
-from ovd_jax.combinations import check_evaluation
 from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
@@ -22,13 +21,28 @@ from ovd_jax.evaluation.rejection import (
 from ovd_jax.evaluation.report import report
 from ovd_jax.evaluation.sets import EvalSet, eval_sets
 from ovd_jax.models.folders import fingerprint
+from ovd_jax.multihost.processes import FromMain, on_main, tell
 from ovd_jax.paths import cache_dir
-from ovd_jax.processes import FromMain, on_main, on_mesh, tell
-from ovd_jax.progress import Progress
-from ovd_jax.results import check_results
-from ovd_jax.run_dir import dated, first_date
-from ovd_jax.tasks import Task, make_task
+from ovd_jax.reporting import monitor
+from ovd_jax.reporting.progress import Progress
+from ovd_jax.reporting.run_dir import first_date
+from ovd_jax.tasks.base import Task
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.wiring import search
+from ovd_jax.wiring import teacher as teachers
+from ovd_jax.wiring.combinations import check_evaluation
+from ovd_jax.wiring.mesh import on_mesh
+from ovd_jax.wiring.models import (
+    dated,
+    find_model,
+    load_model,
+    load_tokenizer,
+    stop_ids,
+)
+from ovd_jax.wiring.results import check_results
+from ovd_jax.wiring.servers import close
+from ovd_jax.wiring.student import served_student, student_sampler
+from ovd_jax.wiring.task import make_task
 
 
 @on_mesh
@@ -55,7 +69,7 @@ def run(config, opened: contextlib.ExitStack) -> None:
     student = Student(config, opened)
     task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
     cache = open_cache(config)
-    make_pool = once(opened, build.make_pool, config, training=False)
+    make_pool = once(opened, search.make_pool, config, training=False)
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):
         results[eval_set.name] = evaluate(
@@ -80,7 +94,7 @@ def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Calla
     @functools.cache
     def part():
         made = make(*args, **kwargs)
-        opened.callback(build.close, made)
+        opened.callback(close, made)
         return made
 
     return part
@@ -93,7 +107,7 @@ def evaluation_task(config, tokenizer) -> Task:
     with config.unlocked():
         if config.eval_sets:
             config.data = config.held_out_data = ""
-    make_search = functools.partial(build.make_search, config, training=False)
+    make_search = functools.partial(search.make_search, config, training=False)
     return make_task(config, tokenizer, make_search)
 
 
@@ -124,13 +138,13 @@ class Student:
     def __init__(self, config, opened: contextlib.ExitStack):
         self.config = config
         self.opened = opened
-        self.folder = build.find_model(config.model, "student")
-        self.tokenizer = build.load_tokenizer(self.folder, config.date)
+        self.folder = find_model(config.model, "student")
+        self.tokenizer = load_tokenizer(self.folder, config.date)
 
     @functools.cached_property
     def model(self):
         """Its weights."""
-        return build.load_model(self.folder, self.config)
+        return load_model(self.folder, self.config)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -147,12 +161,12 @@ class Student:
             "top_p": config.top_p,
             "max_new_tokens": config.max_new_tokens,
             "stop_strings": [*task.stop_strings, *config.stop_strings],
-            "stop_ids": list(build.stop_ids(self.folder, self.tokenizer)),
+            "stop_ids": list(stop_ids(self.folder, self.tokenizer)),
         }
         if config.engine:
             served = self.served(tuple(task.stop_strings), temperature)
             return served.stream, settings | self.served_identity(served)
-        sampler = build.student_sampler(
+        sampler = student_sampler(
             config, self.folder, self.tokenizer, task, temperature=temperature
         )
 
@@ -168,7 +182,7 @@ class Student:
     @functools.cache  # noqa: B019 one student a program
     def served(self, stop_strings: tuple[str, ...], temperature: float):
         """The student at `config.engine`."""
-        served = build.served_student(
+        served = served_student(
             self.config, self.folder, self.tokenizer, stop_strings, temperature
         )
         self.opened.callback(served.close)
@@ -202,7 +216,7 @@ def make_solver(
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.teacher.score_rule = config.test_score_rule
-    make_teacher = once(student.opened, build.make_teacher, config)
+    make_teacher = once(student.opened, teachers.make_teacher, config)
     return Rejecting(
         stream,
         task=task,
@@ -219,7 +233,7 @@ def make_solver(
 def make_dialogue(config, student: Student, stream, pool) -> Dialogue:
     """Conversations of the student with an engine that sees nothing but queries."""
     generate = generator(stream)
-    return build.make_dialogue(
+    return search.make_dialogue(
         config, student.tokenizer, pool, training=False, generate=generate
     )
 
@@ -235,7 +249,7 @@ def rejection_identity(config, make_teacher) -> Mapping:
     if options.url:
         teacher = make_teacher().name
     else:
-        teacher = fingerprint(build.find_model(options.model, "teacher"))
+        teacher = fingerprint(find_model(options.model, "teacher"))
     names = ("score_rule", "score_temperature", "temperature")
     return {
         "teacher": teacher,

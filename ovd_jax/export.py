@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import restore_model
 from ovd_jax.models import gguf, hf
@@ -15,8 +15,9 @@ from ovd_jax.models.folders import check_replaceable, fingerprint
 from ovd_jax.models.lora import Lora, adapt, merge
 from ovd_jax.models.shards import check_dtype
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.run_dir import check_origin
+from ovd_jax.reporting.run_dir import check_origin
 from ovd_jax.toy import tokenizers
+from ovd_jax.wiring.models import find_model
 
 DEFAULT = "configs/default.py"  # has what a run of train or sft is opened by
 
@@ -71,7 +72,7 @@ def open_model(name: str, scratch: Path):
         gguf.write_hf_folder(name, scratch / "gguf")
         folder = scratch / "gguf"
     else:
-        folder = build.find_model(name, "student")
+        folder = find_model(name, "student")
     return hf.load(folder), None, folder
 
 
@@ -96,7 +97,7 @@ def origin(run: Path):
     """
     config, exported = flags.load(run, default=DEFAULT), run / "export"
     if config.lora.rank:
-        folder = build.find_model(config.model, "student")
+        folder = find_model(config.model, "student")
         origin = {"model": config.model, "fingerprint": fingerprint(folder)}
         check_origin(run, origin, resumed=True)
         model = hf.load(folder, matrices=jnp.dtype(config.compute_dtype))
@@ -106,7 +107,7 @@ def origin(run: Path):
     if config.model in tokenizers.SIZES:
         tokenizer = tokenizers.arithmetic_tokenizer()
         return shapes(tokenizers.SIZES[config.model](len(tokenizer))), tokenizer, None
-    folder = build.find_model(config.model, "student")
+    folder = find_model(config.model, "student")
     return shapes(hf.read_config(folder)), None, folder
 
 

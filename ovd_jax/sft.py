@@ -8,11 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovd_jax import flags
-from ovd_jax.build import find_model, load_student, load_tokenizer
-from ovd_jax.combinations import check_tuning
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.keeper import Keeper
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
     Stepper,
@@ -25,17 +22,20 @@ from ovd_jax.models.attention import Layout
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import merge
 from ovd_jax.models.transformer import Transformer, TransformerConfig
-from ovd_jax.monitor import Monitor, enable_compilation_cache
-from ovd_jax.progress import Progress
-from ovd_jax.run_dir import RunDir, check_origin
-from ovd_jax.run_identity import owns_run_dir
-from ovd_jax.stability import Watch, stop_if_collapsed
-from ovd_jax.tasks import make_task
+from ovd_jax.reporting.collapse import Watch, stop_if_collapsed
+from ovd_jax.reporting.monitor import Monitor, enable_compilation_cache
+from ovd_jax.reporting.progress import Progress
+from ovd_jax.reporting.run_dir import RunDir, check_origin
 from ovd_jax.tasks.data.examples import file_examples
 from ovd_jax.text import plain_prompt
 from ovd_jax.toy import tokenizers
 from ovd_jax.toy.arithmetic_examples import arithmetic_examples
 from ovd_jax.toy.world_examples import world_examples
+from ovd_jax.training.keeper import Keeper
+from ovd_jax.wiring.combinations import check_tuning
+from ovd_jax.wiring.models import find_model, load_student, load_tokenizer
+from ovd_jax.wiring.run_identity import owns_run_dir
+from ovd_jax.wiring.task import make_task
 
 
 @owns_run_dir(default="configs/sft.py")

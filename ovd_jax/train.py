@@ -9,35 +9,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovd_jax import build, flags
-from ovd_jax.ahead import Ahead, Gate
-from ovd_jax.ahead import check as check_ahead
-from ovd_jax.batches import collect, to_batch
-from ovd_jax.combinations import check_training
+from ovd_jax.cli import flags
 from ovd_jax.conversation.collect import SearchCollector, solve
 from ovd_jax.conversation.dialogue import Dialogue
-from ovd_jax.curves import plot_run
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
-from ovd_jax.keeper import Keeper
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import TrainState, optimizer
-from ovd_jax.methods import is_served, method_of, rules
 from ovd_jax.models import hf
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import base, merge
-from ovd_jax.monitor import Monitor, enable_compilation_cache
-from ovd_jax.processes import FromMain, check_same, on_main, on_mesh, tell
-from ovd_jax.progress import Progress, results_table
+from ovd_jax.multihost.processes import FromMain, check_same, on_main, tell
+from ovd_jax.reporting.collapse import JudgeWatch, Watch, stop_if_collapsed
+from ovd_jax.reporting.curves import plot_run
+from ovd_jax.reporting.monitor import Monitor, enable_compilation_cache
+from ovd_jax.reporting.progress import Progress, results_table
+from ovd_jax.reporting.run_dir import RunDir, check_origin, first_date, read_metrics
 from ovd_jax.rollout.collect import Collector
-from ovd_jax.run_dir import RunDir, check_origin, dated, first_date, read_metrics
-from ovd_jax.run_identity import owns_run_dir
 from ovd_jax.seeds import derive
-from ovd_jax.stability import JudgeWatch, Watch, stop_if_collapsed
-from ovd_jax.tasks import make_task
 from ovd_jax.teacher.base import DemonstrationRequest
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.training.batches import collect, to_batch
+from ovd_jax.training.keeper import Keeper
+from ovd_jax.training.methods import is_served, method_of, rules
+from ovd_jax.training.prefetch import Ahead, Gate
+from ovd_jax.wiring.combinations import check_ahead, check_training
+from ovd_jax.wiring.mesh import on_mesh
+from ovd_jax.wiring.models import (
+    dated,
+    find_model,
+    load_model,
+    load_student,
+    load_tokenizer,
+)
+from ovd_jax.wiring.run_identity import owns_run_dir
+from ovd_jax.wiring.search import make_dialogue, make_pool
+from ovd_jax.wiring.servers import close
+from ovd_jax.wiring.student import held_out_sampler, student_sampler
+from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.teacher import make_teacher, make_token_teacher
 
 
 @on_mesh
@@ -45,7 +56,7 @@ from ovd_jax.teacher.prompts import load_prompt
 def main(config):
     """Trains as `config` says; run again, it goes on from its last checkpoint.
 
-    With several processes all of them run every line: see `ovd_jax/processes.py`.
+    With several processes all of them run every line: see `multihost/processes.py`.
     """
     with contextlib.ExitStack() as opened:  # connections and threads, however it ends
         train(config, opened)
@@ -58,17 +69,17 @@ def train(config, opened: contextlib.ExitStack) -> None:
     asked, config = config, dated(config, tell(first_date, config.run_dir))
     check_ahead(config)
     enable_compilation_cache()
-    folder = build.find_model(config.model, "student")
+    folder = find_model(config.model, "student")
     most = config.max_prompt_tokens + longest(config)
     hf.read_config(folder).check_length(most, "max_prompt_tokens and an answer")
-    tokenizer = build.load_tokenizer(folder, config.date)
+    tokenizer = load_tokenizer(folder, config.date)
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
-    opened.callback(build.close, teacher, tokens)
+    opened.callback(close, teacher, tokens)
     sampler, tester = make_samplers(config, folder, tokenizer, task)
-    pool = build.make_pool(config, training=True)
-    opened.callback(build.close, pool)
-    dialogue = functools.partial(build.make_dialogue, config, tokenizer, pool)
+    pool = make_pool(config, training=True)
+    opened.callback(close, pool)
+    dialogue = functools.partial(make_dialogue, config, tokenizer, pool)
     collector = make_collector(
         config, dialogue(training=True),
         task=task, teacher=teacher, tokenizer=tokenizer,
@@ -82,7 +93,7 @@ def train(config, opened: contextlib.ExitStack) -> None:
     tx = make_optimizer(config)
     checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
-    state = create(build.load_student(folder, config))
+    state = create(load_student(folder, config))
     origin = {"model": config.model, "fingerprint": fingerprint(folder)}
     tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     if config.reference_every:
@@ -156,18 +167,18 @@ def make_teachers(config, tokenizer):
     """(who is asked for text, whose probabilities of tokens are compared): the latter a
     model in this process or `ServedTokens`. None where the method needs none."""
     method = method_of(config)
-    tokens = build.make_token_teacher(config, tokenizer) if method.reads else None
+    tokens = make_token_teacher(config, tokenizer) if method.reads else None
     model = None if is_served(tokens) else tokens
     if not method.asks(config):
         return None, tokens
     judges = rules(config).granularity != "none"
-    return build.make_teacher(config, model, judges=judges), tokens
+    return make_teacher(config, model, judges=judges), tokens
 
 
 def make_samplers(config, folder: Path, tokenizer, task) -> tuple[Gate, Gate]:
     """(of training, of held-out evaluation), which take turns on the devices."""
-    sampler = Gate(build.student_sampler(config, folder, tokenizer, task))
-    tester = build.held_out_sampler(config, folder, tokenizer, task)
+    sampler = Gate(student_sampler(config, folder, tokenizer, task))
+    tester = held_out_sampler(config, folder, tokenizer, task)
     return sampler, sampler.beside(tester)
 
 
@@ -192,7 +203,7 @@ def starting_model(config, folder, model):
     None where the state has a reference of its own."""
     if config.reference_every:
         return None
-    return base(model) if config.lora.rank else build.load_model(folder, config)
+    return base(model) if config.lora.rank else load_model(folder, config)
 
 
 def make_learner(config, tx, fields: dict) -> Learner:

@@ -21,7 +21,6 @@ import numpy as np
 import optax
 from fakes import group, kept, trajectory
 
-from ovd_jax import processes
 from ovd_jax.learning.distill import (
     chunked_divergence,
     dense_divergence,
@@ -41,6 +40,7 @@ from ovd_jax.models.sharding import (
     shardings,
 )
 from ovd_jax.models.transformer import Transformer, TransformerConfig
+from ovd_jax.multihost import processes
 from ovd_jax.rollout.pack import pack
 from ovd_jax.sampling.label_probs import label_probabilities
 from ovd_jax.sampling.sampler import Sampler

@@ -6,12 +6,13 @@ import json
 import pytest
 from fakes import FakeTeacher, exact, score_of
 
-from ovd_jax import audit, flags
+from ovd_jax import audit
+from ovd_jax.cli import flags
 from ovd_jax.evaluation.judged import WRONG, Solution, load_solutions
-from ovd_jax.tasks import ArithmeticTask, make_task
-from ovd_jax.tasks.arithmetic import judge_steps
+from ovd_jax.tasks.arithmetic import ArithmeticTask, judge_steps
 from ovd_jax.teacher.base import Score
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.wiring.task import make_task
 
 
 def judged(first_error, *scores, whole=5.0):

@@ -21,7 +21,7 @@ from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
 from ovd_jax.models.transformer import Transformer, TransformerConfig
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.toy.tokenizers import arithmetic_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax import flags, search
-from ovd_jax.choices import CHOICES, OF_SFT, not_a_choice
-from ovd_jax.knobs import knobs
+from ovd_jax.cli import flags
+from ovd_jax.cli.choices import CHOICES, OF_SFT, not_a_choice
+from ovd_jax.cli.knobs import knobs
+from ovd_jax.cli.path_knobs import PATHS, expanded, not_a_path
 from ovd_jax.learning.losses import KL_ESTIMATORS, SURROGATES
-from ovd_jax.methods import METHODS
 from ovd_jax.models.attention import FORMS
 from ovd_jax.models.lora import TARGETS
 from ovd_jax.models.transformer import REMAT
-from ovd_jax.path_knobs import PATHS, expanded, not_a_path
-from ovd_jax.run_dir import LOGGERS
+from ovd_jax.reporting.run_dir import LOGGERS
 from ovd_jax.search import engine
 from ovd_jax.tasks.math import TEMPLATES
 from ovd_jax.tasks.qa import REWARDS
 from ovd_jax.tasks.steps import RULES
 from ovd_jax.teacher import openai_api
+from ovd_jax.training.methods import METHODS
+from ovd_jax.wiring.search import BACKENDS
 
 FREE = {  # any text
     "turns.correction", "teacher.url", "teacher.served_name", "teacher.api_key_env",
@@ -54,7 +55,7 @@ def test_every_text_of_a_config_is_a_word_a_path_or_free(program):
         ("method", METHODS), ("loggers", LOGGERS), ("prompt_template", TEMPLATES),
         ("qa.reward", REWARDS), ("step_rule", RULES), ("attention", FORMS),
         ("lora.targets", TARGETS), ("teacher.on_failure", openai_api.POLICIES),
-        ("search.on_failure", engine.POLICIES), ("search.backend", search.BACKENDS),
+        ("search.on_failure", engine.POLICIES), ("search.backend", BACKENDS),
         ("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS), ("remat", REMAT),
     ],
 )  # fmt: skip
@@ -274,8 +275,9 @@ def test_every_benchmark_finds_its_default_config(script):
 def test_a_tilde_in_the_name_of_the_config_file(tmp_path):
     (tmp_path / "mine.py").write_text(Path("configs/export.py").read_text())
     code = (
-        "from ovd_jax import flags; config, _ = flags.parse(['p', '--config=~/mine.py'"
-        "], doc=None, default='configs/export.py'); print(config.dtype)"
+        "from ovd_jax.cli import flags\n"
+        "config, _ = flags.parse(['p', '--config=~/mine.py'], doc=None, "
+        "default='configs/export.py'); print(config.dtype)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=flags.ROOT, text=True, capture_output=True,

@@ -2,14 +2,15 @@
 
 import pytest
 
-from ovd_jax import evaluate, flags, sft, train
-from ovd_jax.combinations import (
+from ovd_jax import evaluate, sft, train
+from ovd_jax.cli import flags
+from ovd_jax.errors import UserError
+from ovd_jax.wiring.combinations import (
     CHECKS,
     check_evaluation,
     check_training,
     check_tuning,
 )
-from ovd_jax.errors import UserError
 
 SEARCHES = {"task": "qa", "turns.searches": 2, "search.backend": "bm25"}
 

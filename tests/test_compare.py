@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from ovd_jax import compare, flags
-from ovd_jax.bars import plot_bars
+from ovd_jax import compare
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
+from ovd_jax.reporting.bars import plot_bars
 
 TINY = (
     "num_steps=2", "checkpoint_every=1", "problems_per_step=8", "eval_problems=8",

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 from fakes import group, kept, trajectory
 
-from ovd_jax import flags, train
-from ovd_jax.batches import to_batch
+from ovd_jax import train
+from ovd_jax.cli import flags
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.update import (
     TrainState,
@@ -19,12 +19,13 @@ from ovd_jax.learning.update import (
     policy_objective,
     zero_gradients,
 )
-from ovd_jax.methods import rules
 from ovd_jax.models import hf
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.toy.tokenizers import FOLDER
+from ovd_jax.training.batches import to_batch
+from ovd_jax.training.methods import rules
 
 CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
 OTHER = {

@@ -6,7 +6,7 @@ import json
 import pytest
 from teacher_server import TeacherServer
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.credentials import (
     checked_url,
@@ -18,6 +18,7 @@ from ovd_jax.client.credentials import (
 from ovd_jax.client.transport import Transport
 from ovd_jax.errors import TeacherError
 from ovd_jax.search.http import Http
+from ovd_jax.wiring.servers import make_transport
 
 KEY = "sk-proj-4f9Kq2ZxW7vBn81LmTyR"
 LEAKS = [
@@ -168,7 +169,7 @@ def test_what_is_built_refuses_too(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     options = flags.load_file("configs/default.py").teacher
     with pytest.raises(ValueError, match=r"engine would send the key .* plain http"):
-        build.make_transport("http://10.0.0.5/v1", options, name="", knob="engine")
+        make_transport("http://10.0.0.5/v1", options, name="", knob="engine")
 
 
 @pytest.mark.parametrize(

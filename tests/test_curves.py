@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ovd_jax.curves import plot_comparison, plot_run
-from ovd_jax.panels import mean_curve, smooth, spread
+from ovd_jax.reporting.curves import plot_comparison, plot_run
+from ovd_jax.reporting.panels import mean_curve, smooth, spread
 
 
 def rows(steps):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from ovd_jax import audit, flags
+from ovd_jax import audit
+from ovd_jax.cli import flags
+from ovd_jax.cli.path_knobs import not_a_path
 from ovd_jax.errors import UserError
-from ovd_jax.path_knobs import not_a_path
-from ovd_jax.run_dir import check_origin, first_date, open_rows, read_metrics
+from ovd_jax.reporting.run_dir import check_origin, first_date, open_rows, read_metrics
 
 DEFAULT = "configs/default.py"
 NO_OBJECTS = {

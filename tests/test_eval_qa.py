@@ -17,11 +17,13 @@ from search_fakes import Engine as ScriptedEngine
 from search_fakes import dialogue as dialogue_with
 from teacher_server import TeacherServer
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.rejection import BlindSearchCollector, Rejecting, generator
 from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.tasks.qa import QATask
+from ovd_jax.wiring.search import make_dialogue, make_pool
+from ovd_jax.wiring.servers import make_transport
 
 GOLDS = ("Zanzibar-gold", "Quux-gold")
 PROBLEMS = [problem(f"Where is thing {n}?", f"{GOLDS[0]} {n}", GOLDS[1])
@@ -68,8 +70,8 @@ def config():
 def solve(config, task, server, solver):
     """Evaluates with an engine at `server`; (results, bodies of its requests)."""
     config.search.url = server.url
-    pool = build.make_pool(config, training=False)
-    dialogue = build.make_dialogue(config, TOKENIZER, pool, training=False)
+    pool = make_pool(config, training=False)
+    dialogue = make_dialogue(config, TOKENIZER, pool, training=False)
     try:
         results = evaluate(
             PROBLEMS, task=task, solver=solver(dialogue), tokenizer=TOKENIZER,
@@ -153,8 +155,8 @@ def test_in_training_the_simulator_is_told(config, task):
     config.search.url = ""
     with TeacherServer(write=answer) as server:
         config.search.url = server.url
-        pool = build.make_pool(config, training=True)
-        dialogue = build.make_dialogue(config, TOKENIZER, pool, training=True)
+        pool = make_pool(config, training=True)
+        dialogue = make_dialogue(config, TOKENIZER, pool, training=True)
         prompts = [TOKENIZER(task.prompt(p))["input_ids"] for p in PROBLEMS]
         dialogue.generate(
             lambda *args, **kwargs: list(stream_of(student)(*args, **kwargs)),
@@ -259,7 +261,7 @@ def served_student(url):
     config = flags.load_file("configs/eval_qa.py")
     config.engine = url
     config.teacher.retries = 1
-    transport = build.make_transport(url, config.teacher, name="")
+    transport = make_transport(url, config.teacher, name="")
     return ServedStudent(
         transport, tokenizer=TOKENIZER, max_new_tokens=120, temperature=0.0,
         stop_strings=STOPS,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_wiring import FIELDS
 
-from ovd_jax import flags
-from ovd_jax.knobs import knobs
+from ovd_jax.cli import flags
+from ovd_jax.cli.knobs import knobs
 
 # Knobs that no field of an object shows: the test that sees what they do.
 TESTED = {

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from test_gguf import hf_tensors, write_gguf
 
-from ovd_jax import build, export, flags, sft
+from ovd_jax import export, sft
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models import hf
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.toy.tokenizers import SIZES, arithmetic_tokenizer
+from ovd_jax.wiring.models import find_model, load_tokenizer, stop_ids
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "{% for m in messages %}<bos>{{ m['content'] }}<eos>{% endfor %}"
@@ -130,11 +132,11 @@ def test_tokenizer_template_and_stop_tokens_come_along(folder, tmp_path, capsys)
     out = tmp_path / "out"
     exported(capsys, model=folder, output=out)
     assert_same_companions(out, folder)
-    before, after = build.load_tokenizer(folder), build.load_tokenizer(out)
+    before, after = load_tokenizer(folder), load_tokenizer(out)
     texts = [t.apply_chat_template(MESSAGES, tokenize=False) for t in (before, after)]
     assert texts == ["<bos>3+4<eos>"] * 2
     assert before.get_vocab() == after.get_vocab()
-    assert build.stop_ids(out, after) == build.stop_ids(folder, before) == tuple(STOPS)
+    assert stop_ids(out, after) == stop_ids(folder, before) == tuple(STOPS)
 
 
 def test_weights_have_the_dtype_that_is_asked_for(folder, qwen3, tmp_path, capsys):
@@ -176,7 +178,7 @@ def test_a_run_that_started_from_nothing_has_the_embedded_tokenizer(tmp_path, ca
     save_run(run, "student", step_1=fresh)
     exported(capsys, model=run, output=tmp_path / "out")
     assert_same(hf.load(tmp_path / "out"), fresh)
-    loaded = build.load_tokenizer(tmp_path / "out")
+    loaded = load_tokenizer(tmp_path / "out")
     assert loaded.get_vocab() == tokenizer.get_vocab()
 
 
@@ -186,7 +188,7 @@ def test_a_run_that_has_saved_nothing_says_so(folder, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint yet"):
         export.main(settings(model=run, output=tmp_path / "out"))
     with pytest.raises(ValueError, match=r"write one with `python launch/export\.py"):
-        build.find_model(str(run), "student")
+        find_model(str(run), "student")
 
 
 def test_a_gguf_becomes_a_folder(tmp_path, capsys):
@@ -205,7 +207,7 @@ def test_a_gguf_in_place_of_a_folder_is_refused_with_the_remedy(tmp_path):
     command = rf"launch/export\.py --config\.model={path} --config\.output=DIR"
     for name in (path, tmp_path):
         with pytest.raises(ValueError, match=command):
-            build.find_model(str(name), "student")
+            find_model(str(name), "student")
         with pytest.raises(ValueError, match=command):
             hf.load(name)
     with pytest.raises(ValueError, match=r"No model folder at 'none\.gguf'"):
@@ -267,8 +269,8 @@ def test_code_in_a_models_folder_is_not_run(auto_map, tmp_path):
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises((UserError, OSError, ValueError)):
-        build.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     assert not (tmp_path / "ran").exists()
     if isinstance(auto_map, list):
         with pytest.raises(UserError, match="Python code of that folder, which is not"):
-            build.load_tokenizer(tmp_path)
+            load_tokenizer(tmp_path)

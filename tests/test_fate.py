@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
 import os, signal, sys, threading, time
 import jax
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.processes import FromMain, broadcast, is_main, on_main, on_mesh, tell
+from ovd_jax.multihost.processes import FromMain, broadcast, is_main, on_main, tell
+from ovd_jax.wiring.mesh import on_mesh
 
 class Odd(UserError):
     def __init__(self, one, two):

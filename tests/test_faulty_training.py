@@ -7,8 +7,9 @@ import re
 import pytest
 from teacher_server import FAULTS, TeacherServer, uniform
 
-from ovd_jax import flags, train
-from ovd_jax.run_dir import read_metrics
+from ovd_jax import train
+from ovd_jax.cli import flags
+from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.tasks.arithmetic import solve
 
 STEPS, PROBLEMS, SAMPLES = 3, 4, 3
@@ -107,5 +108,5 @@ def test_a_key_given_in_place_of_the_name_of_its_variable_is_refused():
         config.teacher.url = "http://127.0.0.1:9/v1"
         config.teacher.api_key_env = "sk-secret"
     with pytest.raises(ValueError, match="not the name of an environment") as caught:
-        train.build.make_teacher(config)
+        train.make_teacher(config)
     assert "sk-secret" not in str(caught.value)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -132,7 +132,8 @@ def test_only_a_users_mistake_is_shown_without_a_traceback(tmp_path):
     (tmp_path / "small.py").write_text(CONFIG)
     (tmp_path / "p.py").write_text(
         "import os\n"
-        "from ovd_jax import errors, flags\n"
+        "from ovd_jax import errors\n"
+        "from ovd_jax.cli import flags\n"
         "def main(config):\n"
         "    if 'FAULT' in os.environ:\n"
         "        raise ValueError('shapes differ')\n"

@@ -6,8 +6,7 @@ import random
 import pytest
 
 from ovd_jax.errors import UserError
-from ovd_jax.tasks import ArithmeticTask
-from ovd_jax.tasks.arithmetic import reductions, solve
+from ovd_jax.tasks.arithmetic import ArithmeticTask, reductions, solve
 from ovd_jax.toy.arithmetic_examples import arithmetic_examples, read_judged
 from ovd_jax.toy.corruption import corrupt, judged_solution
 from ovd_jax.toy.graded import (

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax import flags
-from ovd_jax.environment import REMEDIES, said_of
-from ovd_jax.run_dir import RunDir, read_metrics
+from ovd_jax.cli import flags
+from ovd_jax.cli.environment import REMEDIES, said_of
+from ovd_jax.reporting.run_dir import RunDir, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 PROGRAM = """
 import ctypes, sys, threading, time
-from ovd_jax import flags, interrupt
-from ovd_jax.interrupt import SIGNALS, Interrupted
+from ovd_jax.cli import flags, interrupt
+from ovd_jax.cli.interrupt import SIGNALS, Interrupted
 
 def ready():
     print("ready", flush=True)

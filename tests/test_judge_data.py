@@ -2,13 +2,14 @@
 
 import pytest
 
-from ovd_jax import flags, judge_data
+from ovd_jax import make_judge_data
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
-from ovd_jax.tasks import make_task
 from ovd_jax.tasks.arithmetic import is_held_out
 from ovd_jax.toy.arithmetic_examples import read_judged
 from ovd_jax.toy.graded import is_right
+from ovd_jax.wiring.task import make_task
 
 
 def small(**changes):
@@ -21,7 +22,7 @@ def small(**changes):
 def test_rows_are_training_problems_with_a_score_of_each_line(tmp_path):
     paths = [str(tmp_path / name) for name in "ab"]
     for path in paths:
-        judge_data.main(small(output=path))
+        make_judge_data.main(small(output=path))
     first, second = (list(row for _, row in read_jsonl(path)) for path in paths)
     assert first == second  # a function of the seed
     assert len(read_judged(paths[0], make_task(small()))) == len(first) > 12
@@ -35,4 +36,4 @@ def test_rows_are_training_problems_with_a_score_of_each_line(tmp_path):
 
 def test_a_task_without_an_exact_judge_is_refused(tmp_path):
     with pytest.raises(UserError, match="task 'math' has no exact judge"):
-        judge_data.main(small(task="math", output=str(tmp_path / "rows")))
+        make_judge_data.main(small(task="math", output=str(tmp_path / "rows")))

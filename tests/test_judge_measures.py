@@ -5,7 +5,7 @@ import pytest
 from ovd_jax.evaluation import judge
 from ovd_jax.evaluation.judge import JudgedSample
 from ovd_jax.evaluation.judged import step_truths
-from ovd_jax.tasks import ArithmeticTask
+from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import Score
 

@@ -11,7 +11,8 @@ import optax
 import pytest
 from fakes import group, kept, trajectory
 
-from ovd_jax import build, export, flags, sft, train
+from ovd_jax import export, sft, train
+from ovd_jax.cli import flags
 from ovd_jax.learning.checkpoint import Checkpoints, by_path
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.update import (
@@ -26,10 +27,11 @@ from ovd_jax.models import hf
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import TARGETS, Lora, adapt, base, merge, trained
 from ovd_jax.models.transformer import REMAT, Transformer
+from ovd_jax.reporting.run_dir import check_origin, read_metrics
 from ovd_jax.rollout.pack import pack
-from ovd_jax.run_dir import check_origin, read_metrics
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.toy.tokenizers import FOLDER, arithmetic_tokenizer
+from ovd_jax.wiring.models import load_student
 
 LORA = Lora(rank=3, alpha=6.0, targets=TARGETS)
 TX = optimizer(
@@ -220,7 +222,7 @@ def test_a_frozen_base_is_kept_as_it_is_computed_with(model, tmp_path):
     hf.save(model, tmp_path)
     config = flags.load_file("configs/default.py").copy_and_resolve_references()
     config.compute_dtype, config.lora.rank = "bfloat16", 3
-    halved = build.load_student(tmp_path, config)
+    halved = load_student(tmp_path, config)
     kept = {x.dtype.name for x in jax.tree.leaves(base(halved).layers) if x.ndim == 3}
     assert kept == {"bfloat16"}
     assert {x.dtype.name for x in jax.tree.leaves(trained(halved))} == {"float32"}
@@ -229,7 +231,7 @@ def test_a_frozen_base_is_kept_as_it_is_computed_with(model, tmp_path):
     assert_same(forward(halved, TOKENS_BT), forward(whole, TOKENS_BT))
     assert_same(gradients(halved, PART), gradients(whole, PART))
     config.lora.rank = 0
-    master = build.load_student(tmp_path, config)
+    master = load_student(tmp_path, config)
     assert {x.dtype.name for x in jax.tree.leaves(master)} == {"float32"}
 
 

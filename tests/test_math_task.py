@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from ovd_jax import flags
-from ovd_jax.tasks import make_task
+from ovd_jax.cli import flags
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.tasks.math import SYSTEM, TEMPLATES, MathTask
 from ovd_jax.text import neutralize
+from ovd_jax.wiring.task import make_task
 
 SHARED = Path(__file__).parents[2] / "shared"
 DATA = SHARED / "data" / "math"

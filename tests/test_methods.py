@@ -19,14 +19,15 @@ from fakes import (
 )
 from test_tokens import server
 
-from ovd_jax import flags, train
-from ovd_jax.batches import collect, to_batch
+from ovd_jax import train
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.methods import METHODS, accepted, method_of, preferences, rules
+from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.solutions import given_groups, teacher_groups
-from ovd_jax.run_dir import read_metrics
 from ovd_jax.tasks.base import Problem
+from ovd_jax.training.batches import collect, to_batch
+from ovd_jax.training.methods import METHODS, accepted, method_of, preferences, rules
 
 FORBIDDEN = FakeTeacher(score=lambda *_: pytest.fail("the teacher was asked"))
 PROBLEMS = (problem("3+4", "7"), problem("2*3", "6"))

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ovd_jax.monitor import Monitor, resident_mib
+from ovd_jax.reporting.monitor import Monitor, resident_mib
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
 import jax, jax.numpy as jnp
-from ovd_jax.monitor import enable_compilation_cache
+from ovd_jax.reporting.monitor import enable_compilation_cache
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 enable_compilation_cache()

@@ -12,16 +12,17 @@ import pytest
 from fakes import FakeStudent, collector, problem
 from teacher_server import TeacherServer
 
-from ovd_jax import ahead as ahead_module
-from ovd_jax import flags
-from ovd_jax.ahead import Ahead, Gate, check, read_batch, write_batch
+from ovd_jax.cli import flags
+from ovd_jax.cli.interrupt import SIGNALS
 from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.transport import Transport
 from ovd_jax.errors import TeacherError
-from ovd_jax.interrupt import SIGNALS
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.training import prefetch as ahead_module
+from ovd_jax.training.prefetch import Ahead, Gate, read_batch, write_batch
+from ovd_jax.wiring.combinations import check_ahead
 
 PROBLEMS = tuple(problem(f"({i}+4)*2", str(2 * i + 8)) for i in range(1, 5))
 SAMPLES = 2
@@ -380,4 +381,4 @@ def test_what_cannot_be_collected_ahead_is_refused(knobs, message):
     with config.unlocked():
         config.update(knobs)
     with pytest.raises(ValueError, match=message):
-        check(config)
+        check_ahead(config)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import TOKENIZER
-from ovd_jax.tasks.data.examples import Branch, Example
 
 import configs.sft
 from ovd_jax import sft
 from ovd_jax.learning.update import imitation_objective
+from ovd_jax.tasks.data.examples import Branch, Example
 from ovd_jax.toy import tokenizers
 
 SHAPE = tokenizers.SIZES["student"](len(TOKENIZER))

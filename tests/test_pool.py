@@ -8,12 +8,13 @@ import pytest
 from search_fakes import TOKENIZER, Student, dialogue, encode, problem
 from test_search import Scripted
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
 from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.wiring.search import make_dialogue, make_pool
 
 POOLS = [SearchThreads, SearchBatch]
 SEARCHES = [(("row", n), Query(f"query {n % 3}"), 100 + n) for n in range(8)]
@@ -102,9 +103,9 @@ def test_an_error_in_one_view_leaves_the_searches_of_the_other_alone(pool):
 def test_training_and_evaluation_have_views_of_their_own():
     config = flags.load_file("configs/eval_qa.py")
     config.search.backend = "none"
-    pool = build.make_pool(config, training=True)
+    pool = make_pool(config, training=True)
     training, evaluation = (
-        build.make_dialogue(config, TOKENIZER, pool, training=training).pool
+        make_dialogue(config, TOKENIZER, pool, training=training).pool
         for training in (True, False)
     )
     training.start([((0,), Query("a"), 0)])

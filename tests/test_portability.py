@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import abstract
 import portability
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.models.transformer import TransformerConfig
 
 TINY = TransformerConfig(

@@ -7,7 +7,6 @@ import pytest
 
 from configs import default
 from ovd_jax.errors import UserError
-from ovd_jax.methods import rules
 from ovd_jax.search import simulator_prompts
 from ovd_jax.tasks import qa_prompts
 from ovd_jax.tasks.qa import QATask
@@ -15,6 +14,7 @@ from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS, TeacherPrompt, load_prompt
 from ovd_jax.teacher.requests import score_text
 from ovd_jax.template import fill, harmless
+from ovd_jax.training.methods import rules
 
 SPECIAL = ("<judge>", "<|end|>", "<|end_of_text|>")
 GOOD = TeacherPrompt(

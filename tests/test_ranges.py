@@ -2,8 +2,8 @@
 
 import pytest
 
-from ovd_jax import flags
-from ovd_jax.ranges import RANGES, is_in, out_of_range
+from ovd_jax.cli import flags
+from ovd_jax.cli.ranges import RANGES, is_in, out_of_range
 
 FREE = {  # any number, or looked at where they are used
     "seed", "entropy_coef", "async_batches", "distill.beta",

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import memory_plots
 import record
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 CONFIGS = sorted((flags.ROOT / "benchmarks/configs").glob("[a-z]*.py"))
 

@@ -10,9 +10,11 @@ import pytest
 from safetensors import safe_open
 from teacher_server import TeacherServer
 
-from ovd_jax import build, flags, train
-from ovd_jax.run_dir import read_metrics
-from ovd_jax.tasks import make_task
+from ovd_jax import train
+from ovd_jax.cli import flags
+from ovd_jax.reporting.run_dir import read_metrics
+from ovd_jax.wiring.models import find_model, load_tokenizer
+from ovd_jax.wiring.task import make_task
 
 STEPS, PROBLEMS, SAMPLES, HELD_OUT, TRIES = 4, 4, 2, 6, 3
 KNOBS = {
@@ -103,7 +105,7 @@ def test_gold_answers_are_shown_in_training_alone(run):
     # The student's and the teacher's accuracy on what is held out.
     assert queries(engine, told=False).count("teacher's query") == HELD_OUT
     assert set(queries(engine, told=False)) > {"teacher's query"}
-    tokenizer = build.load_tokenizer(build.find_model(config.model, "student"))
+    tokenizer = load_tokenizer(find_model(config.model, "student"))
     for problem in make_task(config, tokenizer).held_out(HELD_OUT):
         assert problem.question not in golds
         texts = [t for t in map(text_of, engine + teacher) if problem.question in t]

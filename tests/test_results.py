@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from ovd_jax import evaluate, flags
+from ovd_jax import evaluate
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.results import check_results, owner
+from ovd_jax.wiring.results import check_results, owner
 
 
 def make_config(folder, **changes):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import record
 import results_page
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 
 DOCS = flags.ROOT / "docs"
 DOCUMENTS = [flags.ROOT / "README.md", *sorted(DOCS.glob("*.md"))]

@@ -5,10 +5,11 @@ import json
 import warnings
 
 import pytest
-from ovd_jax.tasks.data.examples import file_examples
 
-from ovd_jax import flags, jsonl
+from ovd_jax import jsonl
+from ovd_jax.cli import flags
 from ovd_jax.evaluation.judged import read_solutions
+from ovd_jax.tasks.data.examples import file_examples
 from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.tasks.math import MathTask
 

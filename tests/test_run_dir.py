@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links
-from ovd_jax.run_dir import RunDir, check_origin, read_metrics
+from ovd_jax.reporting.run_dir import RunDir, check_origin, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,11 +128,11 @@ def note(fd):
     path = os.readlink(f"/proc/self/fd/{{fd}}")
     synced[os.path.basename(path)] = os.fstat(fd).st_size
 os.fsync = note
-from ovd_jax import flags
-from ovd_jax import flags
+from ovd_jax.cli import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links
-from ovd_jax.run_dir import RunDir, check_origin
+from ovd_jax.reporting.run_dir import RunDir, check_origin
 folder = {str(tmp_path / "run")!r}
 check_origin(folder, {{"model": "m", "fingerprint": "a"}}, resumed=False)
 flags.save(flags.load_file("configs/quickstart.py"), folder)
@@ -195,10 +195,10 @@ def test_no_link_is_written_through(name, tmp_path):
 def test_rows_of_finished_steps_outlive_kill_9(tmp_path):
     program = f"""
 import os, signal
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links
-from ovd_jax.run_dir import RunDir
+from ovd_jax.reporting.run_dir import RunDir
 run = RunDir({str(tmp_path)!r}, 0, loggers=())
 for step in range(3):
     run.log(step, {{"accuracy": 0.5}})
@@ -270,10 +270,10 @@ def test_a_logger_that_is_not_installed_comes_with_its_remedy(tmp_path):
     code = f"""
 import sys
 sys.modules["wandb"] = None  # as if it were not installed
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links
-from ovd_jax.run_dir import RunDir
+from ovd_jax.reporting.run_dir import RunDir
 try:
     RunDir({str(tmp_path)!r}, 0, loggers=("wandb",))
 except ValueError as error:

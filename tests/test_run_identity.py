@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.run_dir import RunDir, read_metrics
-from ovd_jax.run_identity import MAY_CHANGE, MAY_MOVE, locked, owns_run_dir
+from ovd_jax.reporting.run_dir import RunDir, read_metrics
+from ovd_jax.wiring.run_identity import MAY_CHANGE, MAY_MOVE, locked, owns_run_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = {"train": "configs/default.py", "sft": "configs/sft.py"}
@@ -235,7 +235,7 @@ def test_a_run_behind_a_link_is_moved_where_it_is(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from ovd_jax.run_identity import locked
+from ovd_jax.wiring.run_identity import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -14,7 +14,6 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from ovd_jax import processes
 from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models.known import KNOWN
@@ -27,6 +26,7 @@ from ovd_jax.models.sharding import (
     shardings,
 )
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.multihost import processes
 from ovd_jax.rollout.pack import plan
 from ovd_jax.search.base import SearchError
 from ovd_jax.shapes import compact

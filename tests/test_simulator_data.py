@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax import flags
-from ovd_jax.search import make_simulator_data
+from ovd_jax import make_simulator_data
+from ovd_jax.cli import flags
 from ovd_jax.search.base import Document, Query
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.simulator_prompts import PROMPTS, read

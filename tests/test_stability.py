@@ -3,8 +3,9 @@
 import pytest
 from ml_collections import ConfigDict
 
-from ovd_jax import flags, sft
-from ovd_jax.stability import Collapsed, JudgeWatch, Watch, stop_if_collapsed
+from ovd_jax import sft
+from ovd_jax.cli import flags
+from ovd_jax.reporting.collapse import Collapsed, JudgeWatch, Watch, stop_if_collapsed
 
 OFF = dict(
     window=3, entropy=0.0, zero_spread=0.0, invalid_rate=0.0, short=0.0, truncated=0.0

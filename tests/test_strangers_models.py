@@ -7,13 +7,13 @@ import struct
 
 import numpy as np
 import pytest
-from ovd_jax.tasks.data.examples import Example
 from safetensors.numpy import load_file, save_file
 from search_fakes import byte_tokenizer
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from ovd_jax import build, flags, sft
+from ovd_jax import sft
+from ovd_jax.cli import flags
 from ovd_jax.conversation.dialogue import Finding
 from ovd_jax.conversation.refine import Refiner
 from ovd_jax.errors import UserError
@@ -21,18 +21,21 @@ from ovd_jax.evaluation.attempts import make_asks
 from ovd_jax.models import hf, shards
 from ovd_jax.models.gguf import read_gguf
 from ovd_jax.models.hf_config import parse_config, to_hf_config
-from ovd_jax.run_dir import dated, first_date
+from ovd_jax.reporting.run_dir import first_date
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.search.simulated import LocalWriter
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Problem
+from ovd_jax.tasks.data.examples import Example
 from ovd_jax.tasks.math import MathTask
 from ovd_jax.tasks.qa import QATask
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.text import chat_prompt, decode, plain_prompt
+from ovd_jax.wiring.models import dated, load_tokenizer, stop_ids
+from ovd_jax.wiring.servers import make_transport
 
 PROBLEM = Problem("p", "1+1", "2", "hand")
 CHATML = (
@@ -147,7 +150,7 @@ def test_a_server_of_plain_text_is_not_sent_the_token_that_it_adds_itself():
     made = tokenizer()
     with TeacherServer(write=lambda text, seed: "7", strict=True) as server:
         config = build_config(engine=server.url)
-        transport = build.make_transport(server.url, config.teacher, name="")
+        transport = make_transport(server.url, config.teacher, name="")
         served = ServedStudent(
             transport, tokenizer=made, max_new_tokens=4, temperature=0.0
         )
@@ -157,7 +160,7 @@ def test_a_server_of_plain_text_is_not_sent_the_token_that_it_adds_itself():
 
 
 def build_config(**changes):
-    from ovd_jax import flags
+    from ovd_jax.cli import flags
 
     config = flags.load_file("configs/quickstart.py")
     with config.unlocked():
@@ -204,7 +207,7 @@ def test_a_text_ends_at_every_token_that_some_file_of_the_model_lists(
         (tmp_path / f"{name}.json").write_text(json.dumps(raw))
     made = tokenizer()
     expected = {made.eos_token_id, *expected}
-    assert build.stop_ids(tmp_path, made) == tuple(sorted(expected))
+    assert stop_ids(tmp_path, made) == tuple(sorted(expected))
 
 
 # The day that a template tells
@@ -216,12 +219,12 @@ def test_a_template_is_told_the_day_of_the_first_start(tmp_path):
     assert first_date(run) == datetime.date.today().isoformat()
     (run / "date.txt").write_text("2024-02-29\n")  # as if it had been started then
     config = dated(build_config(), first_date(run))
-    made = build.load_tokenizer(tmp_path / "model", config.date)
+    made = load_tokenizer(tmp_path / "model", config.date)
     assert chat_prompt(made, "Hi").startswith("Today Date: 29 Feb 2024\n")
     other = "{% set f = '%-d/%m/%y at %H:%M' %}\n{% if strftime_now is defined %}"
     other += "{{ strftime_now(f) }}, 50%d{% endif %}" + CHATML
     saved_tokenizer(tmp_path / "other", template=other)
-    made = build.load_tokenizer(tmp_path / "other", config.date)
+    made = load_tokenizer(tmp_path / "other", config.date)
     assert chat_prompt(made, "Hi").startswith("29/02/24 at 00:00, 50%d<|start|>")
     assert dated(build_config(date="2025-01-31"), "2024-02-29").date == "2025-01-31"
 
@@ -268,7 +271,7 @@ def test_a_broken_tokenizer_ends_in_one_line(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     said, made = f"{tmp_path}", tokenizer()
     try:
-        made = build.load_tokenizer(tmp_path)  # of some nothing is needed
+        made = load_tokenizer(tmp_path)  # of some nothing is needed
     except UserError as error:
         said = str(error)
     assert str(tmp_path) in said
@@ -278,7 +281,7 @@ def test_a_broken_tokenizer_ends_in_one_line(name, content, tmp_path):
 
 def test_a_folder_without_a_tokenizer_says_so(tmp_path):
     with pytest.raises(UserError, match="cannot be read") as caught:
-        build.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     one_line(caught)
 
 
@@ -349,7 +352,7 @@ def test_what_a_config_may_leave_out_is_what_transformers_has():
 def test_broken_json_ends_in_one_line(name, content, model, tmp_path):
     hf.save(model, tmp_path, max_shard_bytes=2000)
     (tmp_path / name).write_bytes(content)
-    read = build.stop_ids if "generation" in name else lambda folder, _: hf.load(folder)
+    read = stop_ids if "generation" in name else lambda folder, _: hf.load(folder)
     with pytest.raises(UserError, match=name) as caught:
         read(tmp_path, tokenizer())
     one_line(caught)

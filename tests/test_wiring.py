@@ -15,18 +15,25 @@ import pytest
 from search_fakes import TOKENIZER
 from teacher_server import TeacherServer
 
-from ovd_jax import batches, build, evaluate, flags, methods, train
-from ovd_jax.ahead import in_thread
+from ovd_jax import evaluate, train
+from ovd_jax.cli import flags
+from ovd_jax.cli.knobs import knobs
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.sets import eval_sets
-from ovd_jax.knobs import knobs
 from ovd_jax.learning.distill import make_divergence
 from ovd_jax.models.lora import TARGETS
+from ovd_jax.reporting.collapse import Watch
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.stability import Watch
-from ovd_jax.tasks import make_task
 from ovd_jax.tasks.qa import QATask
+from ovd_jax.training import batches, methods
+from ovd_jax.training.prefetch import in_thread
+from ovd_jax.wiring.models import find_model, load_student, load_tokenizer
+from ovd_jax.wiring.search import make_dialogue, make_pool, make_search
+from ovd_jax.wiring.servers import close
+from ovd_jax.wiring.student import held_out_sampler, student_sampler
+from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.teacher import make_teacher
 
 # Values that tell a knob apart from every other; numbers in its range.
 VALUES = {
@@ -302,8 +309,8 @@ def made(server):
         opened.append(thing)
         return thing
 
-    folder = build.find_model("quickstart", "student")
-    tokenizer = build.load_tokenizer(folder)
+    folder = find_model("quickstart", "student")
+    tokenizer = load_tokenizer(folder)
     plain = types.SimpleNamespace(stop_strings=())
 
     def config(**changes):
@@ -313,7 +320,7 @@ def made(server):
         return config(**{"teacher.url": server.url} | changes)
 
     def search(**changes):
-        return keep(build.make_search(config(**changes), training=True))
+        return keep(make_search(config(**changes), training=True))
 
     def task(name, **changes):
         made = config(task=name, data="", held_out_data="", **changes)
@@ -321,8 +328,8 @@ def made(server):
 
     def dialogue():
         made = config(**{"search.backend": "none"})
-        pool = keep(build.make_pool(made, training=True))
-        return build.make_dialogue(made, TOKENIZER, pool, training=True)
+        pool = keep(make_pool(made, training=True))
+        return make_dialogue(made, TOKENIZER, pool, training=True)
 
     def solver(threshold):
         made = served(
@@ -332,10 +339,8 @@ def made(server):
         return evaluate.make_solver(made, plain, student, 0.5, lambda: None)
 
     makers = {
-        "student_sampler": lambda: build.student_sampler(
-            config(), folder, tokenizer, plain
-        ),
-        "held_out_sampler": lambda: build.held_out_sampler(
+        "student_sampler": lambda: student_sampler(config(), folder, tokenizer, plain),
+        "held_out_sampler": lambda: held_out_sampler(
             config(), folder, tokenizer, plain
         ),
         "rules": lambda: methods.rules(config()),
@@ -351,10 +356,8 @@ def made(server):
         "arithmetic": lambda: task("arithmetic"),
         "math": lambda: task("math"),
         "qa": lambda: task("qa"),
-        "served_teacher": lambda: keep(build.make_teacher(served())),
-        "local_teacher": lambda: build.make_teacher(
-            config(**{"teacher.prompt": "embedded"})
-        ),
+        "served_teacher": lambda: keep(make_teacher(served())),
+        "local_teacher": lambda: make_teacher(config(**{"teacher.prompt": "embedded"})),
         "http": lambda: search(
             **{"search.backend": "http", "search.url": server.url + "/retrieve"}
         ),
@@ -367,7 +370,7 @@ def made(server):
         "direct": lambda: solver(0),
     }
     yield functools.cache(lambda name: makers[name]())
-    build.close(*opened)
+    close(*opened)
 
 
 class StackOf:
@@ -478,8 +481,8 @@ def test_every_epoch_and_step_has_an_order_of_its_own():
 
 
 def test_training_and_evaluation_sample_at_their_own_temperatures_in_turns():
-    folder = build.find_model("quickstart", "student")
-    tokenizer = build.load_tokenizer(folder)
+    folder = find_model("quickstart", "student")
+    tokenizer = load_tokenizer(folder)
     task = types.SimpleNamespace(stop_strings=())
     sampler, tester = train.make_samplers(config_of(), folder, tokenizer, task)
     assert values_of(tester, "temperature") == [VALUES["eval_temperature"]]
@@ -490,8 +493,8 @@ def test_training_and_evaluation_sample_at_their_own_temperatures_in_turns():
 
 
 def test_the_student_is_loaded_as_its_knobs_say():
-    folder = build.find_model("quickstart", "student")
-    model = build.load_student(folder, config_of())
+    folder = find_model("quickstart", "student")
+    model = load_student(folder, config_of())
     layers = model.layers
     adapted = [x for x in TARGETS if getattr(layers, x).lora_a is not None]
     assert sorted(adapted) == sorted(VALUES["lora.targets"])
@@ -631,7 +634,7 @@ def test_scorer_and_continuer_are_asked_each_at_its_own_server(tmp_path):
             "continuer.url": continuer.url, "continuer.served_name": "writer",
             "teacher.cache": str(tmp_path),
         })  # fmt: skip
-        teacher = build.make_teacher(config)
+        teacher = make_teacher(config)
         scorer.bodies.clear()
         continuer.bodies.clear()
         teacher.score([ScoreRequest("2+2", "", "4", True)], seed=0)
@@ -658,9 +661,9 @@ def test_servers_get_their_own_keys_and_so_many_requests(server, monkeypatch):
         options |= {f"{server}.url": listening.url, "search.backend": "simulated"}
         config = config_of(**options)
         if server == "teacher":
-            made = build.make_teacher(config)
+            made = make_teacher(config)
         else:
-            made = build.make_search(config, training=False)
+            made = make_search(config, training=False)
         found = values_of(made, "most") + [
             getattr(limit, "most", None) for limit in values_of(made, "limit")
         ]
@@ -671,7 +674,7 @@ def test_servers_get_their_own_keys_and_so_many_requests(server, monkeypatch):
 @pytest.mark.parametrize("policy", ["wait", "drop"])
 def test_a_request_that_fails_is_repeated_for_ever_where_the_run_waits(policy, server):
     config = config_of(**{"teacher.url": server.url, "teacher.on_failure": policy})
-    teacher = build.make_teacher(config)
+    teacher = make_teacher(config)
     teacher.close()
     assert values_of(teacher, "wait") == [policy == "wait"]
 
@@ -680,10 +683,10 @@ def test_a_request_that_fails_is_repeated_for_ever_where_the_run_waits(policy, s
 @pytest.mark.parametrize("backend", ["simulated", "none"])
 def test_golds_are_for_a_simulator_in_training(backend, training, server):
     config = config_of(**{"search.backend": backend, "search.url": server.url})
-    engine = build.make_search(config, training=training)
-    pool = build.make_pool(config, training=True)
-    dialogue = build.make_dialogue(config, TOKENIZER, pool, training=training)
-    build.close(engine, pool)
+    engine = make_search(config, training=training)
+    pool = make_pool(config, training=True)
+    dialogue = make_dialogue(config, TOKENIZER, pool, training=training)
+    close(engine, pool)
     assert values_of(engine, "with_golds") == [training]
     shown = values_of(dialogue, "with_golds")
     assert shown[-1] == (training and backend == "simulated")
@@ -697,7 +700,7 @@ def test_a_simulator_is_asked_at_its_server(server, tmp_path):
         "search.served_name": "teacher", "search.cache": str(tmp_path),
         "teacher.url": "http://127.0.0.1:9/v1",
     })  # fmt: skip
-    engine = build.make_search(config, training=False)
+    engine = make_search(config, training=False)
     server.bodies.clear()
     engine.search([Query("who?")], seeds=[0])
     engine.close()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from configs import quickstart_search
-from ovd_jax import build
 from ovd_jax.search.base import Query
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.corpus import write_corpus
@@ -20,6 +19,9 @@ from ovd_jax.teacher.requests import score_text
 from ovd_jax.toy.tokenizers import FOLDER, world_tokenizer
 from ovd_jax.toy.world import Need, World
 from ovd_jax.toy.world_examples import judgement, labelled_turns
+from ovd_jax.wiring.models import find_model, load_tokenizer
+from ovd_jax.wiring.search import make_search
+from ovd_jax.wiring.teacher import make_teacher
 
 ROOT = Path(__file__).parent.parent
 ROLES = ("student", "teacher")
@@ -27,7 +29,7 @@ ROLES = ("student", "teacher")
 
 @pytest.mark.parametrize("role", ROLES)
 def test_the_models_read_and_write_as_the_world_does(role):
-    tokenizer = build.load_tokenizer(build.find_model("world", role))
+    tokenizer = load_tokenizer(find_model("world", role))
     assert tokenizer.get_vocab() == world_tokenizer().get_vocab()
 
 
@@ -53,7 +55,7 @@ def test_the_agent_is_asked_as_it_was_taught():
 def test_the_agent_tells_right_turns_from_wrong_ones():
     config = quickstart_search.get_config()
     requests, exact = labelled_turns(World(), 120)
-    scores = build.make_teacher(config).score(requests, seed=0)
+    scores = make_teacher(config).score(requests, seed=0)
     good = [s.value >= config.threshold for s in scores]
     right = [label >= config.threshold for label in exact]
     agreed = sum(a == b for a, b in zip(good, right, strict=True))
@@ -63,7 +65,7 @@ def test_the_agent_tells_right_turns_from_wrong_ones():
 @pytest.mark.slow
 def test_the_agent_finds_what_the_world_is_like():
     config, world = quickstart_search.get_config(), World()
-    engine = build.make_search(config, training=False)
+    engine = make_search(config, training=False)
     facts = random.Random(0).sample(world.facts, 40)
     queries = [Query(Need(f.subject, f.relation).queries[0]) for f in facts]
     found = engine.search(queries, seeds=range(len(queries)))

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.evaluation.attempts import Evaluated
 from ovd_jax.evaluation.measures import interval, mean_interval, measures
 from ovd_jax.files import refuse_links, whole_file
-from ovd_jax.progress import results_table
-from ovd_jax.run_dir import to_json
+from ovd_jax.reporting.progress import results_table
+from ovd_jax.reporting.run_dir import to_json
 
 
 def report(config, results: Mapping[str, Sequence[Evaluated]], *, seconds: float):

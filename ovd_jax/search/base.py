@@ -35,8 +35,8 @@ class Query:
 class SearchBackend(Protocol):
     """A search engine.
 
-    To add one, write a class with these members and build it in `make_search`
-    of `ovd_jax/build.py`.
+    To add one, write a class with these members and build it in `make_engine`
+    of `wiring/search.py`.
     """
 
     def search(

@@ -1,20 +1,14 @@
 """A retrieval server with the interface of Search-R1: BM25 over a corpus."""
 
-import contextlib
-import time
 from collections import Counter
-from pathlib import Path
 from typing import Annotated
 
 import fastapi
 import pydantic
-import uvicorn
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from ovd_jax import flags
-from ovd_jax.paths import cache_dir
 from ovd_jax.search.base import Document
 from ovd_jax.search.bm25 import Bm25
 from ovd_jax.search.guard import Guard
@@ -22,7 +16,6 @@ from ovd_jax.search.guard import Guard
 MAX_QUERIES, MAX_TOPK = 1024, 100  # of a request
 MAX_QUERY = 4096  # characters; what is over is not looked at
 MAX_BYTES = 2**20  # of a request's body
-_LAST_ANSWERS_S = 2  # for requests that are open when the server is interrupted
 
 
 class Asked(pydantic.BaseModel):
@@ -83,26 +76,3 @@ def entry(document: Document, with_score: bool) -> dict:
     contents = f"{document.title}\n{document.text}"
     inner = {"id": document.id, "contents": contents}
     return {"document": inner, "score": document.score} if with_score else inner
-
-
-def main(config):
-    """Serves until it is interrupted."""
-    started, queries = time.time(), Counter()
-    folder = Path(config.index_dir or cache_dir() / "bm25")
-    engine = Bm25(config.corpus, topk=config.topk, cache=folder)
-    url = f"http://{config.host}:{config.port}/retrieve"
-    print(f"{len(engine)} passages at {url}", flush=True)
-    app = make_app(
-        engine, config.topk, queries, timeout_s=config.timeout_s, docs=config.docs
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.run(
-            app, host=config.host, port=config.port, log_level="warning",
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
-        )  # fmt: skip
-    flags.summary(
-        url=url,
-        passages=len(engine),
-        queries=queries["answered"],
-        seconds=round(time.time() - started, 1),
-    )

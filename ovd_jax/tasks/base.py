@@ -42,7 +42,7 @@ class Grade:
 class Task(Protocol):
     """A source of problems and the judge of answers to them.
 
-    To add one, write a class with these members and name it in `tasks/__init__.py`.
+    To add one, write a class with these members and name it in `wiring/task.py`.
     """
 
     stop_strings: tuple[str, ...]  # generation ends where one of these appears

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.reporting.run_dir import read_metrics
 
 pytestmark = pytest.mark.multiprocess
 

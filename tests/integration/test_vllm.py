@@ -25,12 +25,14 @@ import numpy as np
 import psutil
 import pytest
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.requests import score_text
 from ovd_jax.template import fill
+from ovd_jax.wiring.models import load_tokenizer
+from ovd_jax.wiring.teacher import make_teacher, make_token_teacher
 
 pytestmark = [
     pytest.mark.vllm,
@@ -121,7 +123,7 @@ def teacher(prompt: str, url: str):
     config = flags.load_file("configs/smollm2.py")
     with config.unlocked():
         config.teacher.update(dict(prompt=prompt, url=url, score_rule="expected"))
-    return build.make_teacher(config)
+    return make_teacher(config)
 
 
 @pytest.mark.parametrize("prompt", ["digits", "one_to_ten"])
@@ -143,7 +145,7 @@ def test_vllm_and_this_process_give_the_same_distributions(prompt, server):
 def test_vllm_reads_the_very_tokens_that_this_process_reads(server, folder):
     """A question, hostile text, and the beginning of an answer, as vLLM cuts them."""
     served = teacher("digits", server.url)
-    tokenizer = build.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     assert set(tokenizer.get_added_vocab()) <= set(served._special)
     text = score_text(served._prompt, REQUESTS[2], served._special)
     prefix = fill("{prefix}", served._special, prefix="First, \n")
@@ -168,11 +170,11 @@ def test_vllm_reads_the_very_tokens_that_this_process_reads(server, folder):
 def test_vllm_shows_the_token_probabilities_that_this_process_computes(server, folder):
     """The likeliest 20 in each place of an answer, and the token that is there."""
     config = flags.load_file("configs/smollm2.py")
-    tokenizer = build.load_tokenizer(folder)
-    model = build.make_token_teacher(config, tokenizer)
+    tokenizer = load_tokenizer(folder)
+    model = make_token_teacher(config, tokenizer)
     with config.unlocked():
         config.teacher.url = server.url
-    served = build.make_token_teacher(config, tokenizer)
+    served = make_token_teacher(config, tokenizer)
     prompt, completion = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
         for text in (QUESTIONS[0], "\nFirst, 10 * 7 = 70, so it is \\boxed{84}.")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ovd_jax.build import load_tokenizer
 from ovd_jax.models import hf
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.teacher.requests import score_text
 from ovd_jax.text import special_tokens
+from ovd_jax.wiring.models import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "ovd_jax/embedded/data/gsm8k_test_sample.jsonl"

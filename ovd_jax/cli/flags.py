@@ -20,22 +20,22 @@ from pathlib import Path
 import absl.flags
 from ml_collections import ConfigDict, config_flags
 
-from ovd_jax.choices import not_a_choice
+from ovd_jax.cli.choices import not_a_choice
+from ovd_jax.cli.environment import said_of
+from ovd_jax.cli.interrupt import SIGNALS, Interrupted, end_after
+from ovd_jax.cli.knobs import check_file, holds, knobs, mistyped, nearest, unknown
+from ovd_jax.cli.path_knobs import expanded, not_a_path, own_held_out
+from ovd_jax.cli.ranges import out_of_range
 from ovd_jax.client.credentials import exposed
-from ovd_jax.environment import said_of
 from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.files import write_text
-from ovd_jax.interrupt import SIGNALS, Interrupted, end_after
 from ovd_jax.jsonl import read_object
-from ovd_jax.knobs import check_file, holds, knobs, mistyped, nearest, unknown
-from ovd_jax.path_knobs import expanded, not_a_path, own_held_out
-from ovd_jax.ranges import out_of_range
-from ovd_jax.run_dir import to_json
+from ovd_jax.reporting.collapse import Collapsed
+from ovd_jax.reporting.run_dir import to_json
 from ovd_jax.search.base import SearchError
-from ovd_jax.stability import Collapsed
 from ovd_jax.text import one_line
 
-ROOT = Path(__file__).resolve().parent.parent  # of the repository; holds configs/
+ROOT = Path(__file__).resolve().parents[2]  # of the repository; holds configs/
 _LAST_S = 5.0  # of an interrupted program, for what is left to close
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import jax
 
-from ovd_jax.interrupt import SIGNALS, Interrupted
+from ovd_jax.cli.interrupt import SIGNALS, Interrupted
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import TrainState
 

@@ -7,13 +7,15 @@ before anything is loaded.
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+
 from ovd_jax.errors import UserError
-from ovd_jax.methods import by_policy, method_of, rules, solutions
 from ovd_jax.models.lora import Lora
 from ovd_jax.rollout.collect import Rules, check_feedback
 from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.tasks import qa_prompts
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.training.methods import by_policy, method_of, rules, solutions
 
 _DATA = ("data", "held_out_data", "search.corpus", "corpus")
 _MODELS = ("model", "teacher.model", "search.model", "continuer.model")
@@ -219,3 +221,24 @@ def is_data_file(path: str) -> bool:
 
 
 CHECKS: dict[str, Callable] = {"train": check_training, "evaluate": check_evaluation}
+
+
+def check_ahead(config) -> None:
+    """Raises UserError where batches cannot be collected ahead as `config` says."""
+    if config.async_batches not in (0, 1):
+        raise UserError(f"async_batches is {config.async_batches}; use 0 or 1.")
+    if not config.async_batches:
+        return
+    if not config.importance_cap:
+        raise UserError(
+            "async_batches 1 trains on samples of older weights: set importance_cap, "
+            "to 2.0 say, so that each token counts by how likely it is now."
+        )
+    simulates = config.turns.searches and config.search.backend == "simulated"
+    here = not config.teacher.url or (simulates and not config.search.url)
+    if jax.process_count() > 1 or (here and jax.device_count() > 1):
+        raise UserError(
+            "async_batches 1 needs one process and, on several devices, a teacher at "
+            "teacher.url and a simulated engine at search.url: two threads that start "
+            "programs on all devices may wait for each other for ever. Set it to 0."
+        )

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ovd_jax.panels import DPI, INK, PALETTE, PERCENT, STYLE
+from ovd_jax.reporting.panels import DPI, INK, PALETTE, PERCENT, STYLE
 
 
 def plot_bars(

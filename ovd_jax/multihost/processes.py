@@ -17,8 +17,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ovd_jax.errors import TeacherError, UserError
-from ovd_jax.fate import shared_fate
-from ovd_jax.models.sharding import make_mesh
 from ovd_jax.rollout.records import decode, encode
 from ovd_jax.search.base import SearchError
 from ovd_jax.shapes import bucket
@@ -31,26 +29,6 @@ ERRORS = {
     )
 }  # fmt: skip
 _LEAST_BYTES = 4096  # of a message; they double from there: few programs are compiled
-
-
-def on_mesh(main: Callable) -> Callable:
-    """`main(config)` among the processes and under the mesh that `config` names."""
-
-    @functools.wraps(main)
-    def run(config):
-        connect(**config.distributed)
-        check_devices()
-        with shared_fate():
-            return run_together(config)
-
-    def run_together(config):
-        shared = config.to_dict()
-        del shared["distributed"]
-        check_same("config", shared)
-        with jax.set_mesh(make_mesh(**config.mesh)):
-            return main(config)
-
-    return run
 
 
 def connect(*, coordinator: str, processes: int, process: int) -> None:

@@ -10,18 +10,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ovd_jax import build, flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import whole_file
-from ovd_jax.monitor import enable_compilation_cache
+from ovd_jax.reporting.monitor import enable_compilation_cache
 from ovd_jax.seeds import derive
-from ovd_jax.tasks import make_task
 from ovd_jax.tasks.arithmetic import ArithmeticTask, evaluate
 from ovd_jax.tasks.base import Problem
 from ovd_jax.text import decode
 from ovd_jax.toy.arithmetic_examples import joined
 from ovd_jax.toy.corruption import judged_solution
 from ovd_jax.toy.graded import graded, right_prefixes
+from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
+from ovd_jax.wiring.student import student_sampler
+from ovd_jax.wiring.task import make_task
 
 ROWS = 128  # prompts sampled at a time
 Solution = tuple[str, tuple[str, ...]]  # question, lines
@@ -65,10 +67,10 @@ def main(config):
 
 def generator(config, task, student: str) -> Callable:
     """`(prompts, seed=, samples=) -> completions` of the model named `student`."""
-    folder = build.find_model(student, "student")
-    tokenizer = build.load_tokenizer(folder)
-    sampler = build.student_sampler(config, folder, tokenizer, task)
-    call = functools.partial(sampler, build.load_model(folder, config))
+    folder = find_model(student, "student")
+    tokenizer = load_tokenizer(folder)
+    sampler = student_sampler(config, folder, tokenizer, task)
+    call = functools.partial(sampler, load_model(folder, config))
 
     def generate(texts: Sequence[str], *, seed: int, samples: int) -> list[list[str]]:
         found = []

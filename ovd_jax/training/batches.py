@@ -5,14 +5,14 @@ import functools
 import jax
 
 from ovd_jax.errors import TeacherError
-from ovd_jax.methods import is_served, likeliest_tokens, method_of, preferences
 from ovd_jax.models.sharding import row_shards
-from ovd_jax.monitor import Stopwatch
-from ovd_jax.processes import check_same
+from ovd_jax.multihost.processes import check_same
+from ovd_jax.reporting.monitor import Stopwatch
 from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack, with_token_teacher
 from ovd_jax.seeds import derive
+from ovd_jax.training.methods import is_served, likeliest_tokens, method_of, preferences
 
 LONGEST_RUN = 1_000_000  # steps
 

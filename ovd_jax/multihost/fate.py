@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import jax
 from orbax.checkpoint import multihost
 
-from ovd_jax.flags import line_of
-from ovd_jax.interrupt import Interrupted
+from ovd_jax.cli.flags import line_of
+from ovd_jax.cli.interrupt import Interrupted
 
 _KEY = "ovd_jax/ended_by"
 _LOOK_S = 0.5  # between two looks of a process

@@ -118,14 +118,6 @@ def first_date(path: str | Path) -> str:
     return date
 
 
-def dated(config, date: str):
-    """`config` with a `date` for chat templates: its own, or else the one given."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.date = checked_date(config.date or date, "config.date")
-    return config
-
-
 def checked_date(date: str, source: str) -> str:
     """`date`. Raises UserError unless it is one."""
     try:

@@ -13,9 +13,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ovd_jax.errors import UserError
+from ovd_jax.cli.interrupt import SIGNALS
 from ovd_jax.files import whole_file
-from ovd_jax.interrupt import SIGNALS
 from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.rollout.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
@@ -163,27 +162,6 @@ def in_thread(function: Callable, *args) -> concurrent.futures.Future:
 
     threading.Thread(target=work, name="ahead", daemon=True).start()
     return future
-
-
-def check(config) -> None:
-    """Raises UserError where batches cannot be collected ahead as `config` says."""
-    if config.async_batches not in (0, 1):
-        raise UserError(f"async_batches is {config.async_batches}; use 0 or 1.")
-    if not config.async_batches:
-        return
-    if not config.importance_cap:
-        raise UserError(
-            "async_batches 1 trains on samples of older weights: set importance_cap, "
-            "to 2.0 say, so that each token counts by how likely it is now."
-        )
-    simulates = config.turns.searches and config.search.backend == "simulated"
-    here = not config.teacher.url or (simulates and not config.search.url)
-    if jax.process_count() > 1 or (here and jax.device_count() > 1):
-        raise UserError(
-            "async_batches 1 needs one process and, on several devices, a teacher at "
-            "teacher.url and a simulated engine at search.url: two threads that start "
-            "programs on all devices may wait for each other for ever. Set it to 0."
-        )
 
 
 class Gate:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ovd_jax.panels import (
+from ovd_jax.reporting.panels import (
     BLUE,
     DENSITY,
     DPI,

@@ -7,7 +7,7 @@ import random
 import time
 from pathlib import Path
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.bm25 import Bm25

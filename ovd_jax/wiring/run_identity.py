@@ -13,12 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ovd_jax import flags
+from ovd_jax.cli import flags
+from ovd_jax.cli.knobs import knobs
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links, write_text
-from ovd_jax.knobs import knobs
-from ovd_jax.processes import check_devices, tell
-from ovd_jax.run_dir import read_metrics
+from ovd_jax.multihost.processes import check_devices, tell
+from ovd_jax.reporting.run_dir import read_metrics
 
 # Knobs, or groups of them, that may change when a run goes on: none decides what the
 # next step learns, but for how sums are rounded.

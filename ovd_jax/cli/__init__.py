@@ -1,0 +1,1 @@
+"""Command lines: knobs, their checks, and how a program ends."""

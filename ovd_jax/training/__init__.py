@@ -1,0 +1,1 @@
+"""Parts of `train.py`: methods, batches, collecting ahead."""

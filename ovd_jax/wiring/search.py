@@ -1,0 +1,155 @@
+"""The search engine, and conversations with it. A new engine is named in
+`make_engine`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.conversation.dialogue import Dialogue, TurnRules
+from ovd_jax.conversation.refine import Refiner
+from ovd_jax.errors import UserError
+from ovd_jax.models.folders import fingerprint
+from ovd_jax.multihost.processes import FromMain
+from ovd_jax.paths import cache_dir
+from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.search.engine import Engine, Nothing, Search
+from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.search.simulated import (
+    LocalWriter,
+    ServedWriter,
+    Simulated,
+    Writer,
+    noise_share,
+)
+from ovd_jax.search.simulator_prompts import find_prompt
+from ovd_jax.toy.world import world_named
+from ovd_jax.wiring.models import (
+    find_model,
+    load_model,
+    load_tokenizer,
+    shapes,
+    stop_ids,
+)
+from ovd_jax.wiring.servers import make_transport
+
+BACKENDS = ("none", "bm25", "http", "simulated")
+
+
+def make_dialogue(
+    config, tokenizer, pool, *, training: bool, generate: Callable | None = None
+) -> Dialogue | None:
+    """Conversations with the engine in `pool`, of which they get a view of their own;
+    None where there is none.
+
+    In `training` a simulated engine is shown the gold answers. `generate` is the
+    student's own, which `turns.refine` needs.
+    """
+    if pool is None:
+        return None
+    if config.turns.refine and generate is None:
+        raise UserError("turns.refine is for evaluation; set it to False.")
+    names = [field.name for field in dataclasses.fields(TurnRules)]
+    chat = config.prompt_template == "chat"
+    view = pool.view()
+    if isinstance(view, SearchThreads):  # of several processes the first one searches
+        view = FromMain(view, "start", "take")
+    return Dialogue(
+        view,
+        rules=TurnRules(**{name: config.turns[name] for name in names}),
+        tokenizer=tokenizer,
+        with_golds=training and config.search.backend == "simulated",
+        refine=Refiner(generate, tokenizer, chat=chat) if config.turns.refine else None,
+    )
+
+
+def make_search(config, *, training: bool) -> Search:
+    """The engine of `config.search`; one that simulates sees golds in `training`
+    only."""
+    options = config.search
+    return Search(
+        make_engine(config),
+        cache=DiskCache(options.cache) if options.cache else None,
+        on_failure=options.on_failure,
+        with_golds=training,
+    )
+
+
+def make_engine(config) -> Engine:
+    """The engine that `config.search.backend` names. Raises UserError."""
+    options = config.search
+    if options.backend == "none":
+        return Nothing()
+    if options.backend == "bm25":
+        from ovd_jax.search.bm25 import Bm25
+        from ovd_jax.search.corpus import write_corpus
+
+        folder = Path(options.index_dir or cache_dir() / "bm25")
+        corpus = options.corpus
+        if world := world_named(corpus):
+            corpus = write_corpus(world.documents(), folder)
+        return Bm25(corpus, topk=options.topk, cache=folder)
+    if options.backend == "http":
+        from ovd_jax.search.http import Http
+
+        names = ("topk", "timeout_s", "retries")
+        return Http(options.url, **{name: options[name] for name in names})
+    if options.backend == "simulated":
+        start, end = options.noise
+        return Simulated(
+            simulator(config),
+            prompt=find_prompt(options.prompt),
+            topk=options.topk,
+            share=lambda step: noise_share(step, config.num_steps, start, end),
+        )
+    raise UserError(
+        f"search.backend {options.backend!r} is not one of {', '.join(BACKENDS)}."
+    )
+
+
+def simulator(config) -> Writer:
+    """The model that makes up documents, behind `config.search.url` or in this
+    process."""
+    options = config.search
+    chat = find_prompt(options.prompt).chat
+    if options.url:
+        return ServedWriter(
+            make_transport(
+                options.url, options, name=options.served_name, knob="search.url"
+            ),
+            chat=chat,
+            temperature=options.temperature,
+            max_tokens=options.max_new_tokens,
+        )
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder, config.date)
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        **shapes(config),
+    )
+    return LocalWriter(
+        functools.partial(sampler, load_model(folder, config)),
+        tokenizer,
+        chat=chat,
+        identity={
+            "model": fingerprint(folder),
+            "dtype": config.compute_dtype,
+            "temperature": options.temperature,
+            "max_tokens": options.max_new_tokens,
+        },
+    )
+
+
+def make_pool(config, *, training: bool):
+    """The engine of `config.search`, in threads, or called by all processes in step
+    where it is a model in this process; None if nothing may search."""
+    if not config.turns.searches:
+        return None
+    backend = make_search(config, training=training)
+    if config.search.backend == "simulated" and not config.search.url:
+        return SearchBatch(backend)
+    return SearchThreads(backend)

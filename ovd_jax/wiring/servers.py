@@ -1,0 +1,29 @@
+"""Connections to servers, and how they end."""
+
+from ovd_jax.client.accounting import Accounting
+from ovd_jax.client.credentials import key_for
+from ovd_jax.client.transport import Transport
+
+
+def make_transport(
+    urls: str, options, *, name: str, knob: str = "teacher.url"
+) -> Transport:
+    """Requests to the servers at `urls`, which `knob` gives; `options` are knobs such
+    as `teacher.*`."""
+    return Transport(
+        [url.strip() for url in urls.split(",")],
+        name=name,
+        key=key_for(urls, options, knob),
+        timeout_s=options.timeout_s,
+        retries=options.retries,
+        wait=options.on_failure == "wait",
+        most=options.max_concurrency,
+        accounting=Accounting(),
+    )
+
+
+def close(*parts) -> None:
+    """Ends the connections and threads of those that have any."""
+    for part in parts:
+        if hasattr(part, "close"):
+            part.close()

@@ -1,0 +1,48 @@
+"""The student's samplers, here or behind a server."""
+
+from pathlib import Path
+
+from ovd_jax.evaluation.served_student import ServedStudent
+from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.wiring.models import shapes, stop_ids
+from ovd_jax.wiring.servers import make_transport
+
+
+def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler:
+    """The sampler of `config`; `changes` are other fields than the training ones."""
+    fields = {
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "top_k": config.top_k,
+        "top_p": config.top_p,
+        **shapes(config),
+    }
+    return Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        stop_strings=(*task.stop_strings, *config.stop_strings),
+        **fields | changes,
+    )
+
+
+def held_out_sampler(config, folder: Path, tokenizer, task) -> Sampler:
+    """The sampler of held-out evaluation."""
+    return student_sampler(
+        config, folder, tokenizer, task, temperature=config.eval_temperature
+    )
+
+
+def served_student(
+    config, folder: Path, tokenizer, stop_strings: tuple[str, ...], temperature: float
+) -> ServedStudent:
+    """The student behind the server at `config.engine`; `folder` has its tokenizer."""
+    return ServedStudent(
+        make_transport(config.engine, config.teacher, name="", knob="engine"),
+        tokenizer=tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        temperature=temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        stop_strings=(*stop_strings, *config.stop_strings),
+        stop_ids=stop_ids(folder, tokenizer),
+    )

@@ -1,0 +1,131 @@
+"""Teachers, of text and of tokens; a new one is built in `one_teacher`."""
+
+import dataclasses
+import functools
+
+from ovd_jax.client.cache import DiskCache
+from ovd_jax.conversation.dialogue import END_TAGS
+from ovd_jax.errors import UserError
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.multihost.processes import FromMain
+from ovd_jax.sampling.label_probs import label_probabilities
+from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.teacher.base import Teacher
+from ovd_jax.teacher.local import LocalTeacher
+from ovd_jax.teacher.openai_api import OpenAITeacher
+from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.teacher.roles import Roles
+from ovd_jax.teacher.served_logprobs import ServedTokens
+from ovd_jax.training.methods import likeliest_tokens
+from ovd_jax.wiring.models import (
+    find_model,
+    load_model,
+    load_tokenizer,
+    shapes,
+    stop_ids,
+)
+from ovd_jax.wiring.servers import make_transport
+
+
+def make_teacher(
+    config, model: Transformer | None = None, *, judges: bool = True
+) -> Teacher:
+    """The teacher of `config`, with the continuer that `config.continuer` may name;
+    `model` is the teacher's if it is in this process and loaded already. It is asked
+    for scores if it `judges`."""
+    scorer = one_teacher(config, model, judges=judges)
+    if not (config.continuer.url or config.continuer.model):
+        return scorer
+    other = config.copy_and_resolve_references()
+    other.teacher.update(config.continuer)
+    return Roles(scorer, one_teacher(other, judges=False))
+
+
+def one_teacher(
+    config, model: Transformer | None = None, *, judges: bool = True
+) -> Teacher:
+    """The model behind `config.teacher.url`, or in this process if there is none."""
+    if config.teacher.url:  # of several processes the first one asks
+        served = served_teacher(config, judges=judges)
+        return FromMain(served, "score", "demonstrate", "feedback")
+    return local_teacher(config, model or teacher_model(config), judges=judges)
+
+
+def served_teacher(config, *, judges: bool = True) -> OpenAITeacher:
+    """A model behind one or several URLs with an OpenAI-compatible API."""
+    options = config.teacher
+    transport = make_transport(options.url, options, name=options.served_name)
+    return OpenAITeacher(
+        transport,
+        prompt=load_prompt(options.prompt),
+        score_rule=options.score_rule,
+        score_temperature=options.score_temperature,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        on_failure=options.on_failure,
+        stop=END_TAGS if config.turns.searches else (),
+        cache=DiskCache(options.cache) if options.cache else None,
+        judges=judges,
+        thoughts=bool(config.turns.searches),
+    )
+
+
+def sample_until(sampler: Sampler, model, prompts, *, stop=(), **options):
+    """As `sampler` with `options`, and with further strings to stop at."""
+    if stop:
+        stops = (*sampler.stop_strings, *stop)
+        sampler = dataclasses.replace(sampler, stop_strings=stops)
+    return sampler(model, prompts, **options)
+
+
+def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
+    """A teacher of token-level distillation: one that is served, or the model itself.
+
+    Raises UserError where its tokenizer is not the student's.
+    """
+    options = config.teacher
+    if options.url:
+        transport = make_transport(options.url, options, name=options.served_name)
+        top = max(likeliest_tokens(config), 1)  # 0 means "none at all" to servers
+        served = ServedTokens(transport, tokenizer=tokenizer, top=top)
+        return FromMain(served, "read")
+    folder = find_model(options.model, "teacher")
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"The tokenizer of teacher.model={options.model} has another vocabulary "
+            "than the student's. Token-level distillation needs one tokenizer; the "
+            "methods ovd, seq_kd and dpo_pairs do not."
+        )
+    return teacher_model(config)
+
+
+def teacher_model(config) -> Transformer:
+    """The weights that `config.teacher.model` names."""
+    return load_model(find_model(config.teacher.model, "teacher"), config)
+
+
+def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTeacher:
+    """A model in this process."""
+    options = config.teacher
+    folder = find_model(options.model, "teacher")
+    tokenizer = load_tokenizer(folder, config.date)
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        **shapes(config),
+        stop_strings=END_TAGS if config.turns.searches else (),
+    )
+    return LocalTeacher(
+        generate=functools.partial(sample_until, sampler, model),
+        label_probabilities=functools.partial(
+            label_probabilities, model, rows=options.rows
+        ),
+        tokenizer=tokenizer,
+        prompt=load_prompt(options.prompt),
+        score_rule=options.score_rule,
+        score_temperature=options.score_temperature,
+        judges=judges,
+        thoughts=bool(config.turns.searches),
+    )
