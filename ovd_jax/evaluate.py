@@ -18,7 +18,7 @@ from ovd_jax.evaluation.rejection import (
     Rejecting,
     generator,
 )
-from ovd_jax.evaluation.report import report
+from ovd_jax.evaluation.report import report, totals
 from ovd_jax.evaluation.sets import EvalSet, eval_sets
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.multihost.processes import FromMain, on_main, tell
@@ -43,6 +43,8 @@ from ovd_jax.wiring.results import check_results
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import served_student, student_sampler
 from ovd_jax.wiring.task import make_task
+
+_NO_SUMS = ("_p50", "_p99", "_share")  # ends of metrics that do not add up
 
 
 @on_mesh
@@ -84,7 +86,8 @@ def run(config, opened: contextlib.ExitStack) -> None:
             cache=cache,
             progress=functools.partial(on_main, Progress),
         )
-    on_main(report, config, results, seconds=time.time() - started)
+    seconds = time.time() - started
+    on_main(report, config, results, seconds=seconds, searches=student.searches())
 
 
 def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Callable:
@@ -140,6 +143,12 @@ class Student:
         self.opened = opened
         self.folder = find_model(config.model, "student")
         self.tokenizer = load_tokenizer(self.folder, config.date)
+        self.dialogues: list[Dialogue] = []
+
+    def searches(self) -> dict[str, float]:
+        """Counts and seconds of all searches in attempts that were not in the cache."""
+        found = totals([dialogue.metrics() for dialogue in self.dialogues])
+        return {k: v for k, v in found.items() if not k.endswith(_NO_SUMS)}
 
     @functools.cached_property
     def model(self):
@@ -206,6 +215,7 @@ def make_solver(
     collector = BlindCollector
     if config.turns.searches:
         dialogue = make_dialogue(config, student, stream, make_pool())
+        student.dialogues.append(dialogue)
         collector = functools.partial(BlindSearchCollector, dialogue=dialogue)
         identity |= conversation_identity(config, make_pool())
     if not config.test_threshold:

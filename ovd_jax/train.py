@@ -227,9 +227,12 @@ def longest(config) -> int:
 
 
 def measure(config, sampler, tokenizer, task, model, dialogue=None) -> dict[str, float]:
-    """The student's held-out accuracy, and the task's own metrics of its answers, all
-    named "eval_...". While a thread collects the next batch, `sampler` must take turns
-    with that of training: see `Gate.beside`."""
+    """The student's held-out accuracy, the task's own metrics of its answers, and what
+    its searches cost, all named "eval_...".
+
+    While a thread collects the next batch, `sampler` must take turns with that of
+    training: see `Gate.beside`.
+    """
     generate = functools.partial(sampler.stream, model)
     if dialogue is not None:
         generate = functools.partial(dialogue.generate, generate)
@@ -249,6 +252,7 @@ def measure(config, sampler, tokenizer, task, model, dialogue=None) -> dict[str,
         seed=config.seed,
     )
     row = {"accuracy": accuracy(results)} | grade_metrics(results)
+    row |= dialogue.metrics() if dialogue is not None else {}
     return {f"eval_{name}": value for name, value in row.items()}
 
 

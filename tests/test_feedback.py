@@ -15,6 +15,7 @@ from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
+from ovd_jax.template import MAX_SLOT
 
 PROBLEM = problem("(3+4)*2", "14")
 RIGHT, WRONG, REVISED = "7*2\n#### 14", "7*2\n#### 15", "14\n#### 14"
@@ -25,15 +26,15 @@ WORDING = dataclasses.replace(
 
 
 class Critic(FakeTeacher):
-    """Says "1-1" of every solution, and keeps what it was asked."""
+    """Says the same of every solution, and keeps what it was asked."""
 
-    def __init__(self, **options):
+    def __init__(self, said="1-1", **options):
         super().__init__(**options)
-        self.criticised = []
+        self.said, self.criticised = said, []
 
     def feedback(self, requests, *, seed):
         self.criticised.append(list(requests))
-        return ["1-1" for _ in requests]
+        return [self.said for _ in requests]
 
 
 def writes(prompt, sample, rng):
@@ -148,3 +149,32 @@ def test_a_served_teacher_gives_feedback_within_its_budget():
         server.faults = {"500": 1.0}
         assert teacher.feedback(asked, seed=1) == [None] * 3
         transport.close()
+
+
+@pytest.mark.parametrize(
+    ("solution", "said", "cut"),
+    [
+        (WRONG, "1-1", 0),
+        ("1" * MAX_SLOT, "1-1", 0),
+        ("1" * (MAX_SLOT + 1), "1-1", 1),
+        (WRONG, "1-1" * MAX_SLOT, 1),
+        ("1" * 2 * MAX_SLOT, "1-1" * MAX_SLOT, 2),
+    ],
+)
+def test_texts_that_are_cut_in_the_prompt_of_a_revision_are_counted(
+    solution, said, cut
+):
+    made = Collector(
+        task=ArithmeticTask(), teacher=Critic(said), tokenizer=TOKENIZER,
+        rules=rules(feedback="revise", samples=3), wording=WORDING,
+    )  # fmt: skip
+
+    def write(prompt, sample, rng):
+        first = prompt == f"{PROBLEM.question}=\n"
+        return solution if first and sample < 2 else RIGHT
+
+    student = FakeStudent(write, max_new_tokens=10**6)
+    groups = made.collect([PROBLEM], student, seed=0)
+    assert [rollout.revised for rollout in groups[0].rollouts] == [True, True, False]
+    assert made.metrics(groups) == {"revise_slots_cut": 2.0 * cut}
+    assert made.metrics(groups) == {"revise_slots_cut": 0.0}  # since the last call

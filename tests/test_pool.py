@@ -6,14 +6,19 @@ import time
 
 import pytest
 from search_fakes import TOKENIZER, Student, dialogue, encode, problem
+from teacher_server import TeacherServer
 from test_search import Scripted
 
 from ovd_jax.cli import flags
+from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.cache import DiskCache
+from ovd_jax.client.transport import Transport
 from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
 from ovd_jax.search.pool import SearchBatch, SearchThreads
+from ovd_jax.search.simulated import ServedWriter, Simulated
+from ovd_jax.search.simulator_prompts import PROMPTS
 from ovd_jax.wiring.search import make_dialogue, make_pool
 
 POOLS = [SearchThreads, SearchBatch]
@@ -145,3 +150,39 @@ def test_a_document_is_found_as_soon_as_its_thread_is_free():
     documents = found(pool, [((n,), Query(str(n)), n) for n in range(64)])
     assert time.perf_counter() - started < 64 * 0.02 / 2
     assert documents[63,] == (Document("63", "0", "1", 0.5),)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(("trained", "evaluated"), [(3, 5), (0, 2), (4, 0)])
+def test_each_view_counts_its_own_searches(pool, trained, evaluated):
+    whole = pool(Search(Scripted()))
+    training, evaluation = whole.view(), whole.view()
+    for view, number in ((training, trained), (evaluation, evaluated)):
+        found(view, SEARCHES[:number])
+    for view, number in ((training, trained), (evaluation, evaluated), (whole, 0)):
+        assert view.metrics()["search_queries"] == number
+        assert view.metrics()["search_queries"] == 0
+
+
+def test_what_an_evaluation_asks_a_simulator_is_not_counted_in_training():
+    told = Query("a", "Who?", ("Ada",))
+    with TeacherServer(write=lambda text, seed: "Doc 1: x") as server:
+        transport = Transport(
+            [server.url], name="", key=None, timeout_s=5.0, retries=1, wait=False,
+            most=8, accounting=Accounting(),
+        )  # fmt: skip
+        writer = ServedWriter(transport, chat=True, temperature=0.8, max_tokens=60)
+        engine = Simulated(
+            writer, prompt=PROMPTS["chat"], topk=1, share=lambda step: float(step)
+        )
+        pool = SearchThreads(Search(engine, with_golds=True))
+        training, evaluation = pool.view(), pool.view()
+        training.begin(1)  # all that is told is noisy
+        for number in range(3):
+            found(training, [((number,), told, number)])
+        found(evaluation, [((number,), Query("b"), number) for number in range(5)])
+        learnt, held_out = training.metrics(), evaluation.metrics()
+        pool.close()
+    names = ("search_queries", "search_model_requests", "search_noise_share")
+    assert [learnt[name] for name in names] == [3, 3, 1.0]
+    assert [held_out[name] for name in names] == [5, 5, 0.0]

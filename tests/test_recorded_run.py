@@ -114,6 +114,21 @@ def test_gold_answers_are_shown_in_training_alone(run):
 
 
 @pytest.mark.slow
+def test_training_and_evaluation_count_their_own_searches(run):
+    """The teacher's accuracy counts none."""
+    rows, engine = read_metrics(run[0].run_dir), asked(run[1])
+    held_out = len(queries(engine, told=False)) - HELD_OUT
+    for name in ("search_queries", "search_model_requests"):
+        trained = [row[name] for row in rows if name in row]
+        assert len(trained) == STEPS
+        assert sum(trained) == len(queries(engine, told=True))
+        evaluated = [row[f"eval_{name}"] for row in rows if f"eval_{name}" in row]
+        assert len(evaluated) == 3
+        assert sum(evaluated) == held_out
+    assert all("eval_observations_cut" in row for row in rows if "eval_em" in row)
+
+
+@pytest.mark.slow
 def test_each_server_is_asked_with_its_own_knobs(run):
     engine, teacher = asked(run[1]), asked(run[2])
     assert {(b["temperature"], b["max_tokens"]) for b in engine} == {(0.31, 90)}

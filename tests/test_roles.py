@@ -1,5 +1,6 @@
 """Who is asked what where scorer, continuer and engine are different models."""
 
+import pytest
 import search_fakes
 from fakes import FakeTeacher
 
@@ -75,3 +76,31 @@ def test_a_refiner_writes_one_note_on_each_finding():
     assert "<query>\nwho\n</query>" in prompt
     assert prompt.count("x") < 4100
     assert "U: y" in prompt
+
+
+@pytest.mark.parametrize(
+    ("written", "query", "documents", "slots", "cut"),
+    [
+        ("I think.", "who", ["x" * 4000], 0, 0),
+        ("I think.", "who", ["x" * 4001, "y", "z" * 9000], 0, 2),
+        ("I think. " * 9000, "who", ["x"], 1, 0),
+        ("I think. " * 9000, "who? " * 9000, ["x" * 5000] * 6, 3, 6),
+        ("I think. " * 9000, "who", [], 0, 0),  # found nothing: not asked
+    ],
+)
+def test_what_is_cut_in_the_prompt_of_a_note_is_counted(
+    written, query, documents, slots, cut
+):
+    def generate(prompts, *, seed):
+        return [[Completion((), (), True)] for _ in prompts]
+
+    refiner = Refiner(generate, search_fakes.TOKENIZER, chat=False)
+    talk = search_fakes.dialogue(refine=refiner)
+    for times in (1, 2):
+        refiner(
+            [note(written, query, *(Document("T", x) for x in documents))] * times,
+            seed=0,
+        )
+        found = talk.metrics()
+        assert found["refine_slots_cut"] == times * slots
+        assert found["refine_documents_cut"] == times * cut

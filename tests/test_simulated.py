@@ -21,6 +21,7 @@ from ovd_jax.search.simulated import (
 from ovd_jax.search.simulator_prompts import (
     PROMPTS,
     SimulatorPrompt,
+    _say_cut,
     ask,
     read,
     written,
@@ -269,3 +270,34 @@ def test_a_model_in_this_process_is_asked_through_generate():
 def test_a_prompt_without_its_fields_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SimulatorPrompt(**dataclasses.asdict(PROMPTS["chat"]) | change)
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "slots", "documents"),
+    [
+        (Query("x" * 1000), ANSWER, 0, 0),
+        (Query("x" * 1001), ANSWER, 1, 0),
+        (Query("x y " * 10**5), ANSWER, 1, 0),
+        (Query("x", "w" * 2000, ("a",)), ANSWER, 1, 0),
+        (Query("x", "w", ("a" * 2000,)), ANSWER, 1, 0),
+        (Query("x" * 2000, "w" * 2000, ("a" * 2000,)), ANSWER, 3, 0),
+        (Query("x", "w" * 2000), ANSWER, 0, 0),  # not told without an answer
+        (Query("x"), "Doc 1: " + "a" * 1000, 0, 0),
+        (Query("x"), "Doc 1: " + "a" * 1001 + "\nDoc 2: b", 0, 1),
+        (Query("x"), "Doc 1: a\n" + "b\n" * 1000 + "Doc 2: " + "c" * 2000, 0, 2),
+        (Query("x"), "prose " * 1000, 0, 1),
+        (Query("x"), "Doc 1: a\n" * 3 + "Doc 4: " + "d" * 2000, 0, 0),  # too many
+    ],
+)
+def test_what_is_cut_on_the_way_to_a_simulator_and_back_is_counted_and_said_once(
+    query, answer, slots, documents, caplog
+):
+    _say_cut.cache_clear()
+    engine = simulated(FakeWriter(answer))
+    for times in (1, 2):
+        engine.find([query] * times, range(times))
+        found = engine.metrics()
+        assert found["search_slots_cut"] == times * slots
+        assert found["search_documents_cut"] == times * documents
+    said = [line for line in caplog.messages if "more than 1000 characters" in line]
+    assert len(said) == len(set(said)) == slots + min(documents, 1)

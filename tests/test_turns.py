@@ -445,3 +445,26 @@ def test_documents_end_no_turn_and_leave_no_observation(text):
     plain = fakes.FakeTeacher(lambda request, rng: 9)
     harmless = collect(plain, write, dialogue(Engine()), samples=1)
     assert written_by(final) == written_by(harmless.rollouts[0].final)
+
+
+@pytest.mark.parametrize(
+    ("texts", "room", "cut"),
+    [
+        ([], 200, 0),
+        (["short"], 200, 0),
+        (["x" * 100], 200, 0),
+        (["x" * 160], 200, 1),
+        (["x" * 10**6], 200, 1),
+        (["short", "short", "short"], 200, 0),
+        (["short"] * 9, 200, 1),
+        (["short"], 60, 0),
+        (["short"], 50, 1),
+    ],
+)
+def test_observations_that_are_shortened_to_fit_are_counted(texts, room, cut):
+    talk = dialogue(observation_tokens=200)
+    documents = [Document("T", text) for text in texts]
+    for times in (1, 2):
+        for _ in range(times):
+            talk.shown(documents, room)
+        assert talk.metrics()["observations_cut"] == times * cut

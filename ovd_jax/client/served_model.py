@@ -1,5 +1,6 @@
 """A served model: what its server can do, and how it is asked for that."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -63,6 +64,12 @@ class ServedModel:
         self.dialect = Dialect()  # in which requests are written
         self.chat = chat
         self._transport = transport
+
+    def through(self, transport: Transport) -> "ServedModel":
+        """The same model, asked through another view of its `transport`."""
+        model = copy.copy(self)
+        model._transport = transport
+        return model
 
     @property
     def name(self) -> str:

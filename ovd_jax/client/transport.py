@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import concurrent.futures
+import copy
 import functools
 import logging
 import random
@@ -63,6 +64,13 @@ class Transport:
         )
         self._thread.start()
         atexit.register(self.close)
+
+    def view(self) -> "Transport":
+        """The same servers and thread for another user, whose costs are counted
+        apart."""
+        view = copy.copy(self)
+        view.accounting = Accounting()
+        return view
 
     def run(self, jobs: Sequence[Callable[[], Awaitable]]) -> list:
         """The results of all jobs, in order; the first error ends the others."""

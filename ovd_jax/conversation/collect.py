@@ -57,7 +57,8 @@ class SearchCollector(Collector):
 
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
         """What the conversations did, and what their searches cost."""
-        return search_metrics(groups) | self.dialogue.pool.metrics()
+        own = super().metrics(groups) | search_metrics(groups)
+        return own | self.dialogue.metrics()
 
     def continued(
         self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int

@@ -191,6 +191,7 @@ class Dialogue:
         self._tokenizer = tokenizer
         self._special = special_tokens(tokenizer)
         self._with_golds = with_golds
+        self._cut = 0  # observations, since the last `metrics`
         self.correction = self.encode(message(rules.correction))
         nothing = self.encode(observation((), self._special, 0))
         self.least_room = max(map(len, (self.correction, nothing))) + 1
@@ -267,6 +268,13 @@ class Dialogue:
         environment.start(range(len(rows)))
         return environment.observations(range(len(rows)))
 
+    def metrics(self) -> dict[str, float]:
+        """What searches cost, and how often documents were shortened to fit, since the
+        last call."""
+        cut, self._cut = self._cut, 0
+        own = {"observations_cut": float(cut)} | self.pool.metrics()
+        return own | self.refine.metrics() if hasattr(self.refine, "metrics") else own
+
     def query(self, text: str, problem: Problem | None) -> Query:
         """What the engine is asked."""
         if not self._with_golds:
@@ -278,10 +286,13 @@ class Dialogue:
         most: every document is shortened alike, then the last ones are left out."""
         room = min(room, self.rules.observation_tokens)
         chars = room * _CHARS_A_TOKEN
+        cut = any(len(x.text) > chars // len(documents) for x in documents)
         while True:
             tokens = self.encode(observation(documents, self._special, chars))
             if len(tokens) <= room:
+                self._cut += cut
                 return tokens
+            cut = True
             if chars > len(documents):
                 chars = chars * room // (len(tokens) + room // 8 + 1)
             else:

@@ -1,6 +1,7 @@
 """What a search found, condensed by a model before it is read (Search-o1,
 arXiv:2501.05366, sec. 3.4: reason in documents)."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ovd_jax.conversation.dialogue import Finding
@@ -31,6 +32,7 @@ class Refiner:
         self._tokenizer = tokenizer
         self._special = special_tokens(tokenizer)
         self._chat = chat
+        self._counts = Counter()
 
     def __call__(
         self, findings: Sequence[Finding], *, seed: int
@@ -46,13 +48,23 @@ class Refiner:
             notes[i] = (Document(title=findings[i].query, text=text),)
         return notes
 
+    def metrics(self) -> dict[str, float]:
+        """How many slots of prompts and documents in them were cut, since the last
+        call."""
+        counts, self._counts = self._counts, Counter()
+        names = ("refine_slots_cut", "refine_documents_cut")
+        return {name: float(counts[name]) for name in names}
+
     def _prompt(self, finding: Finding) -> list[int]:
+        long = [len(document.text) > _MAX_DOCUMENT for document in finding.documents]
+        self._counts.update(refine_documents_cut=sum(long))
         documents = "\n".join(
             f"{document.title}: {plain(document.text, _MAX_DOCUMENT)}"
             for document in finding.documents
         )
         text = fill(
             TEMPLATE, self._special,
+            on_cut=lambda name: self._counts.update(refine_slots_cut=1),
             written=finding.written, query=finding.query, documents=documents,
         )  # fmt: skip
         begin = chat_prompt if self._chat else plain_prompt

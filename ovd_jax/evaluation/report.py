@@ -14,8 +14,15 @@ from ovd_jax.reporting.progress import results_table
 from ovd_jax.reporting.run_dir import to_json
 
 
-def report(config, results: Mapping[str, Sequence[Evaluated]], *, seconds: float):
-    """Writes the files into `config.run_dir`, prints the table and the summary line."""
+def report(
+    config,
+    results: Mapping[str, Sequence[Evaluated]],
+    *,
+    seconds: float,
+    searches: Mapping[str, float] | None = None,
+) -> None:
+    """Writes the files into `config.run_dir`, prints the table and the summary line;
+    `searches` are the metrics of the searches that were made now."""
     folder = Path(config.run_dir)
     refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,6 +35,8 @@ def report(config, results: Mapping[str, Sequence[Evaluated]], *, seconds: float
         "sets": sets,
         "average": average(results, config.averaged_sets),
     }
+    if searches:
+        whole["searches"] = dict(searches)
     write(folder / "results.json", [to_json(whole)])
     rows = (row for name, of in results.items() for row in items(name, of))
     write(folder / "items.jsonl", map(to_json, rows))

@@ -7,6 +7,7 @@ pure functions; the only effects are calls of `generate`, the task and the teach
 import dataclasses
 import functools
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
@@ -62,6 +63,7 @@ class Collector:
         self.tokenizer = tokenizer
         self.rules = rules
         self.wording = wording
+        self.counts = Counter()  # of what is logged, since the last `metrics`
         scored = teacher is not None and rules.granularity != "none"
         if scored and rules.threshold > teacher.levels:
             raise UserError(
@@ -117,8 +119,11 @@ class Collector:
         ]
 
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
-        """What is logged of collected groups beside what all of them have."""
-        return {}
+        """What is logged of collected groups beside what all of them have, since the
+        last call."""
+        counts, self.counts = self.counts, Counter()
+        names = ("revise_slots_cut",) if self.rules.feedback == "revise" else ()
+        return {name: float(counts[name]) for name in names}
 
     def sampled_then_judged(self, asked, prompts, generate, seed: int):
         """(trajectories, rewards, verdicts), one after the other."""

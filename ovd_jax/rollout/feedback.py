@@ -56,6 +56,7 @@ def revisions(
         question = fill(
             collector.wording.revise,
             (),
+            on_cut=lambda name: collector.counts.update(revise_slots_cut=1),
             question=problems[i].asked,
             solution=drafts[i].student.text,
             feedback=drafts[i].feedback,

@@ -48,6 +48,9 @@ class SearchBackend(Protocol):
         never of the other queries. Raises SearchError.
         """
 
+    def view(self) -> "SearchBackend":
+        """The same engine for another user, whose searches are counted apart."""
+
     def metrics(self) -> dict[str, float]:
         """What was asked since the last call, and the seconds waited for it."""
 

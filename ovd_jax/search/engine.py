@@ -1,5 +1,6 @@
 """A search backend: an engine, what it found before, and what happens if it fails."""
 
+import copy
 import logging
 import threading
 import time
@@ -80,6 +81,15 @@ class Search:
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._counts, self._seconds = Counter(), 0.0
         self._reminder = Reminder()
+
+    def view(self) -> "Search":
+        """The same engine and cache for another user, whose searches are counted
+        apart."""
+        view = copy.copy(self)
+        if hasattr(self.engine, "view"):
+            view.engine = self.engine.view()
+        view._lock, view._counts, view._seconds = threading.Lock(), Counter(), 0.0
+        return view
 
     def search(
         self, queries: Sequence[Query], *, seeds: Sequence[int]

@@ -60,8 +60,8 @@ class SearchThreads:
 
     def view(self) -> "SearchThreads":
         """The same engine and threads for another user: an error in the searches of
-        one leaves those of the other alone."""
-        return SearchThreads(self._backend, self._threads)
+        one leaves those of the other alone, and each has metrics of its own."""
+        return SearchThreads(self._backend.view(), self._threads)
 
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Starts (key, query, seed) each; a key must not be under way."""
@@ -117,7 +117,7 @@ class SearchBatch:
 
     def view(self) -> "SearchBatch":
         """As that of `SearchThreads`."""
-        return SearchBatch(self._backend)
+        return SearchBatch(self._backend.view())
 
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Notes (key, query, seed) each."""

@@ -3,6 +3,7 @@
 It writes useful or noisy documents; the share of noisy ones grows with training.
 """
 
+import copy
 import functools
 import random
 import threading
@@ -47,6 +48,9 @@ class Writer(Protocol):
     def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """An answer to each text, maybe cut. Raises SearchError."""
 
+    def view(self) -> "Writer":
+        """The same model for another user, whose costs are counted apart."""
+
     def metrics(self) -> dict[str, float]:
         """What that cost since the last call."""
 
@@ -74,6 +78,13 @@ class Simulated:
         self._share = share
         self._noise = 0.0
         self._counts, self._lock = Counter(), threading.Lock()
+
+    def view(self) -> "Simulated":
+        """The same engine for another user: noise and counts are its own."""
+        return Simulated(
+            self._writer.view(),
+            prompt=self._prompt, topk=self._topk, share=self._share,
+        )  # fmt: skip
 
     @property
     def identity(self) -> Mapping:
@@ -103,20 +114,29 @@ class Simulated:
                 count=self._topk,
                 noisy=is_noisy,
                 special_tokens=self._writer.special_tokens,
+                on_cut=lambda name: self._count(slots_cut=1),
             )
             for query, is_noisy in zip(queries, noisy, strict=True)
         ]
         answers = self._writer.write(texts, seeds)
-        with self._lock:
-            self._counts.update(made=len(noisy), noisy=sum(noisy))
-        return [read(answer, self._topk) for answer in answers]
+        self._count(made=len(noisy), noisy=sum(noisy))
+        return [
+            read(answer, self._topk, lambda name: self._count(documents_cut=1))
+            for answer in answers
+        ]
 
     def metrics(self) -> dict[str, float]:
-        """The share of noisy queries, and what the model cost."""
+        """The share of noisy queries, what was cut, and what the model cost."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
-        share = counts["noisy"] / max(1, counts["made"])
-        return {"search_noise_share": share} | self._writer.metrics()
+        own = {"search_noise_share": counts["noisy"] / max(1, counts["made"])}
+        for name in ("slots_cut", "documents_cut"):
+            own[f"search_{name}"] = float(counts[name])
+        return own | self._writer.metrics()
+
+    def _count(self, **amounts: int) -> None:
+        with self._lock:
+            self._counts.update(amounts)
 
     def close(self) -> None:
         """Ends the writer's connections."""
@@ -167,6 +187,13 @@ class ServedWriter:
         self._refusals.answered()
         return after_thought(reply.text) or ""
 
+    def view(self) -> "ServedWriter":
+        """As that of `Writer`."""
+        view = copy.copy(self)
+        view._transport = self._transport.view()
+        view._served = self._served.through(view._transport)
+        return view
+
     def metrics(self) -> dict[str, float]:
         """Requests, retries, tokens and latencies, as a teacher's."""
         taken = self._transport.accounting.take()
@@ -197,6 +224,10 @@ class LocalWriter:
         draws = [[seed] for seed in seeds]
         groups = self._generate(prompts, seed=0, draws=draws)
         return [decode(self._tokenizer, completion.tokens) for (completion,) in groups]
+
+    def view(self) -> "LocalWriter":
+        """Itself: it counts nothing."""
+        return self
 
     def metrics(self) -> dict[str, float]:
         """Nothing."""

@@ -5,15 +5,19 @@ Fields: `{query}`, `{count}`, `{words}`, `{kind}` (one of `useful` and `noisy`) 
 """
 
 import dataclasses
+import functools
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ovd_jax import template
 from ovd_jax.search.base import Document, Query
 from ovd_jax.template import fill
 
+_log = logging.getLogger(__name__)
 WORDS = 30  # of a document
-_MAX_TEXT, _MAX_TITLE = 1_000, 120  # characters of what is read off an answer
+# Characters of a slot, and of what is read off an answer
+_MAX_TEXT, _MAX_TITLE = 1_000, 120
 _LINE = re.compile(  # "Doc 1(Title: Peru) Lima is ...", "Document 2: ...", "3. ..."
     r"[ \t*#-]{0,8}(?:Doc(?:ument)?[ \t]{0,4}\[?\d{1,3}\]?|\[?\d{1,3}[\].)](?=\s))"
     r"[ \t:.*-]{0,8}(?:\((?:Title:)?(?P<title>(?:[^()\n]|\([^()\n]*\)){0,200})\))?"
@@ -94,20 +98,31 @@ def ask(
     count: int,
     noisy: bool,
     special_tokens: tuple[str, ...],
+    on_cut: Callable[[str], None] = lambda name: None,
 ) -> str:
-    """The text that asks for documents; the student's query cannot leave its slot."""
+    """The text that asks for documents; the student's query cannot leave its slot.
+
+    `on_cut` is told the name of each slot whose text is too long.
+    """
+
+    def shown(name: str, text: str) -> str:
+        if len(text) > _MAX_TEXT:
+            _say_cut(name)
+            on_cut(name)
+        return one_line(text)
+
     background = ""
     if query.question and query.answers:
         background = fill(
             prompt.told,
             special_tokens,
-            question=one_line(query.question),
-            answer=one_line(query.answers[0]),
+            question=shown("question", query.question),
+            answer=shown("answer", query.answers[0]),
         )
     return fill(
         prompt.text,
         special_tokens,
-        query=one_line(query.text),
+        query=shown("query", query.text),
         count=str(count),
         words=str(WORDS),
         kind=prompt.noisy if noisy else prompt.useful,
@@ -116,8 +131,17 @@ def ask(
 
 
 def one_line(text: str) -> str:
-    """`text` with its blanks joined: lines are the prompt's own."""
+    """`text` of bounded length with its blanks joined: lines are the prompt's own."""
     return " ".join(text[:_MAX_TEXT].split())
+
+
+@functools.lru_cache
+def _say_cut(name: str) -> None:
+    """Says once of each kind of text that its end is left out."""
+    _log.warning(
+        "The simulated search engine: the %s has more than %d characters; its end "
+        "is left out. This is said once; the metrics count it.", name, _MAX_TEXT,
+    )  # fmt: skip
 
 
 def written(documents: Sequence[Document]) -> str:
@@ -128,8 +152,25 @@ def written(documents: Sequence[Document]) -> str:
     )
 
 
-def read(text: str, count: int) -> tuple[Document, ...]:
-    """At most `count` documents of an answer: one a numbered line, or the whole."""
+def read(
+    text: str, count: int, on_cut: Callable[[str], None] = lambda name: None
+) -> tuple[Document, ...]:
+    """At most `count` documents of an answer: one a numbered line, or the whole.
+
+    `on_cut` is told "document" for each one of them that is too long.
+    """
+    documents = [x for x in _documents(text) if x.text][:count]
+    for number, document in enumerate(documents):
+        if len(document.text) > _MAX_TEXT:
+            _say_cut("document")
+            on_cut("document")
+            short = document.text[:_MAX_TEXT]
+            documents[number] = dataclasses.replace(document, text=short)
+    return tuple(documents)
+
+
+def _documents(text: str) -> list[Document]:
+    """All of an answer, some of a text one character over the bound, some of none."""
     documents: list[Document] = []
     for line in text.splitlines():
         match = _LINE.match(line)
@@ -138,9 +179,8 @@ def read(text: str, count: int) -> tuple[Document, ...]:
             documents.append(Document(title, line[match.end() :].strip()))
         elif documents:  # goes on from the line before
             last = documents[-1]
-            joined = f"{last.text} {line.strip()}".strip()[:_MAX_TEXT]
+            joined = f"{last.text} {line.strip()}".strip()[: _MAX_TEXT + 1]
             documents[-1] = dataclasses.replace(last, text=joined)
     if not documents and text.strip():
-        documents = [Document("", one_line(text))]
-    bounded = (dataclasses.replace(d, text=d.text[:_MAX_TEXT]) for d in documents)
-    return tuple(document for document in bounded if document.text)[:count]
+        documents = [Document("", " ".join(text.split()))]
+    return documents
