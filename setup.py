@@ -1,13 +1,26 @@
-"""Install with `pip install -e .`, on an accelerator with one of the extras cuda12,
+"""Install with `pip install .`, on an accelerator with one of the extras cuda12,
 cuda13, rocm and tpu; the extra `test` adds what the tests need."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+PROGRAMS = (
+    "train", "evaluate", "sft", "compare", "export", "make_judge_data",
+    "make_simulator_data", "serve_search", "serve_teacher", "fetch_smollm2",
+)  # fmt: skip
+# Folders of the repository that are packages within ours where it is installed.
+INSIDE = {"ovd_jax.configs": "configs", "ovd_jax.launch": "launch"}
+INIT = Path("ovd_jax/__init__.py")
+SERVER = ["fastapi>=0.115", "uvicorn>=0.30"]
+HUB = ["datasets>=4.0", "huggingface_hub>=0.30"]  # the first runs no scripts
+
 setup(
     name="ovd_jax",
-    version="0.1.0",
+    version=re.search('__version__ = "(.+)"', Path("ovd_jax/__init__.py").read_text())[
+        1
+    ],
     description="On-policy Verbal Distillation in JAX: a black-box teacher scores, "
     "rejects and replaces what a student samples",
     long_description=Path("README.md").read_text(encoding="utf-8"),
@@ -15,13 +28,24 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["ovd_jax", "ovd_jax.*"]),
-    package_data={"ovd_jax": ["embedded/*/*", "teacher/*.json"]},
+    packages=[*find_packages(include=["ovd_jax", "ovd_jax.*"]), *INSIDE],
+    package_dir=INSIDE,
+    package_data={
+        "": ["*.json", "*.jsonl", "py.typed"],
+        "ovd_jax": ["embedded/*/*"],
+        "ovd_jax.configs": ["problems/*"],
+        "ovd_jax.launch": ["*.sh"],
+    },
+    entry_points={
+        "console_scripts": [
+            f"ovd-{name.replace('_', '-')} = ovd_jax.launch.{name}:run"
+            for name in PROGRAMS
+        ]
+    },
     install_requires=[
         "absl-py>=2.1",
         "aiohttp>=3.10",
         "bm25s>=0.3",
-        "datasets>=4.0",  # runs no scripts of a data set
         "filelock>=3.12",
         "flax>=0.12",
         "gguf>=0.17",
@@ -29,12 +53,12 @@ setup(
         "jax>=0.10",
         "jinja2>=3.1",
         "math-verify[antlr4_13_2]>=0.8",
-        "matplotlib>=3.8",
+        "matplotlib>=3.9",
         "ml_collections>=1.0",
         "msgpack>=1.0",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11",
+        "orbax-checkpoint>=0.11,<1",  # 1.0 is to remove the API that we call
         "rich>=13",
         "safetensors>=0.5",
         "tensorboardX>=2.6",
@@ -47,16 +71,17 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10"],
         "rocm": ["jax[rocm7-local]>=0.10"],  # beside a ROCm 7 that is installed
         "tpu": ["jax[tpu]>=0.10"],
-        "search": ["fastapi>=0.115", "uvicorn>=0.30"],
+        "search": SERVER,
+        "hub": HUB,
         "test": [
-            "fastapi>=0.115",
+            *SERVER,
+            *HUB,
             "openai>=1.60",  # beside which benchmarks/teacher.py measures us
             "psutil>=6",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "torch>=2.4",
-            "uvicorn>=0.30",
         ],
     },
 )

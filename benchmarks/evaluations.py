@@ -16,6 +16,7 @@ import record
 
 from ovd_jax import evaluate
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.errors import UserError
 
 TOKENS = 160  # an answer, at most
@@ -29,7 +30,7 @@ def main(config, output):
 
 def gsm8k(config) -> dict:
     """The rows of GSM8K in the package."""
-    return evaluated(f"{config.run_dir}/gsm8k", data=str(flags.ROOT / ROWS))
+    return evaluated(f"{config.run_dir}/gsm8k", data=str(ROOT / ROWS))
 
 
 def maths(config) -> dict:

@@ -17,6 +17,7 @@ import time
 import record
 
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.wiring.task import make_task
 
@@ -50,7 +51,7 @@ def run(config: str, seed: int, run_dir: str, *more: str) -> dict:
     it, and [step, held-out accuracy] wherever that was measured."""
     shutil.rmtree(run_dir, ignore_errors=True)
     command = [
-        sys.executable, str(flags.ROOT / "launch/train.py"),
+        sys.executable, str(ROOT / "launch/train.py"),
         f"--config=configs/{config}.py",
         f"--config.seed={seed}", f"--config.run_dir={run_dir}", *more,
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.errors import UserError
 
 PUBLISHED = Path(__file__).parent / "results"
@@ -136,7 +137,7 @@ def stamp() -> dict[str, str]:
 def commit() -> str:
     """The commit that is checked out, `+` behind it if tracked files were changed,
     results apart."""
-    root = str(flags.ROOT)
+    root = str(ROOT)
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", root, *arguments]

@@ -13,9 +13,9 @@ from results_learning import LEARNING
 from results_running import RUNNING
 from results_text import lines_of
 
-from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 
-PAGE = flags.ROOT / "docs/results.md"
+PAGE = ROOT / "docs/results.md"
 HEAD = """# Results
 
 Every number here is read from a JSON in `benchmarks/results`, by

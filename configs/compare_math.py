@@ -17,8 +17,8 @@ def get_config(examples="one"):
         raise UserError(f"{examples!r} is not one of {', '.join(problems)}.")
     config = compare.get_config()
     config.run_dir = f"runs/compare_math_{examples}"
-    config.base = f"configs/{problems[examples]}.py"
-    config.eval_base = "configs/eval_math.py"
+    config.base = problems[examples]
+    config.eval_base = "eval_math"
     config.runs = (
         "before training: base=",
         "RLVR: method=grpo",

@@ -11,7 +11,7 @@ from configs import compare
 def get_config():
     config = compare.get_config()
     config.run_dir = "runs/compare_quickstart"
-    config.base = config.eval_base = "configs/quickstart.py"
+    config.base = config.eval_base = "quickstart"
     config.overrides = ("num_steps=40",)
     config.runs = (
         "before training: base=",

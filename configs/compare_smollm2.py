@@ -19,7 +19,7 @@ def get_config(data=""):
     problems = (f"data={data}", f"held_out_data={data}") if data else ()
     config = compare.get_config()
     config.run_dir = "runs/compare_smollm2"
-    config.base = config.eval_base = "configs/smollm2.py"
+    config.base = config.eval_base = "smollm2"
     config.overrides = (
         "num_steps=30", "granularity=trajectory", "credit=trajectory",
         "max_new_tokens=96", "teacher.max_new_tokens=96", "checkpoint_every=10",

@@ -21,13 +21,10 @@ PROMPTED = {
     "Search-o1": "search_o1",
 }  # fmt: skip
 BASELINES = (
-    *(
-        f"{name}: base= eval_base=configs/eval_qa.py:{method}"
-        for name, method in PROMPTED.items()
-    ),
-    "R1: base=configs/webqa_r1.py eval_base=configs/eval_qa.py:cot",
-    "Search-R1: base=configs/webqa_search_r1.py",
-    "ZeroSearch: base=configs/webqa_zerosearch.py",
+    *(f"{name}: base= eval_base=eval_qa:{method}" for name, method in PROMPTED.items()),
+    "R1: base=webqa_r1 eval_base=eval_qa:cot",
+    "Search-R1: base=webqa_search_r1",
+    "ZeroSearch: base=webqa_zerosearch",
 )
 
 
@@ -36,8 +33,8 @@ def get_config(rows="ovd"):
         raise UserError(f"{rows!r} is not one of ovd, baselines.")
     config = compare.get_config()
     config.run_dir = f"runs/compare_webqa_{rows}"
-    config.base = "configs/webqa.py"
-    config.eval_base = "configs/eval_qa.py:search"
+    config.base = "webqa"
+    config.eval_base = "eval_qa:search"
     config.eval_overrides = (
         "prompt_template=plain", "compute_dtype=bfloat16",
         "search.backend=http", f"search.url={RETRIEVER}",

@@ -4,7 +4,8 @@
     python launch/evaluate.py --config=configs/eval_math.py --config.model=runs/math \
         --config.data=FOLDER --config.eval_sets="('gsm8k', 'aime24@8')"
 
-Sets come from the hub, or from the files NAME.jsonl of the folder `config.data`.
+Sets come from the hub (`pip install "ovd_jax[hub]"`), or from the files NAME.jsonl of
+the folder `config.data`.
 `config.data=a.jsonl,b.jsonl` evaluates on those files. Greedy, and 8 samples at
 temperature 0.6 of AIME's few problems. With `--config.test_threshold=7` a teacher that
 is served, as for configs/math.py, checks each step.

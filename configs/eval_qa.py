@@ -11,7 +11,8 @@ trained to search (Search-R1, ZeroSearch, OVD). With `--config.test_threshold=7`
 teacher that is served, as for configs/webqa.py, checks each turn;
 `--config.test_score_rule=sample` is the paper's dagger.
 
-Sets come from the hub, or from the files NAME.jsonl of the folder `config.data`;
+Sets come from the hub (`pip install "ovd_jax[hub]"`), or from the files NAME.jsonl of
+the folder `config.data`;
 `config.data=GAIA/metadata.jsonl` is your own copy of GAIA. Any engine will do:
 `--config.search.backend=http --config.search.url=http://127.0.0.1:8001/retrieve`. It
 sees the queries and nothing else.

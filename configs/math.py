@@ -7,7 +7,8 @@
 The student is for one accelerator of 80 GB or more, or several. The teacher needs some
 of its own, here two of 80 GB: its weights alone take 65 GB in bfloat16. Any model
 will do, on any machine (`--config.teacher.url=`), as long as its first token is the
-answer: the paper's own teacher, QwQ-32B, thinks first. Problems come from the hub.
+answer: the paper's own teacher, QwQ-32B, thinks first. Problems come from
+the hub: `pip install "ovd_jax[hub]"`.
 """
 
 from configs import default

@@ -10,8 +10,8 @@ or a teacher that vLLM serves (its weights may be any):
         --config.teacher.url=http://127.0.0.1:8000/v1
 
 The rows are 64 of GSM8K's that come with the package; `--config.data=openai/gsm8k:main
---config.held_out_data=` takes all of them from the hub, `--config.data=PATH` a JSONL
-file. On 2 CPU cores a step takes a minute or two.
+--config.held_out_data=` takes all of them from the hub (`pip install "ovd_jax[hub]"`),
+`--config.data=PATH` a JSONL file. On 2 CPU cores a step takes a minute or two.
 """
 
 from configs import default

@@ -7,7 +7,8 @@ agent, a 7B model behind vLLM that plays the search engine and scores every turn
 Each part may be another model: `--config.search.url=` is the engine, `config.teacher`
 scores, `config.continuer` rewrites rejected turns. The paper trains with thresholds 0
 (no rejection), 5, 7 and 10: `--config.threshold=10`. Questions, HotpotQA's by default,
-are any JSONL file or hub name: `--config.data=PATH`. It is a run for accelerators.
+are any JSONL file or hub name (`pip install "ovd_jax[hub]"`): `--config.data=PATH`. It
+is a run for accelerators.
 """
 
 from configs import default

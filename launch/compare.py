@@ -22,5 +22,10 @@ def main(config):
     compare.main(config)
 
 
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="compare_quickstart")
+
+
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="configs/compare_quickstart.py")
+    run()

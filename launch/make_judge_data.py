@@ -9,8 +9,20 @@
 The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import make_judge_data
 from ovd_jax.cli import flags
 
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import make_judge_data
+
+    make_judge_data.main(config)
+
+
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="judge_data")
+
+
 if __name__ == "__main__":
-    flags.run(make_judge_data.main, doc=__doc__, default="configs/judge_data.py")
+    run()

@@ -7,10 +7,20 @@
 The last line on stdout is a summary in JSON.
 """
 
-from ovd_jax import make_simulator_data
 from ovd_jax.cli import flags
 
+
+def main(config):
+    """Imports the program once its config is right."""
+    from ovd_jax import make_simulator_data
+
+    make_simulator_data.main(config)
+
+
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="simulator_data")
+
+
 if __name__ == "__main__":
-    flags.run(
-        make_simulator_data.main, doc=__doc__, default="configs/simulator_data.py"
-    )
+    run()

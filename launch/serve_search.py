@@ -23,5 +23,10 @@ def main(config):
     serve_search.main(config)
 
 
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="serve_search")
+
+
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="configs/serve_search.py")
+    run()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve a teacher with vLLM until this script ends:
+# Serve a teacher with vLLM until this script, or `ovd-serve-teacher`, ends:
 #
 #     bash launch/serve_teacher.sh MODEL [PORT] [OPTIONS OF VLLM...]
 #     bash launch/serve_teacher.sh HuggingFaceTB/SmolLM2-135M-Instruct
@@ -21,6 +21,10 @@ die() {
   exit 1
 }
 
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+  sed -n '2,/^set/{s/^#$//p;s/^# //p}' "$0" # what stands above
+  exit 0
+fi
 [ $# -ge 1 ] || die "no model; usage: bash launch/serve_teacher.sh MODEL [PORT] [OPTIONS]"
 model=$1
 port=${2:-8000}

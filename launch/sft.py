@@ -16,5 +16,10 @@ def main(config):
     sft.main(config)
 
 
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="sft")
+
+
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="configs/sft.py")
+    run()

@@ -18,5 +18,10 @@ def main(config):
     train.main(config)
 
 
+def run():
+    """The console command."""
+    flags.run(main, doc=__doc__, default="quickstart")
+
+
 if __name__ == "__main__":
-    flags.run(main, doc=__doc__, default="configs/quickstart.py")
+    run()

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT, as_path
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links, write_text
 from ovd_jax.reporting.bars import plot_bars
@@ -31,7 +32,7 @@ from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.text import one_line
 from ovd_jax.wiring.combinations import CHECKS
 
-DEFAULT = "configs/default.py"  # has the knobs of both programs
+DEFAULT = "default"  # has the knobs of both programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,13 +174,14 @@ def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
 
 def command(program: str, base: str, changes: Sequence[str]) -> list[str]:
     """A program with a config and changes of its knobs."""
-    path = flags.ROOT / "launch" / f"{program}.py"
+    path = ROOT / "launch" / f"{program}.py"
     return [str(path), f"--config={base}", *(f"--config.{c}" for c in changes)]
 
 
 def cell(config, run: Run, seed: int) -> Cell:
     """The cell, in a folder that another config, or other knobs, do not share."""
-    content = (run.base or config.base, run.overrides, bool(run.base))
+    base = as_path(run.base or config.base)  # a name and its path are one config
+    content = (base, run.overrides, bool(run.base))
     folder = Path(config.run_dir) / named(run.label, content) / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     return Cell(run, seed, folder)

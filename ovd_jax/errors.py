@@ -11,3 +11,7 @@ class UserError(ValueError):
 
 class TeacherError(RuntimeError):
     """The teacher gave no usable answer; the message says which and what to do."""
+
+
+class UsageError(Exception):
+    """The command line or the config file is wrong; the message says how."""

@@ -19,7 +19,7 @@ from ovd_jax.reporting.run_dir import check_origin
 from ovd_jax.toy import tokenizers
 from ovd_jax.wiring.models import find_model
 
-DEFAULT = "configs/default.py"  # has what a run of train or sft is opened by
+DEFAULT = "default"  # has what a run of train or sft is opened by
 
 
 def main(config):

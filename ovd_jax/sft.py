@@ -38,7 +38,7 @@ from ovd_jax.wiring.run_identity import owns_run_dir
 from ovd_jax.wiring.task import make_task
 
 
-@owns_run_dir(default="configs/sft.py")
+@owns_run_dir(default="sft")
 def main(config):
     """Trains as `config` says and writes a Hugging Face folder to `run_dir/export`."""
     started = time.time()

@@ -52,7 +52,7 @@ from ovd_jax.wiring.teacher import make_teacher, make_token_teacher
 
 
 @on_mesh
-@owns_run_dir(default="configs/default.py")
+@owns_run_dir(default="default")
 def main(config):
     """Trains as `config` says; run again, it goes on from its last checkpoint.
 

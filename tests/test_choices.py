@@ -8,6 +8,7 @@ import pytest
 
 from ovd_jax.cli import flags
 from ovd_jax.cli.choices import CHOICES, OF_SFT, not_a_choice
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.cli.knobs import knobs
 from ovd_jax.cli.path_knobs import PATHS, expanded, not_a_path
 from ovd_jax.learning.losses import KL_ESTIMATORS, SURROGATES
@@ -64,7 +65,7 @@ def test_the_words_are_those_of_the_code(knob, words):
 
 
 def test_shipped_configs_hold_words_and_paths_alone():
-    for file in (flags.ROOT / "configs").glob("[a-z]*.py"):
+    for file in (ROOT / "configs").glob("[a-z]*.py"):
         found = knobs(flags.load_file(str(file)))
         values = {name: value for name, (_, value) in found.items()}
         assert not not_a_choice(values), file
@@ -263,10 +264,10 @@ def test_an_int_of_a_file_may_become_a_float_on_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", sorted(path.name for path in (flags.ROOT / "benchmarks").glob("*.py"))
+    "script", sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
 )
 def test_every_benchmark_finds_its_default_config(script):
-    text = (flags.ROOT / "benchmarks" / script).read_text()
+    text = (ROOT / "benchmarks" / script).read_text()
     if 'default="' in text:
         default = text.split('default="')[1].split('"')[0]
         flags.parse([script], doc=None, default=default)
@@ -280,7 +281,7 @@ def test_a_tilde_in_the_name_of_the_config_file(tmp_path):
         "default='configs/export.py'); print(config.dtype)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=flags.ROOT, text=True, capture_output=True,
-        env={"HOME": str(tmp_path), "PYTHONPATH": str(flags.ROOT)},
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True,
+        env={"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout == "bfloat16\n", done.stderr

@@ -4,6 +4,7 @@ import pytest
 
 from ovd_jax import evaluate, sft, train
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.errors import UserError
 from ovd_jax.wiring.combinations import (
     CHECKS,
@@ -98,7 +99,7 @@ def test_what_does_something_is_not_refused(changes):
 
 
 def test_shipped_configs_are_not_refused():
-    names = [path.stem for path in (flags.ROOT / "configs").glob("[a-z]*.py")]
+    names = [path.stem for path in (ROOT / "configs").glob("[a-z]*.py")]
     tuned, trained = [], []
     for name in names:
         config = flags.load_file(f"configs/{name}.py")

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ovd_jax import compare
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.errors import UserError
 from ovd_jax.reporting.bars import plot_bars
 
@@ -39,7 +40,7 @@ def test_a_run_is_a_label_and_knobs():
     run = compare.parse_run("OVD, 5: threshold=5 lora.rank=4", config)
     assert run.label == "OVD, 5"
     assert run.overrides == ("num_steps=2", "threshold=5", "lora.rank=4")
-    assert (run.base, run.eval_base) == ("configs/quickstart.py",) * 2
+    assert (run.base, run.eval_base) == ("quickstart",) * 2
     assert compare.parse_run("method=grpo", config).label == "method=grpo"
     assert compare.parse_run("", config).label == "base"
     with pytest.raises(ValueError, match="has 'threshold'"):
@@ -52,7 +53,7 @@ def test_a_run_may_have_configs_of_its_own():
     assert (run.base, run.eval_base) == ("configs/grpo.py", "configs/a.py")
     assert run.overrides == TINY
     untrained = compare.parse_run("base=", config)
-    assert (untrained.base, untrained.eval_base) == ("", "configs/quickstart.py")
+    assert (untrained.base, untrained.eval_base) == ("", "quickstart")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_cell_that_fails_is_named_and_the_others_are_done(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path):
     program = [
-        sys.executable, str(flags.ROOT / "launch" / "compare.py"),
+        sys.executable, str(ROOT / "launch" / "compare.py"),
         f"--config.run_dir={tmp_path}", "--config.runs=('a: threshold=5',)",
         "--config.seeds=(0,)", f"--config.overrides={(*TINY, 'num_steps=12')!r}",
         "--config.eval_overrides=('eval_problems=8', 'eval_cache=none')",
@@ -218,8 +219,8 @@ def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path):
 def test_a_comparison_that_tells_nothing_is_refused(knob, value, said, tmp_path):
     config = flags.load_file("configs/compare.py")
     config.update(runs=("x: threshold=3",), seeds=(0,), run_dir=str(tmp_path / "c"))
-    config.base = "" if said == "names no model" else "configs/quickstart.py"
-    config.eval_base = "configs/quickstart.py"
+    config.base = "" if said == "names no model" else "quickstart"
+    config.eval_base = "quickstart"
     config[knob] = value
     with pytest.raises(UserError, match=said):
         compare.main(config)

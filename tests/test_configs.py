@@ -10,6 +10,7 @@ from fakes import group, kept, trajectory
 
 from ovd_jax import train
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.update import (
     TrainState,
@@ -27,7 +28,7 @@ from ovd_jax.toy.tokenizers import FOLDER
 from ovd_jax.training.batches import to_batch
 from ovd_jax.training.methods import rules
 
-CONFIGS = sorted((flags.ROOT / "configs").glob("*.py"))
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 OTHER = {
     "sft", "quickstart_student", "quickstart_teacher", "export", "serve_search",
     "simulator_data", "simulator_sft", "world_agent", "world_student", "compare",

@@ -118,7 +118,7 @@ def test_hub_data_without_an_answer_column_names_its_columns(tmp_path):
 @pytest.mark.parametrize(
     ("block", "remedy"),
     [
-        ("sys.modules['datasets'] = None", "pip install datasets"),
+        ("sys.modules['datasets'] = None", "pip install 'ovd_jax[hub]'"),
         ("os.environ['HF_HUB_OFFLINE'] = '1'", "or pass the path of a JSONL file"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 from ovd_jax.cli.ranges import RANGES, is_in, out_of_range
 
 FREE = {  # any number, or looked at where they are used
@@ -31,14 +32,14 @@ def test_every_number_has_a_range_or_is_free(file):
 
 
 def test_every_range_is_of_a_knob_that_exists():
-    files = sorted((flags.ROOT / "configs").glob("[a-z]*.py"))
-    files += (flags.ROOT / "benchmarks" / "configs").glob("[a-z]*.py")
+    files = sorted((ROOT / "configs").glob("[a-z]*.py"))
+    files += (ROOT / "benchmarks" / "configs").glob("[a-z]*.py")
     known = set().union(*(flags.knobs(flags.load_file(str(file))) for file in files))
     assert RANGES.keys() <= known
 
 
 def test_shipped_configs_are_in_range():
-    for file in (flags.ROOT / "configs").glob("[a-z]*.py"):
+    for file in (ROOT / "configs").glob("[a-z]*.py"):
         assert not out_of_range(numbers(str(file))), file
 
 

@@ -12,8 +12,9 @@ import memory_plots
 import record
 
 from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 
-CONFIGS = sorted((flags.ROOT / "benchmarks/configs").glob("[a-z]*.py"))
+CONFIGS = sorted((ROOT / "benchmarks/configs").glob("[a-z]*.py"))
 
 
 def prepared(path: Path, **changes):
@@ -52,7 +53,7 @@ def test_other_settings_leave_published_results_alone(
     name, changes, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    path = flags.ROOT / f"benchmarks/configs/{name}.py"
+    path = ROOT / f"benchmarks/configs/{name}.py"
     _, output = prepared(path, **changes)
     output.write({"rows": []})
     assert (tmp_path / "runs/benchmarks" / f"{name}.json").is_file()
@@ -85,14 +86,14 @@ def test_parts_of_results_that_are_not_measured_again_stay(tmp_path):
 
 
 def test_recorded_settings_name_no_folder():
-    path = flags.ROOT / "benchmarks/configs/search.py"
+    path = ROOT / "benchmarks/configs/search.py"
     _, output = prepared(path, corpus="/home/someone/wiki.jsonl", questions="a/b,c/d")
     settings = output.provenance()["settings"]
     assert settings == {"corpus": "wiki.jsonl", "questions": "b,d"}
 
 
 def test_training_is_given_no_knob_of_the_benchmark():
-    config, _ = prepared(flags.ROOT / "benchmarks/configs/methods.py")
+    config, _ = prepared(ROOT / "benchmarks/configs/methods.py")
     assert {"seeds", "methods"} <= set(config)
     training = record.for_training(config)
     assert set(training) == set(flags.load_file("configs/default.py"))

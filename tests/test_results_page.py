@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import record
 import results_page
 
-from ovd_jax.cli import flags
+from ovd_jax.cli.config_files import ROOT
 
-DOCS = flags.ROOT / "docs"
-DOCUMENTS = [flags.ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+DOCS = ROOT / "docs"
+DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 LINK = re.compile(r"\]\(\s*(?!http)([^)#\s]*)(?:#([^)\s]*))?\)")
 UNITS = {  # what a number in a JSON is multiplied by, as it may be in another unit
     "%": (100.0,),
@@ -88,7 +88,7 @@ def test_numbers_of_a_document_are_in_its_json(name):
 def test_numbers_of_the_readme_are_in_the_documents():
     shown = "".join(path.read_text("utf-8") for path in sorted(DOCS.glob("*.md")))
     known = set(re.findall(NUMBER, shown))
-    readme = (flags.ROOT / "README.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
     numbers = {number for number, _ in measured(readme, MEASURED)}
     assert len(numbers) > 20
     assert numbers <= known, numbers - known

@@ -1,4 +1,5 @@
-"""Command lines: `--config=FILE` and `--config.knob=value`, by absl and ml_collections.
+"""Command lines, by absl and ml_collections: `--config=NAME`, or a file's path, and
+`--config.knob=value`.
 
 What a user can get wrong ends in one line on stderr: exit code 2 for the command line
 or the config file, 1 for a UserError of the program, a disk that is full, a teacher or
@@ -6,8 +7,6 @@ search engine that does not answer, or a run that collapsed. `OVD_TRACEBACK=1` s
 rest. Ctrl-C and SIGTERM end it in one line too, with exit code 130 or 143.
 """
 
-import difflib
-import importlib.util
 import inspect
 import json
 import os
@@ -21,13 +20,14 @@ import absl.flags
 from ml_collections import ConfigDict, config_flags
 
 from ovd_jax.cli.choices import not_a_choice
+from ovd_jax.cli.config_files import load_file
 from ovd_jax.cli.environment import said_of
 from ovd_jax.cli.interrupt import SIGNALS, Interrupted, end_after
 from ovd_jax.cli.knobs import check_file, holds, knobs, mistyped, nearest, unknown
 from ovd_jax.cli.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.cli.ranges import out_of_range
 from ovd_jax.client.credentials import exposed
-from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.errors import TeacherError, UsageError, UserError
 from ovd_jax.files import write_text
 from ovd_jax.jsonl import read_object
 from ovd_jax.reporting.collapse import Collapsed
@@ -35,13 +35,8 @@ from ovd_jax.reporting.run_dir import to_json
 from ovd_jax.search.base import SearchError
 from ovd_jax.text import one_line
 
-ROOT = Path(__file__).resolve().parents[2]  # of the repository; holds configs/
 _LAST_S = 5.0  # of an interrupted program, for what is left to close
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
-
-
-class UsageError(Exception):
-    """The command line or the config file is wrong; the message says how."""
 
 
 def run(
@@ -49,8 +44,8 @@ def run(
 ) -> None:
     """Calls `main(config)`, or `main(config, arguments)` if it takes positional ones.
 
-    `config` is locked. `default` is the config file used without `--config`; `--help`
-    prints `doc` and every knob.
+    `config` is locked. `default` is the config used without `--config`, by its name or
+    its path; `--help` prints `doc` and every knob.
     """
     argv = sys.argv if argv is None else argv
     debug = bool(os.environ.get("OVD_TRACEBACK"))
@@ -144,45 +139,6 @@ def as_floats(config: ConfigDict, known: ConfigDict) -> None:
         config.update_from_flattened_dict(ints)
 
 
-def load_file(name: str) -> ConfigDict:
-    """`get_config()` of a file, found from here or else from the repository's root.
-
-    `FILE:text` calls `get_config(text)`, as in ml_collections.
-    """
-    file_name, *text = name.split(":", 1)
-    places = Path(file_name).expanduser(), ROOT / file_name
-    path = next((p for p in places if p.is_file()), None)
-    if path is None:
-        raise UsageError(
-            f"--config={name}: no such file, here ({Path.cwd()}) or in {ROOT}."
-            + similar_files(file_name)
-        )
-    if str(ROOT) not in sys.path:  # configs build on one another: `from configs import`
-        sys.path.insert(0, str(ROOT))
-    spec = importlib.util.spec_from_file_location("config_file", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(*text)
-    except Exception as error:  # whatever a user's file may raise
-        where = [
-            f" ({frame.filename}, line {frame.lineno})"
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != __file__
-            and not re.match("<|.*ml_coll", frame.filename)
-        ]
-        raise UsageError(
-            f"--config={name} failed{''.join(where[-1:])}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(config, ConfigDict):
-        raise UsageError(
-            f"--config={name}: get_config() gave a {type(config).__name__}; "
-            "return an ml_collections.ConfigDict."
-        )
-    return config.lock()
-
-
 def override(
     config: ConfigDict, argv: list[str], default: ConfigDict, *, source: str
 ) -> list[str]:
@@ -220,19 +176,14 @@ def override(
     return arguments
 
 
-def similar_files(name: str) -> str:
-    """A question about the config file that was probably meant, or nothing."""
-    shipped = sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
-    close = difflib.get_close_matches(name, shipped, n=1)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
 def help_text(config: ConfigDict, *, doc: str | None, program: str, source: str) -> str:
     """The program's docstring, then each knob with its value and type."""
     rows = [(f"--config.{n}={v!r}", k.__name__) for n, (k, v) in knobs(config).items()]
     width = min(max((len(flag) for flag, _ in rows), default=0), 70)
     lines = [f"  {flag:<{width}}  {kind}" for flag, kind in rows]
-    usage = f"usage: {program} [--config=FILE] [--config.KNOB=VALUE ...]"
+    if not program.endswith(".py"):  # a console command, by its whole path
+        program = Path(program).name
+    usage = f"usage: {program} [--config=NAME_OR_FILE] [--config.KNOB=VALUE ...]"
     head = f"Knobs of {source}, with their values now:"
     return "\n".join([(doc or "").strip(), "", usage, "", head, *lines]).lstrip()
 

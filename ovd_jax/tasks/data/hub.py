@@ -40,7 +40,7 @@ def load(data: str, split: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"{data!r} is on the hub, and reading it needs the library `datasets` "
-            f"({error}): pip install datasets, or {remedy}."
+            f"({error}): pip install 'ovd_jax[hub]', or {remedy}."
         ) from None
     try:
         if URL.fullmatch(data):
