@@ -47,7 +47,7 @@ setup(
         "aiohttp>=3.10",
         "bm25s>=0.3",
         "filelock>=3.12",
-        "flax>=0.12",
+        "flax>=0.12.3",
         "gguf>=0.17",
         "httpx>=0.27",
         "jax>=0.10",
@@ -58,7 +58,7 @@ setup(
         "msgpack>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11,<1",  # 1.0 is to remove the API that we call
+        "orbax-checkpoint>=0.11.28,<1",  # ours is not its V1 API
         "rich>=13",
         "safetensors>=0.5",
         "tensorboardX>=2.6",
