@@ -150,6 +150,7 @@ def test_qwen_weights_keep_their_order_and_an_untied_head(tmp_path, arch):
 
 
 def test_transformers_loads_the_folder_whole(llama_gguf, tmp_path):
+    pytest.importorskip("torch")
     write_hf_folder(llama_gguf, tmp_path / "out")
     assert_same_tensors(load_file(tmp_path / "out" / "model.safetensors"), hf_tensors())
     model, report = AutoModelForCausalLM.from_pretrained(
@@ -248,6 +249,7 @@ def smollm2(tmp_path_factory):
 
 @pytest.mark.slow
 def test_smollm2_answers_a_question(smollm2):
+    pytest.importorskip("torch")
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     model = AutoModelForCausalLM.from_pretrained(smollm2)
     inputs = tokenizer.apply_chat_template(
