@@ -41,7 +41,8 @@ BROKEN = ("145solution:", "+$ $")
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader() as grader:
+    """Patient: these answers are judged, however busy the machine is."""
+    with Grader(timeout_s=60.0) as grader:
         yield grader
 
 
