@@ -44,14 +44,15 @@ def main(config):
     started = time.time()
     check_tuning(config)
     enable_compilation_cache()
-    model, tokenizer, source = starting_model(config)
+    checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
+    source = source_of(config)
+    if source is not None:  # before its weights are read
+        origin = {"model": config.model, "fingerprint": fingerprint(source)}
+        check_origin(config.run_dir, origin, resumed=checkpoints.exist)
+    model, tokenizer = starting_model(config, source)
     examples = example_source(config)
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
     state = TrainState.create(model, tx)
-    checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
-    if source is not None:
-        origin = {"model": config.model, "fingerprint": fingerprint(source)}
-        check_origin(config.run_dir, origin, resumed=checkpoints.exist)
     state = checkpoints.restore_latest(state)
     start = int(state.step)
     flags.save(config, config.run_dir)
@@ -95,19 +96,25 @@ def main(config):
     )  # fmt: skip
 
 
-def starting_model(config):
-    """(model to tune, its tokenizer, its folder); a fresh embedded model has none."""
-    if config.model in tokenizers.SIZES:
-        if config.lora.rank:
-            raise UserError(
-                f"config.model={config.model} starts from nothing, which adapters "
-                "cannot make up for; set config.lora.rank=0, or name a trained model."
-            )
-        tokenizer = tokenizers.TOKENIZERS[config.task]()
-        shape = tokenizers.SIZES[config.model](len(tokenizer))
-        return Transformer(shape, jax.random.key(config.seed)), tokenizer, None
-    folder = find_model(config.model, "student")
-    return load_student(folder, config), load_tokenizer(folder), folder
+def source_of(config) -> Path | None:
+    """The folder of the model to tune; a fresh embedded model has none."""
+    if config.model not in tokenizers.SIZES:
+        return find_model(config.model, "student")
+    if config.lora.rank:
+        raise UserError(
+            f"config.model={config.model} starts from nothing, which adapters cannot "
+            "make up for; set config.lora.rank=0, or name a trained model."
+        )
+    return None
+
+
+def starting_model(config, source: Path | None):
+    """The model in the folder `source`, or a fresh one, and its tokenizer."""
+    if source is not None:
+        return load_student(source, config), load_tokenizer(source)
+    tokenizer = tokenizers.TOKENIZERS[config.task]()
+    shape = tokenizers.SIZES[config.model](len(tokenizer))
+    return Transformer(shape, jax.random.key(config.seed)), tokenizer
 
 
 def example_source(config):

@@ -72,6 +72,9 @@ def train(config, opened: contextlib.ExitStack) -> None:
     folder = find_model(config.model, "student")
     most = config.max_prompt_tokens + longest(config)
     hf.read_config(folder).check_length(most, "max_prompt_tokens and an answer")
+    checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
+    origin = {"model": config.model, "fingerprint": fingerprint(folder)}
+    tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     tokenizer = load_tokenizer(folder, config.date)
     task = FromMain(make_task(config, tokenizer), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
@@ -91,11 +94,8 @@ def train(config, opened: contextlib.ExitStack) -> None:
         folder=Path(config.run_dir) / "ahead",
     )
     tx = make_optimizer(config)
-    checkpoints = Checkpoints(config.run_dir, every=config.checkpoint_every)
     create = jax.jit(functools.partial(TrainState.create, tx=tx), donate_argnums=0)
     state = create(load_student(folder, config))
-    origin = {"model": config.model, "fingerprint": fingerprint(folder)}
-    tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     if config.reference_every:
         state = state.refreshed()
     state = checkpoints.restore_latest(state)

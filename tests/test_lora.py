@@ -393,7 +393,7 @@ def test_a_model_that_starts_from_nothing_is_not_adapted():
     config = flags.load_file("configs/sft.py").copy_and_resolve_references()
     config.lora.rank = 4
     with pytest.raises(ValueError, match=r"starts from nothing.* config\.lora\.rank=0"):
-        sft.starting_model(config)
+        sft.source_of(config)
 
 
 def quickstart(run_dir, **knobs):

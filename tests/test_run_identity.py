@@ -9,11 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from ovd_jax import sft, train
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.reporting.run_dir import RunDir, read_metrics
+from ovd_jax.learning.checkpoint import Checkpoints
+from ovd_jax.reporting.run_dir import RunDir, check_origin, read_metrics
+from ovd_jax.toy.tokenizers import FOLDER
 from ovd_jax.wiring.run_identity import MAY_CHANGE, MAY_MOVE, locked, owns_run_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -316,3 +321,32 @@ def test_a_link_in_a_strangers_run_folder_is_not_written_through(name, tmp_path)
         with locked(tmp_path / "run"):
             pass
     assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("program", "changes"),
+    [
+        ("train", {}),
+        ("train", {"teacher.model": "UNREADABLE"}),
+        ("train", {"method": "grpo", "lora.rank": 2}),
+        ("sft", {}),
+        ("sft", {"lora.rank": 2}),
+    ],
+)
+def test_other_weights_are_refused_before_any_are_read(program, changes, tmp_path):
+    model, folder = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(FOLDER / "student", model)
+    (model / "model.safetensors").write_bytes(b"no weights")
+    changes = {
+        name: str(model) if value == "UNREADABLE" else value
+        for name, value in {"model": str(model), **changes}.items()
+    }
+    config = make_config(folder, program=program, **changes)
+    flags.save(config, folder)
+    checkpoints = Checkpoints(folder, every=1)
+    state = ocp.args.StandardSave({"step": np.zeros(1)})
+    checkpoints.manager.save(1, args=state)
+    checkpoints.close()
+    check_origin(folder, {"model": "m", "fingerprint": "a"}, resumed=False)
+    with pytest.raises(UserError, match="started from m with other weights than"):
+        {"train": train, "sft": sft}[program].main(config)
