@@ -10,11 +10,11 @@ benchmarks/results/theory.{json,png}; docs/theory.md says what follows.
 import itertools
 import time
 
+import enumeration
 import numpy as np
 import record
 from theory_plots import plot
 
-from ovd_jax import theory
 from ovd_jax.cli import flags
 from ovd_jax.reporting.progress import results_table
 from ovd_jax.rollout.credit import center_and_scale
@@ -55,25 +55,25 @@ def settings(config):
     ):
         yield (
             student, teacher,
-            theory.make_setting(student=student, teacher=teacher, seed=seed),
+            enumeration.make_setting(student=student, teacher=teacher, seed=seed),
         )  # fmt: skip
 
 
-def middling() -> theory.Setting:
+def middling() -> enumeration.Setting:
     """The problem of what is shown for one problem."""
-    return theory.make_setting(student=1.0, teacher=3.0)
+    return enumeration.make_setting(student=1.0, teacher=3.0)
 
 
-def targets(setting: theory.Setting, threshold: float):
+def targets(setting: enumeration.Setting, threshold: float):
     """(p_RS, slopes, {name: exact gradient that the estimator might be one of})."""
     student_Y, slopes_YW = setting.tree.policy(setting.logits_CA)
-    accepted_Y = theory.accepted(setting.scores_YS, threshold)
-    p_Y, _ = theory.mixture(student_Y, setting.teacher_Y, accepted_Y)
+    accepted_Y = enumeration.accepted(setting.scores_YS, threshold)
+    p_Y, _ = enumeration.mixture(student_Y, setting.teacher_Y, accepted_Y)
     r = setting.rewards_Y
     exact = {
-        "eq. 35": theory.gradient(p_Y, r, slopes_YW),
-        "of J(student), eq. 7": theory.gradient(student_Y, r, slopes_YW),
-        "of E_p*[R], eq. 31": theory.objective_gradient(
+        "eq. 35": enumeration.gradient(p_Y, r, slopes_YW),
+        "of J(student), eq. 7": enumeration.gradient(student_Y, r, slopes_YW),
+        "of E_p*[R], eq. 31": enumeration.objective_gradient(
             student_Y, setting.teacher_Y, accepted_Y, r, slopes_YW
         ),
     }
@@ -85,14 +85,14 @@ def bias(config) -> list[dict]:
     estimate: 1 where there is no bias."""
     setting, rng = middling(), np.random.default_rng(0)
     p_Y, slopes_YW, exact = targets(setting, config.threshold)
-    one = theory.variance(p_Y, setting.rewards_Y, slopes_YW)
+    one = enumeration.variance(p_Y, setting.rewards_Y, slopes_YW)
     rows = []
     for count in config.counts:
         distances = {name: [] for name in exact}
         for _ in range(config.estimates):
-            drawn = theory.sample(setting, config.threshold, count=count, rng=rng)
+            drawn = enumeration.sample(setting, config.threshold, count=count, rng=rng)
             found_Y = np.bincount(drawn, minlength=len(p_Y)) / count
-            estimate_W = theory.gradient(found_Y, setting.rewards_Y, slopes_YW)
+            estimate_W = enumeration.gradient(found_Y, setting.rewards_Y, slopes_YW)
             for name, exact_W in exact.items():
                 distances[name].append(float(((estimate_W - exact_W) ** 2).sum()))
         row = {"trajectories": count}
@@ -143,16 +143,18 @@ def variances(config) -> list[dict]:
     for student, teacher, setting in settings(config):
         student_Y, slopes_YW = setting.tree.policy(setting.logits_CA)
         r = setting.rewards_Y
-        plain = theory.variance(student_Y, r, slopes_YW)
-        plain_W = theory.gradient(student_Y, r, slopes_YW)
+        plain = enumeration.variance(student_Y, r, slopes_YW)
+        plain_W = enumeration.gradient(student_Y, r, slopes_YW)
         for threshold in range(setting.scores_YS.shape[1] + 1):
-            accepted_Y = theory.accepted(setting.scores_YS, threshold)
-            p_Y, alpha = theory.mixture(student_Y, setting.teacher_Y, accepted_Y)
-            mean_W = theory.gradient(p_Y, r, slopes_YW)
+            accepted_Y = enumeration.accepted(setting.scores_YS, threshold)
+            p_Y, alpha = enumeration.mixture(student_Y, setting.teacher_Y, accepted_Y)
+            mean_W = enumeration.gradient(p_Y, r, slopes_YW)
             rejected_Y = student_Y * (1 - accepted_Y)
-            bound = plain - theory.second_moment(rejected_Y, r, slopes_YW)
-            extra = (1 - alpha) * theory.second_moment(setting.teacher_Y, r, slopes_YW)
-            found = theory.variance(p_Y, r, slopes_YW)
+            bound = plain - enumeration.second_moment(rejected_Y, r, slopes_YW)
+            extra = (1 - alpha) * enumeration.second_moment(
+                setting.teacher_Y, r, slopes_YW
+            )
+            found = enumeration.variance(p_Y, r, slopes_YW)
             rows.append(
                 {
                     "student": student,
@@ -204,11 +206,11 @@ def mixtures(config) -> list[dict]:
         student_Y, _ = setting.tree.policy(setting.logits_CA)
         r = setting.rewards_Y
         for threshold in range(setting.scores_YS.shape[1]):
-            accepted_Y = theory.accepted(setting.scores_YS, threshold)
+            accepted_Y = enumeration.accepted(setting.scores_YS, threshold)
             everything = (student_Y, setting.teacher_Y, accepted_Y)
-            p_Y, alpha = theory.mixture(*everything)
-            written_Y = theory.mixture_as_written(*everything)
-            gap = theory.performance_gap(*everything, r)
+            p_Y, alpha = enumeration.mixture(*everything)
+            written_Y = enumeration.mixture_as_written(*everything)
+            gap = enumeration.performance_gap(*everything, r)
             expected = (1 - alpha * gap) * float(setting.teacher_Y @ r)
             errors = abs(p_Y @ r - expected), abs(written_Y @ r - expected)
             found.setdefault(threshold, []).append((*errors, written_Y.sum(), gap))
@@ -229,8 +231,8 @@ def trainings(config) -> list[dict]:
     cases = [(judge, config.threshold) for judge in JUDGES] + [("informed", 0)]
     found = []
     for judge, threshold in cases:
-        setting = theory.make_setting(student=0.5, teacher=2.0, judge=judge)
-        rows = theory.train(
+        setting = enumeration.make_setting(student=0.5, teacher=2.0, judge=judge)
+        rows = enumeration.train(
             setting, threshold=threshold, rate=config.rate, steps=config.steps
         )
         earned = float(setting.teacher_Y @ setting.rewards_Y)
@@ -266,7 +268,8 @@ def quantization(config) -> list[dict]:
         ends = (np.floor(grid / step) + 1 - 1e-6) * step
         for how in ("round", "floor"):
             error, at_ends = (
-                np.abs(x - theory.quantize(x, levels, how=how)) for x in (grid, ends)
+                np.abs(x - enumeration.quantize(x, levels, how=how))
+                for x in (grid, ends)
             )
             falling = np.average(error, weights=(1 - grid) ** 3)
             means = (error.mean(), falling, at_ends.mean(), error.max())

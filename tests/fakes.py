@@ -1,7 +1,10 @@
 """Stand-ins for model and teacher, and short ways to make the records of a rollout."""
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
@@ -186,3 +189,23 @@ def swapped(student: Trajectory, final: Trajectory, *, before=0.0, after=1.0, **
 
 def group(*rollouts: Rollout, prompt: Sequence[int] = (7, 8)) -> Group:
     return Group(problem("3+4", "7"), tuple(prompt), tuple(rollouts))
+
+
+def random_groups(*, read=True):
+    """Completions of all lengths, most of them shorter than the longest; with `read`,
+    something was read in the middle of some, and one is not trained on."""
+    rng = np.random.default_rng(0)
+
+    def draw(count):
+        return tuple(rng.integers(1, 26, count).tolist())
+
+    def rollout(size):
+        made = dataclasses.replace(trajectory(size), tokens=draw(size))
+        if read:
+            observed = tuple(1 < t < size - 2 for t in range(size))
+            made = dataclasses.replace(made, observed=observed, trained=size != 7)
+        return kept(made, 0.0)
+
+    sizes = [(3, [5, 2, 9, 1]), (7, [3, 3, 3]), (1, [12, 7, 1, 2, 4])]
+    groups = [group(*map(rollout, s), prompt=draw(p)) for p, s in sizes]
+    return groups, [[[rng.normal()] for _ in g.rollouts] for g in groups]

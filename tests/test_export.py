@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_gguf import hf_tensors, write_gguf
+from gguf_files import hf_tensors, write_gguf
 
 from ovd_jax import export, sft
 from ovd_jax.cli import flags
