@@ -19,7 +19,7 @@ from ovd_jax.evaluation.rejection import (
     generator,
 )
 from ovd_jax.evaluation.report import report, totals
-from ovd_jax.evaluation.sets import EvalSet, eval_sets
+from ovd_jax.evaluation.sets import EvalSet
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.multihost.processes import FromMain, on_main, tell
 from ovd_jax.paths import cache_dir
@@ -42,7 +42,7 @@ from ovd_jax.wiring.models import (
 from ovd_jax.wiring.results import check_results
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import served_student, student_sampler
-from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.task import eval_sets, make_task
 
 _NO_SUMS = ("_p50", "_p99", "_share")  # ends of metrics that do not add up
 
@@ -86,8 +86,26 @@ def run(config, opened: contextlib.ExitStack) -> None:
             cache=cache,
             progress=functools.partial(on_main, Progress),
         )
-    seconds = time.time() - started
-    on_main(report, config, results, seconds=seconds, searches=student.searches())
+    on_main(
+        report,
+        Path(config.run_dir),
+        results,
+        about=about(config),
+        score_rule=config.test_score_rule,
+        averaged=config.averaged_sets,
+        seconds=time.time() - started,
+        searches=student.searches(),
+    )
+
+
+def about(config) -> dict[str, str | float]:
+    """What the results are of, as `results.json` has it."""
+    return {
+        "model": config.model,
+        "engine": config.engine or "sampler",
+        "task": config.task,
+        "threshold": config.test_threshold,
+    }
 
 
 def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Callable:

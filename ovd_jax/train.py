@@ -116,7 +116,7 @@ def train(config, opened: contextlib.ExitStack) -> None:
         return measure(config, tester, tokenizer, task, model, dialogue(training=False))
 
     monitor = Monitor()
-    watch = Watch.of(config.collapse, max_skipped=config.max_skipped)
+    watch = Watch.of(**config.collapse, max_skipped=config.max_skipped)
     judge_watch = JudgeWatch()
     keeper = Keeper(checkpoints, start=start, total=config.num_steps)
     with run, on_main(Progress, config.num_steps, start) as bar, keeper:

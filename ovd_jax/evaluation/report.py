@@ -15,35 +15,34 @@ from ovd_jax.reporting.run_dir import to_json
 
 
 def report(
-    config,
+    folder: Path,
     results: Mapping[str, Sequence[Evaluated]],
     *,
+    about: Mapping,
+    score_rule: str,
+    averaged: Sequence[str],
     seconds: float,
     searches: Mapping[str, float] | None = None,
 ) -> None:
-    """Writes the files into `config.run_dir`, prints the table and the summary line;
-    `searches` are the metrics of the searches that were made now."""
-    folder = Path(config.run_dir)
+    """Writes the files into `folder`, prints the table and the summary line.
+
+    `about` has the model, the engine that it sampled in, the task and the testing
+    threshold, 0 without a teacher; `averaged` names the sets that the average is over;
+    `searches` are the metrics of the searches that were made now.
+    """
     refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sets = {name: of_set(of) for name, of in results.items()}
-    whole = {
-        "model": config.model,
-        "engine": config.engine or "sampler",
-        "task": config.task,
-        "threshold": config.test_threshold,
-        "sets": sets,
-        "average": average(results, config.averaged_sets),
-    }
+    whole = {**about, "sets": sets, "average": average(results, averaged)}
     if searches:
         whole["searches"] = dict(searches)
     write(folder / "results.json", [to_json(whole)])
     rows = (row for name, of in results.items() for row in items(name, of))
     write(folder / "items.jsonl", map(to_json, rows))
-    print_table(config, whole)
+    print_table(whole, score_rule)
     flags.summary(
-        model=config.model,
-        task=config.task,
+        model=about["model"],
+        task=about["task"],
         problems=sum(len(of) for of in results.values()),
         accuracy=whole["average"]["value"],
         low=whole["average"]["low"],
@@ -143,11 +142,11 @@ def items(name: str, results: Sequence[Evaluated]) -> Iterator[dict]:
             }
 
 
-def print_table(config, whole: Mapping) -> None:
+def print_table(whole: Mapping, score_rule: str) -> None:
     """A line a set, and one for the average."""
     sets = whole["sets"]
     metrics = sorted({name for of in sets.values() for name in of["metrics"]})
-    rejecting = bool(config.test_threshold)
+    rejecting = bool(whole["threshold"])
     cost = shown_cost if rejecting else lambda of: []
     columns = ["set", "problems", "k", "avg@k", "95 % interval", "pass@k"]
     columns += ["no answer", "cut", "tokens", *metrics]
@@ -164,11 +163,9 @@ def print_table(config, whole: Mapping) -> None:
         label = f"mean of {len(mean['sets'])} sets"
         rows.append([label, None, None, f"{mean['value']:.1%}", shown_interval(mean)])
         rows[-1] += [None] * (len(columns) - len(rows[-1]))
-    title = f"{config.model} on {config.task}"
+    title = f"{whole['model']} on {whole['task']}"
     if rejecting:
-        title += (
-            f", testing threshold {config.test_threshold}, {config.test_score_rule}"
-        )
+        title += f", testing threshold {whole['threshold']}, {score_rule}"
     results_table(title, columns, rows)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovd_jax.errors import UserError
-from ovd_jax.tasks.base import Problem, Task
+from ovd_jax.tasks.base import Problem
 
 ENTRY = re.compile(r"([\w.-]+|\*)(?:@(\d+))?")
 
@@ -19,35 +19,6 @@ class EvalSet:
     problems: tuple[Problem, ...]
     samples: int  # attempts at each
     sampled: bool  # by a `name@k` of its own: not greedy, whatever the rest is
-
-
-def eval_sets(config, task: Task) -> list[EvalSet]:
-    """The sets that `config.eval_sets` names, or the task's held-out problems.
-
-    An entry is a name of `task.sources` or of a file in `config.data`, `name@k` for k
-    samples of each problem, or `*` for every file there.
-    """
-    if not config.eval_sets:
-        if not config.eval_problems:
-            raise UserError(
-                "eval_problems 0 takes all problems of eval_sets, which is empty; set "
-                "one of the two."
-            )
-        problems = task.held_out(config.eval_problems)
-        return [EvalSet(config.task, problems, config.eval_samples, False)]
-    wanted = dict(map(parse, config.eval_sets))
-    sources = file_sources(config.data) if config.data else dict(task.sources)
-    if is_files(config.data) or "*" in wanted:
-        names = sorted(sources) if "*" in wanted else list(sources)
-    else:
-        names = list(wanted)
-        check_known(names, sources, config.data)
-    found = []
-    for name in names:
-        own = wanted.get(name, wanted.get("*"))
-        problems = spread(task.load(sources[name]), config.eval_problems)
-        found.append(EvalSet(name, problems, own or config.eval_samples, bool(own)))
-    return found
 
 
 def parse(entry: str) -> tuple[str, int | None]:

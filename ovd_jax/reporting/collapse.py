@@ -38,17 +38,27 @@ class Watch:
         self._seen = defaultdict(lambda: deque(maxlen=window))
 
     @classmethod
-    def of(cls, collapse, *, max_skipped: int) -> "Watch":
-        """The watch that `config.collapse` describes; a bound of 0 is none."""
+    def of(
+        cls,
+        *,
+        window: int,
+        entropy: float,
+        zero_spread: float,
+        invalid_rate: float,
+        short: float,
+        truncated: float,
+        max_skipped: int,
+    ) -> "Watch":
+        """The watch that the knobs of these names describe; a bound of 0 is none."""
         bounds = {
-            "entropy": ("entropy", "below", collapse.entropy),
-            "zero_spread": ("zero_spread_share", "above", collapse.zero_spread),
-            "invalid_rate": ("invalid_rate", "above", collapse.invalid_rate),
-            "short": ("completion_tokens", "below", collapse.short),
-            "truncated": ("truncated_share", "above", collapse.truncated),
+            "entropy": ("entropy", "below", entropy),
+            "zero_spread": ("zero_spread_share", "above", zero_spread),
+            "invalid_rate": ("invalid_rate", "above", invalid_rate),
+            "short": ("completion_tokens", "below", short),
+            "truncated": ("truncated_share", "above", truncated),
         }
         bounds = {name: bound for name, bound in bounds.items() if bound[2]}
-        return cls(bounds, window=collapse.window, max_skipped=max_skipped)
+        return cls(bounds, window=window, max_skipped=max_skipped)
 
     def check(self, row: Mapping[str, float]) -> None:
         """Takes the metrics of the next step. Raises Collapsed."""

@@ -1,8 +1,17 @@
-"""The tasks, by name. A new task is one more entry in `make_task`."""
+"""The task, and the sets that an evaluation is over. A new task is one more entry in
+`make_task`."""
 
 from collections.abc import Callable
 
 from ovd_jax.errors import UserError
+from ovd_jax.evaluation.sets import (
+    EvalSet,
+    check_known,
+    file_sources,
+    is_files,
+    parse,
+    spread,
+)
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Task
 from ovd_jax.toy.data import load_problems
@@ -52,3 +61,32 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
             load=load_problems,
         )
     raise UserError(f"task {config.task!r} is not one of arithmetic, math, qa.")
+
+
+def eval_sets(config, task: Task) -> list[EvalSet]:
+    """The sets that `config.eval_sets` names, or the task's held-out problems.
+
+    An entry is a name of `task.sources` or of a file in `config.data`, `name@k` for k
+    samples of each problem, or `*` for every file there.
+    """
+    if not config.eval_sets:
+        if not config.eval_problems:
+            raise UserError(
+                "eval_problems 0 takes all problems of eval_sets, which is empty; set "
+                "one of the two."
+            )
+        problems = task.held_out(config.eval_problems)
+        return [EvalSet(config.task, problems, config.eval_samples, False)]
+    wanted = dict(map(parse, config.eval_sets))
+    sources = file_sources(config.data) if config.data else dict(task.sources)
+    if is_files(config.data) or "*" in wanted:
+        names = sorted(sources) if "*" in wanted else list(sources)
+    else:
+        names = list(wanted)
+        check_known(names, sources, config.data)
+    found = []
+    for name in names:
+        own = wanted.get(name, wanted.get("*"))
+        problems = spread(task.load(sources[name]), config.eval_problems)
+        found.append(EvalSet(name, problems, own or config.eval_samples, bool(own)))
+    return found

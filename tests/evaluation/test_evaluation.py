@@ -21,11 +21,11 @@ from ovd_jax.evaluation.attempts import (
 )
 from ovd_jax.evaluation.measures import accuracy, interval, mean_interval, pass_at
 from ovd_jax.evaluation.report import report
-from ovd_jax.evaluation.sets import eval_sets
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Grade
 from ovd_jax.tasks.math import MathTask
+from ovd_jax.wiring.task import eval_sets
 
 TASK = ArithmeticTask()
 PROBLEMS = [problem(f"{n}+1", str(n + 1)) for n in range(7)]
@@ -204,8 +204,7 @@ def test_the_mean_over_sets_weighs_sets_alike():
 def config(**changes):
     fields = {
         "task": "math", "data": "", "eval_sets": (), "eval_problems": 0,
-        "eval_samples": 1, "model": "m", "engine": "", "test_threshold": 0,
-        "test_score_rule": "argmax", "averaged_sets": (),
+        "eval_samples": 1,
     }  # fmt: skip
     return ConfigDict(fields | changes)
 
@@ -271,6 +270,14 @@ def test_the_paper_s_table_is_known_by_name():
     assert len(eval_math.TABLE_4) == 10
 
 
+def write_report(folder, results, averaged=()):
+    about = {"model": "m", "engine": "sampler", "task": "math", "threshold": 0}
+    report(
+        folder, results, about=about, score_rule="argmax", averaged=averaged,
+        seconds=1.0,
+    )  # fmt: skip
+
+
 def test_the_report_has_every_attempt_with_its_reason(tmp_path, capsys):
     def of(question, *rewards):
         reasons = {1.0: "same_number", 0.0: "other_number"}
@@ -281,7 +288,7 @@ def test_the_report_has_every_attempt_with_its_reason(tmp_path, capsys):
         )
 
     results = {"one": [of("a", 1.0, 0.0), of("b", 0.0, 0.0)], "two": [of("c", 1.0)]}
-    report(config(run_dir=str(tmp_path)), results, seconds=1.0)
+    write_report(tmp_path, results)
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["accuracy"] == pytest.approx((0.25 + 1.0) / 2)
     assert summary["problems"] == 3
@@ -309,8 +316,7 @@ def test_the_average_is_over_the_sets_that_it_is_to_be_over(tmp_path, capsys):
         return [Evaluated(problem("a", "5"), (Attempt("", 1, True),), (grade,))]
 
     results = {"one": of(1.0), "two": of(0.0), "three": of(0.0)}
-    options = config(run_dir=str(tmp_path), averaged_sets=("one", "two", "absent"))
-    report(options, results, seconds=1.0)
+    write_report(tmp_path, results, averaged=("one", "two", "absent"))
     whole = json.loads((tmp_path / "results.json").read_text())
     assert whole["average"] == {
         "value": 0.5, "low": 0.5, "high": 0.5, "sets": ["one", "two"]

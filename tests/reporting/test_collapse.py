@@ -1,7 +1,6 @@
 """When a run counts as collapsed, and what it says then."""
 
 import pytest
-from ml_collections import ConfigDict
 
 from ovd_jax import sft
 from ovd_jax.cli import flags
@@ -20,7 +19,7 @@ HEALTHY = {
 
 
 def watch(**bounds) -> Watch:
-    return Watch.of(ConfigDict(OFF | bounds), max_skipped=10)
+    return Watch.of(**OFF | bounds, max_skipped=10)
 
 
 def feed(watch: Watch, *rows) -> None:
@@ -73,7 +72,7 @@ def test_no_bound_no_window_and_no_such_metric_stop_nothing():
 
 @pytest.mark.parametrize("most", [1, 3, 10])
 def test_gradients_that_are_never_finite_stop_a_run_that_has_no_other_bound(most):
-    bounded = Watch.of(ConfigDict(OFF), max_skipped=most)
+    bounded = Watch.of(**OFF, max_skipped=most)
     bad = {"loss": 0.25, "kl": float("inf"), "grad_norm": float("nan"), "step": 1}
     for count in (0, most - 1, 0):
         bounded.check(HEALTHY | bad | {"skipped_in_a_row": count})

@@ -19,7 +19,6 @@ from ovd_jax import evaluate, train
 from ovd_jax.cli import flags
 from ovd_jax.cli.knobs import knobs
 from ovd_jax.errors import UserError
-from ovd_jax.evaluation.sets import eval_sets
 from ovd_jax.learning.distill import make_divergence
 from ovd_jax.models.lora import TARGETS
 from ovd_jax.reporting.collapse import Watch
@@ -32,7 +31,7 @@ from ovd_jax.wiring.models import find_model, load_student, load_tokenizer
 from ovd_jax.wiring.search import make_dialogue, make_pool, make_search
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import held_out_sampler, student_sampler
-from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.task import eval_sets, make_task
 from ovd_jax.wiring.teacher import make_teacher
 
 # Values that tell a knob apart from every other; numbers in its range.
@@ -365,7 +364,9 @@ def made(server):
             **{"search.backend": "simulated", "search.url": server.url}
         ),
         "local_simulator": lambda: search(**{"search.backend": "simulated"}),
-        "watch": lambda: Watch.of(config().collapse, max_skipped=config().max_skipped),
+        "watch": lambda: Watch.of(
+            **config().collapse, max_skipped=config().max_skipped
+        ),
         "rejecting": lambda: solver(VALUES["test_threshold"]),
         "direct": lambda: solver(0),
     }
