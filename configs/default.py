@@ -244,6 +244,7 @@ def get_config():
     config.eval_sampled_temperature = 0.6  # of `name@k` where the rest is greedy
     config.eval_cache = ""  # folder of attempts; empty: the user's cache; none: off
     config.engine = ""  # URL of an OpenAI-compatible server with the student
+    config.engine_served_name = ""  # of the student there; empty: the only model there
     # Steps scored under it are replaced, as by `threshold`; 0: no teacher
     config.test_threshold = 0
     config.test_score_rule = "argmax"  # argmax | sample (the paper's dagger) | expected

@@ -22,8 +22,9 @@ class Servers:
     one is looked up beside them, once for all, so that nothing waits for a server that
     says nothing while another answers. All methods run in one event loop."""
 
-    def __init__(self, endpoints: Iterable[Endpoint]):
+    def __init__(self, endpoints: Iterable[Endpoint], *, name_knob: str):
         self.endpoints = list(endpoints)
+        self._name_knob = name_knob  # what names the model in a config
         self._pool = Pool(self.endpoints)
         self._look_ups: dict[Endpoint, asyncio.Task] = {}
 
@@ -82,7 +83,7 @@ class Servers:
         try:
             await self.find_one()
         except WrongModel as error:
-            raise UserError(f"{error}; set config.teacher.served_name.") from None
+            raise UserError(f"{error}; set config.{self._name_knob}.") from None
         if late := list(self._look_ups.values()):
             await asyncio.wait(late, timeout=_GRACE)
         (name, *others) = dict.fromkeys(e.name for e in self.endpoints if e.known)

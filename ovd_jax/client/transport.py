@@ -46,11 +46,13 @@ class Transport:
         wait: bool,
         most: int,
         accounting: Accounting,
+        name_knob: str = "teacher.served_name",
     ):
-        self._servers = Servers(
+        endpoints = (
             Endpoint(url, name=name, key=key, timeout_s=timeout_s, most=most)
             for url in urls
         )
+        self._servers = Servers(endpoints, name_knob=name_knob)
         self.accounting = accounting
         self._retries = retries
         self._wait = wait

@@ -28,7 +28,8 @@ MAY_CHANGE = {
     # evaluation
     "evaluate", "eval_every", "eval_problems", "eval_samples", "eval_temperature",
     "eval_rows", "eval_sets", "averaged_sets", "eval_sampled_temperature", "eval_cache",
-    "engine", "test_threshold", "test_score_rule", "test_replaced_steps",
+    "engine", "engine_served_name",
+    "test_threshold", "test_score_rule", "test_replaced_steps",
     # patience with servers, and where things are kept
     *(
         f"{server}.{knob}"

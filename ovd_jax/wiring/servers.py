@@ -4,6 +4,12 @@ from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.credentials import key_for
 from ovd_jax.client.transport import Transport
 
+NAME_KNOBS = {  # by the knob of a URL, the one that names the model there
+    "teacher.url": "teacher.served_name",
+    "search.url": "search.served_name",
+    "engine": "engine_served_name",
+}
+
 
 def make_transport(
     urls: str, options, *, name: str, knob: str = "teacher.url"
@@ -19,6 +25,7 @@ def make_transport(
         wait=options.on_failure == "wait",
         most=options.max_concurrency,
         accounting=Accounting(),
+        name_knob=NAME_KNOBS[knob],
     )
 
 

@@ -37,7 +37,12 @@ def served_student(
 ) -> ServedStudent:
     """The student behind the server at `config.engine`; `folder` has its tokenizer."""
     return ServedStudent(
-        make_transport(config.engine, config.teacher, name="", knob="engine"),
+        make_transport(
+            config.engine,
+            config.teacher,
+            name=config.engine_served_name,
+            knob="engine",
+        ),
         tokenizer=tokenizer,
         max_new_tokens=config.max_new_tokens,
         temperature=temperature,

@@ -27,7 +27,8 @@ from ovd_jax.wiring.search import BACKENDS
 FREE = {  # any text
     "turns.correction", "teacher.url", "teacher.served_name", "teacher.api_key_env",
     "continuer.url", "continuer.served_name", "search.url", "search.served_name",
-    "search.api_key_env", "engine", "distributed.coordinator", "host", "date",
+    "search.api_key_env", "engine", "engine_served_name", "distributed.coordinator",
+    "host", "date",
     "stop_strings", "eval_sets", "averaged_sets", "overrides", "runs",
     "eval_overrides", "tests",
 }  # fmt: skip

@@ -63,6 +63,7 @@ VALUES = {
     "distill.top_k": 45,
     "distill.vocabulary": "top_k",
     "dpo_beta": 0.46,
+    "engine_served_name": "teacher",
     "entropy_coef": 0.047,
     "epochs": 3,
     "eval_rows": 48,
@@ -750,6 +751,33 @@ def test_a_served_student_is_the_one_at_the_engine(made, server):
     assert (body["temperature"], body["top_p"]) == (0.5, VALUES["top_p"])
     assert body["max_tokens"] == VALUES["max_new_tokens"]
     assert body["top_k"] == VALUES["top_k"]
+    assert body["model"] == VALUES["engine_served_name"]
+
+
+@pytest.mark.parametrize(
+    ("knob", "name"),
+    [
+        ("teacher.url", "teacher.served_name"),
+        ("search.url", "search.served_name"),
+        ("engine", "engine_served_name"),
+    ],
+)
+def test_one_of_several_models_is_named_by_the_knob_of_its_server(knob, name):
+    from ovd_jax.wiring.servers import make_transport
+
+    models = [{"id": "one"}, {"id": "two"}]
+    options = config_of().teacher
+    with TeacherServer(models=models) as listening:
+        for served, refused in (("", True), ("two", False)):
+            transport = make_transport(listening.url, options, name=served, knob=knob)
+            try:
+                if refused:
+                    with pytest.raises(UserError, match=f"set config.{name}\\."):
+                        transport.run([transport.connect])
+                else:
+                    transport.run([transport.connect])
+            finally:
+                transport.close()
 
 
 def test_a_task_is_of_its_knobs(tmp_path):
