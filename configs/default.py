@@ -30,7 +30,9 @@ def get_config():
     )
 
     # Task
-    config.task = "arithmetic"  # arithmetic | math | qa
+    # Where a file of your own may be named, `path/to/file.py:Name`, see examples/.
+    config.task = "arithmetic"  # arithmetic | math | qa | file.py:Class
+    config.reward = ""  # file.py:function(problems, texts), 0 to 1; empty: the task's
     config.arithmetic = ConfigDict(
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
@@ -91,7 +93,7 @@ def get_config():
     # Teacher
     config.teacher = ConfigDict(
         dict(
-            model="quickstart",  # or a folder, a hub name
+            model="quickstart",  # or a folder, a hub name, file.py:Class
             # embedded | digits | one_to_ten, or a JSON file: teacher/prompts.py.
             # digits_reference | one_to_ten_reference show the judge the gold answer.
             prompt="embedded",
@@ -119,7 +121,7 @@ def get_config():
     # Search engine, for questions
     config.search = ConfigDict(
         dict(
-            backend="none",  # none | bm25 | http | simulated
+            backend="none",  # none | bm25 | http | simulated | file.py:Class
             topk=3,  # documents a query
             max_chars=4000,  # of the documents in a prompt (qa.prompt=rag)
             corpus="",  # bm25: JSONL of id, title, text; or world: the made-up one

@@ -338,8 +338,9 @@ class Handler(BaseHTTPRequestHandler):
             elif fault:
                 self.fail(fault, body)
             else:
-                self.send(teacher.answer(body, "chat" in self.path))
-                teacher.bodies.append(body)
+                answer = teacher.answer(body, "chat" in self.path)
+                teacher.bodies.append(body)  # before whoever waits for it goes on
+                self.send(answer)
 
     def problem(self, body: dict) -> tuple[int, str] | None:
         """(status, message) for a request that is refused."""

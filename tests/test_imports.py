@@ -10,8 +10,8 @@ HOST = (
     "client", "tasks", "teacher", "search", "rollout", "conversation", "evaluation",
 )  # fmt: skip
 GROUND = (
-    "errors", "files", "jsonl", "paths", "seeds", "shapes", "template", "text",
-    "thoughts",
+    "errors", "files", "jsonl", "own_code", "paths", "seeds", "shapes", "template",
+    "text", "thoughts",
 )  # fmt: skip
 BORDER = "ovd_jax.rollout.pack"  # the one host module that makes device batches
 PROGRAM = """

@@ -8,6 +8,8 @@ for callers without a config; a test holds both tables together.
 import difflib
 from collections.abc import Mapping
 
+from ovd_jax.own_code import names_code
+
 CHOICES = {  # knob: the words it may be, or each of its words if it is a tuple
     "method": (
         "ovd", "grpo", "seq_kd", "rejection_ft", "token_kd", "on_policy_kd",
@@ -45,13 +47,17 @@ CHOICES = {  # knob: the words it may be, or each of its words if it is a tuple
     "export_dtype": ("bfloat16", "float16", "float32"),
     "dtype": ("bfloat16", "float16", "float32"),
 }  # fmt: skip
+OWN = ("task", "method", "search.backend")  # also path/to/file.py:Name of one's own
 OF_SFT = {"task": ("arithmetic", "world")}  # whose task is what makes examples
 
 
 def not_a_choice(values: Mapping[str, object]) -> str:
     """What to say of the first knob that is no word of CHOICES; empty if all are."""
-    choices = CHOICES | (OF_SFT if "batch_size" in values else {})
+    of_sft = "batch_size" in values
+    choices = CHOICES | (OF_SFT if of_sft else {})
     for knob, value in values.items():
+        if knob in OWN and names_code(value) and not of_sft:
+            continue
         words = value if isinstance(value, tuple) else (value,)
         for word in words if knob in choices else ():
             if isinstance(word, str) and word not in choices[knob]:

@@ -35,8 +35,7 @@ class Query:
 class SearchBackend(Protocol):
     """A search engine.
 
-    To add one, write a class with these members and build it in `make_engine`
-    of `wiring/search.py`.
+    `Search` is one for any `Engine`; to add an engine, see examples/own_engine.py.
     """
 
     def search(

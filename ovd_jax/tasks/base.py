@@ -42,7 +42,8 @@ class Grade:
 class Task(Protocol):
     """A source of problems and the judge of answers to them.
 
-    To add one, write a class with these members and name it in `wiring/task.py`.
+    To add one, write a class with these members and name it in `config.task`: see
+    examples/own_task.py.
     """
 
     stop_strings: tuple[str, ...]  # generation ends where one of these appears

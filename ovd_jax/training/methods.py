@@ -23,6 +23,7 @@ from ovd_jax.learning.losses import (
 )
 from ovd_jax.learning.update import pack_objective, policy_objective, token_objective
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.own_code import load_code, names_code
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector, Rules
 from ovd_jax.rollout.solutions import (
@@ -265,9 +266,14 @@ METHODS = {
 def method_of(config) -> Method:
     """The row of `config.method`. Raises UserError where there is none, and where a
     knob of the policy gradient is set that it would not use."""
-    if config.method not in METHODS:
+    if names_code(config.method):
+        method = load_code(config.method, "method")
+        if not isinstance(method, Method):
+            raise UserError(f"method is {config.method!r}, which is no Method.")
+    elif config.method in METHODS:
+        method = METHODS[config.method]
+    else:
         raise UserError(f"method {config.method!r} is not one of {', '.join(METHODS)}.")
-    method = METHODS[config.method]
     if config.refills and method.learns is not by_policy:
         raise UserError(
             f"refills {config.refills} is for groups with advantages; the method "

@@ -11,6 +11,7 @@ import jax
 
 from ovd_jax.errors import UserError
 from ovd_jax.models.lora import Lora
+from ovd_jax.own_code import names_code
 from ovd_jax.rollout.collect import Rules, check_feedback
 from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.tasks import qa_prompts
@@ -195,7 +196,8 @@ def check_files(config) -> None:
     for knobs, is_local in ((_DATA, is_data_file), (_MODELS, is_folder)):
         for knob in knobs:
             for path in parts(config, knob):
-                if is_local(path) and not Path(path).exists():
+                own = names_code(path)  # whoever loads it says more
+                if is_local(path) and not own and not Path(path).exists():
                     raise UserError(
                         f"{knob} names {path!r}, which is not there (here is "
                         f"{Path.cwd()})."

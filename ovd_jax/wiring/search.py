@@ -1,5 +1,5 @@
-"""The search engine, and conversations with it. A new engine is named in
-`make_engine`."""
+"""The search engine, and conversations with it. An engine of your
+own is `config.search.backend=path/to/file.py:Class`."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ from ovd_jax.conversation.refine import Refiner
 from ovd_jax.errors import UserError
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.multihost.processes import FromMain
+from ovd_jax.own_code import build, names_code
 from ovd_jax.paths import cache_dir
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.search.engine import Engine, Nothing, Search
@@ -79,6 +80,8 @@ def make_search(config, *, training: bool) -> Search:
 def make_engine(config) -> Engine:
     """The engine that `config.search.backend` names. Raises UserError."""
     options = config.search
+    if names_code(options.backend):
+        return build(options.backend, "search.backend", Engine, config)
     if options.backend == "none":
         return Nothing()
     if options.backend == "bm25":

@@ -1,5 +1,5 @@
-"""The task, and the sets that an evaluation is over. A new task is one more entry in
-`make_task`."""
+"""The task, and the sets that an evaluation is over. A task of your own is
+`config.task=path/to/file.py:Class`."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,31 @@ from ovd_jax.evaluation.sets import (
     parse,
     spread,
 )
+from ovd_jax.own_code import build, load_code, names_code
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Task
+from ovd_jax.tasks.own_reward import OwnReward
 from ovd_jax.toy.data import load_problems
 
 
 def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Task:
-    """The task that `config.task` names, seeded by `config.seed`.
+    """The task that `config.task` names, seeded by `config.seed`, with the rewards of
+    the function that `config.reward` may name.
 
     `tokenizer` renders chat templates, and begins plain prompts. `make_search()` is the
     engine of prompts that show documents.
     """
+    task = named_task(config, tokenizer, make_search)
+    if not config.get("reward"):  # sft.py and its like have no such knob
+        return task
+    return OwnReward(task, load_code(config.reward, "reward"))
+
+
+def named_task(config, tokenizer, make_search: Callable | None) -> Task:
+    """The task itself; one of the user's own is made of the config and the
+    tokenizer."""
+    if names_code(config.task):
+        return build(config.task, "task", Task, config, tokenizer)
     if config.task == "arithmetic":
         difficulty = Difficulty(**config.arithmetic)
         return ArithmeticTask(

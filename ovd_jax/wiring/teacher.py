@@ -1,4 +1,5 @@
-"""Teachers, of text and of tokens; a new one is built in `one_teacher`."""
+"""Teachers, of text and of tokens; one of your own is
+`config.teacher.model=path/to/file.py:Class`."""
 
 import dataclasses
 import functools
@@ -8,6 +9,7 @@ from ovd_jax.conversation.dialogue import END_TAGS
 from ovd_jax.errors import UserError
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import FromMain
+from ovd_jax.own_code import build, names_code
 from ovd_jax.sampling.label_probs import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.teacher.base import Teacher
@@ -44,7 +46,11 @@ def make_teacher(
 def one_teacher(
     config, model: Transformer | None = None, *, judges: bool = True
 ) -> Teacher:
-    """The model behind `config.teacher.url`, or in this process if there is none."""
+    """The model behind `config.teacher.url`, or in this process if there is none; a
+    class of the user's own is made of the config."""
+    if names_code(config.teacher.model):  # of several processes the first one asks
+        own = build(config.teacher.model, "teacher.model", Teacher, config)
+        return FromMain(own, "score", "demonstrate", "feedback")
     if config.teacher.url:  # of several processes the first one asks
         served = served_teacher(config, judges=judges)
         return FromMain(served, "score", "demonstrate", "feedback")

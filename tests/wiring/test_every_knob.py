@@ -68,6 +68,9 @@ TESTED = {
         "eval_problems",
     ),
     "test_recorded_run.py::test_scores_decide_by_the_threshold": ("problems_per_step",),
+    "test_examples.py::test_the_reward_of_ones_own_takes_the_place_of_the_tasks": (
+        "reward",
+    ),
     "test_recorded_run.py::test_a_run_leaves_what_its_knobs_say": (
         "async_batches", "checkpoint_every", "eval_every", "export_dtype", "run_dir",
     ),
