@@ -61,8 +61,8 @@ TRIAL = ScoreRequest(
 class Teacher(Protocol):
     """A judge and demonstrator that is reached through text alone.
 
-    To add one, write a class with these members and name it in `config.teacher.model`: see
-    examples/own_teacher.py.
+    To add one, write a class with these members and name it in `config.teacher.model`:
+    see examples/own_teacher.py.
     It sees the gold answer only where the prompt that the user chose has a slot for it.
     One that answers beside this process may have `begin` too: see `OpenAITeacher`.
     """
