@@ -1,6 +1,7 @@
 """The sections of docs/results.md on what is learned, each a function of its JSON that
 returns a title and lines."""
 
+from results_early_dip import early_dip
 from results_text import number, percent, span, spread, table
 
 
@@ -271,6 +272,7 @@ def comparisons(result: dict) -> list[str]:
 
 LEARNING = {
     "quickstart": quickstart,
+    "early_dip": early_dip,
     "ovd_vs_rlvr": ovd_vs_rlvr,
     "methods": methods,
     "comparisons": comparisons,

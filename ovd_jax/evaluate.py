@@ -22,6 +22,7 @@ from ovd_jax.evaluation.report import report, totals
 from ovd_jax.evaluation.sets import EvalSet
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.multihost.processes import FromMain, on_main, tell
+from ovd_jax.own_code import code_digest, names_code
 from ovd_jax.paths import cache_dir
 from ovd_jax.reporting import monitor
 from ovd_jax.reporting.progress import Progress
@@ -274,13 +275,16 @@ def conversation_identity(config, pool) -> Mapping:
 def rejection_identity(config, make_teacher) -> Mapping:
     """What else decides an attempt that a teacher checks."""
     options = config.teacher
-    if options.url:
+    if names_code(options.model):
+        teacher = code_digest(options.model)
+    elif options.url:
         teacher = make_teacher().name
     else:
         teacher = fingerprint(find_model(options.model, "teacher"))
     names = ("score_rule", "score_temperature", "temperature")
     return {
         "teacher": teacher,
+        "draws": "by request",  # attempts of earlier versions drew by their places
         "teacher_prompt": dataclasses.asdict(load_prompt(options.prompt)),
         "teacher_settings": {name: options[name] for name in names},
         "step_rule": config.step_rule,

@@ -5,6 +5,7 @@ command line name one.
 """
 
 import functools
+import hashlib
 import importlib.util
 import inspect
 import re
@@ -61,6 +62,13 @@ def build(value: str, knob: str, protocol: type, *args, **kwargs):
             f"{protocol.__name__}: see {protocol.__module__}."
         )
     return made
+
+
+def code_digest(value: str) -> str:
+    """A name for the class or function that changes with the text of its file."""
+    match = _SPEC.fullmatch(value)
+    text = Path(match[1]).expanduser().read_bytes()
+    return f"{match[2]} {hashlib.sha256(text).hexdigest()}"
 
 
 def members(protocol: type) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from ovd_jax.cli import flags
 from ovd_jax.cli.choices import not_a_choice
 from ovd_jax.errors import UserError
+from ovd_jax.evaluate import rejection_identity
 from ovd_jax.own_code import build, load_code, names_code
 from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.search.engine import Engine
@@ -126,6 +127,18 @@ def rewarded(tmp_path, body: str) -> Task:
     config = flags.load_file("configs/default.py")
     config.reward = f"{path}:reward"
     return make_task(config)
+
+
+def test_attempts_that_a_teacher_of_ones_own_checked_are_its_own(tmp_path):
+    path = tmp_path / "own.py"
+    config = flags.load_file("configs/default.py")
+    config.teacher.model = f"{path}:Own"
+    found = []
+    for text in ("class Own: ...", "class Own:\n    levels = 10"):
+        path.write_text(text)
+        found.append(rejection_identity(config, make_teacher=None)["teacher"])
+    assert found[0] != found[1]
+    assert found[1] == rejection_identity(config, make_teacher=None)["teacher"]
 
 
 @pytest.mark.parametrize("knob", ["task", "method", "search.backend"])
