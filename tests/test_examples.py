@@ -19,6 +19,7 @@ from ovd_jax.tasks.base import Task
 from ovd_jax.wiring.task import make_task
 
 ROOT = Path(__file__).parents[1]
+FOREIGN = re.compile("warning|traceback|pytorch|event loop|absl|xla", re.IGNORECASE)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -42,6 +43,7 @@ def test_the_command_of_each_example_runs(example, tmp_path):
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert not FOREIGN.search(done.stderr), done.stderr
     assert json.loads(done.stdout.splitlines()[-1])
     (row, *_) = [row for row in read_metrics(tmp_path) if "accuracy" in row]
     assert 0 <= row["accuracy"] <= 1
