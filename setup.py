@@ -12,15 +12,13 @@ PROGRAMS = (
 )  # fmt: skip
 # Folders of the repository that are packages within ours where it is installed.
 INSIDE = {"ovd_jax.configs": "configs", "ovd_jax.launch": "launch"}
-INIT = Path("ovd_jax/__init__.py")
+VERSION = re.search('__version__ = "(.+)"', Path("ovd_jax/__init__.py").read_text())[1]
 SERVER = ["fastapi>=0.115", "uvicorn>=0.30"]
 HUB = ["datasets>=4.0", "huggingface_hub>=0.30"]  # the first runs no scripts
 
 setup(
     name="ovd_jax",
-    version=re.search('__version__ = "(.+)"', Path("ovd_jax/__init__.py").read_text())[
-        1
-    ],
+    version=VERSION,
     description="On-policy Verbal Distillation in JAX: a black-box teacher scores, "
     "rejects and replaces what a student samples",
     long_description=Path("README.md").read_text(encoding="utf-8"),

@@ -12,6 +12,7 @@ benchmarks/results/early_dip.json.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import record
@@ -45,16 +46,18 @@ def supervised(config) -> list[dict]:
     rows = []
     for rate in RATES:
         for seed in config.seeds:
-            folder = f"{config.run_dir}/supervised-{rate}-{seed}"
+            steps = config.optimizer_steps
+            folder = f"{config.run_dir}/supervised-{rate}-{steps}-{seed}"
             options = flags.load_file("configs/quickstart_student.py")
             options.update_from_flattened_dict({
-                "model": "quickstart", "num_steps": config.optimizer_steps,
+                "model": "quickstart", "num_steps": steps,
                 "seed": 1 + seed,  # 0 is that of the student's own fine-tuning
                 "run_dir": folder, "optimizer.learning_rate": rate,
                 "optimizer.schedule": "constant", "optimizer.warmup_steps": 10.0,
             })  # fmt: skip
-            after = kept(folder, lambda options=options: tuned(config, options))
-            rows.append({"learning_rate": rate, "seed": seed, "after": after})
+            after = kept(folder, tuned, config, options)
+            about = {"learning_rate": rate, "steps": steps, "seed": seed}
+            rows.append(about | {"after": after})
     return [{"before": before} | row for row in rows]
 
 
@@ -69,14 +72,14 @@ def training(config) -> list[dict]:
     rows = []
     for number, (name, changes) in enumerate(VARIANTS.items()):
         for seed in config.seeds:
-            folder = f"{config.run_dir}/training-{number}-{seed}"
+            folder = f"{config.run_dir}/training-{number}-{config.num_steps}-{seed}"
             options = flags.load_file("configs/quickstart.py")
             options.update_from_flattened_dict({
                 "num_steps": config.num_steps, "seed": seed, "run_dir": folder,
                 "optimizer.schedule": "constant", "eval_every": 5, "loggers": (),
                 "checkpoint_every": 0, **changes,
             })  # fmt: skip
-            curve = kept(folder, lambda options=options: trained(options))
+            curve = kept(folder, trained, options)
             rows.append({"variant": name, "seed": seed, "curve": curve})
     return rows
 
@@ -95,12 +98,12 @@ def accuracy(config, model: str) -> float:
     return tested(options)["eval_accuracy"]
 
 
-def kept(folder: str, make):
-    """What `make` returns, or returned in an earlier run."""
+def kept(folder: str, make: Callable, *args):
+    """What `make(*args)` returns, or returned in an earlier run."""
     path = Path(f"{folder}.json")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(make()))
+        path.write_text(json.dumps(make(*args)))
     return json.loads(path.read_text())
 
 

@@ -7,12 +7,13 @@ from results_text import percent, table
 
 def early_dip(result: dict) -> list[str]:
     """What falls in the first steps of the quickstart, and what does not."""
+    steps = result["supervised"][0]["steps"]
     lines = [
         "The quickstart's first steps",
         "Held-out accuracy where the quickstart's student begins, "
-        f"{percent(result['supervised'][0]['before'])}, and after 80 optimizer steps "
-        "of plain fine-tuning on right solutions: what a quickstart's ten batches "
-        "have.",
+        f"{percent(result['supervised'][0]['before'])}, and after {steps} optimizer "
+        "steps of plain fine-tuning on right solutions; a batch of the quickstart has "
+        "eight.",
         "",
         *table(
             ("learning rate", "after, seed by seed"),
