@@ -1,1 +1,1 @@
-"""The programs: each file is a command, here and as `ovd-NAME` where it is installed."""
+"""The programs: each file is a command, installed as `ovd-NAME`."""

@@ -16,6 +16,7 @@ from ovd_jax.own_code import build, load_code, names_code
 from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.search.engine import Engine
 from ovd_jax.tasks.base import Task
+from ovd_jax.wiring.combinations import check_training
 from ovd_jax.wiring.task import make_task
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +120,9 @@ def test_the_reward_of_ones_own_takes_the_place_of_the_tasks(tmp_path):
     task = rewarded(tmp_path, "[len(text) / 10 for text in texts]")
     problems = task.problems(0, 2)
     assert task.rewards(problems, ["", "12345"]) == [0.0, 0.5]
-    assert [grade.reward for grade in task.grade(problems, ["1", "22"])] == [0.1, 0.2]
+    one, two = task.grade(problems, ["#### 1", "2"])
+    assert (one.reward, two.reward) == (0.6, 0.1)
+    assert (one.extracted, two.extracted) == ("1", None)  # as the task finds them
     assert task.prompt(problems[0]) == f"{problems[0].question}=\n"
 
 
@@ -146,5 +149,42 @@ def test_attempts_that_a_teacher_of_ones_own_checked_are_its_own(tmp_path):
 @pytest.mark.parametrize("knob", ["task", "method", "search.backend"])
 def test_code_stands_among_the_words_of_its_knobs_alone(knob):
     assert not not_a_choice({knob: "a.py:B"})
-    assert not_a_choice({knob: "a.py:B", "batch_size": 1}) or knob != "task"
     assert not_a_choice({"baseline": "a.py:B"})
+
+
+def test_a_fine_tuning_takes_no_task_of_ones_own():
+    assert "use one of arithmetic, world" in not_a_choice(
+        {"task": "a.py:B", "batch_size": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"task": "FILE:missing"}, "task is"),
+        ({"reward": "FILE:missing"}, "reward is"),
+        ({"reward": "FILE:number"}, "cannot be called"),
+        ({"reward": "brief"}, "write path/to/file.py:Name"),
+        ({"teacher.model": "FILE:missing"}, "teacher.model is"),
+        ({"continuer.model": "FILE:number"}, "cannot be called"),
+        ({"search.backend": "FILE:missing"}, "search.backend is"),
+        (
+            {"teacher.model": "FILE:Own", "teacher.url": "http://127.0.0.1:9/v1"},
+            "one of them is asked",
+        ),
+        (
+            {"teacher.model": "FILE:Own", "method": "on_policy_kd"},
+            "reads probabilities of tokens",
+        ),
+        ({"model": "FILE:Own"}, "is not there"),
+    ],
+)
+def test_code_that_cannot_be_used_is_refused_before_anything_is_loaded(
+    knobs, said, tmp_path
+):
+    (tmp_path / "own.py").write_text("number = 7\n\nclass Own: ...\n")
+    config = flags.load_file("configs/default.py")
+    values = {k: v.replace("FILE", f"{tmp_path}/own.py") for k, v in knobs.items()}
+    config.update_from_flattened_dict(values)
+    with pytest.raises(UserError, match=said):
+        check_training(config)

@@ -1,5 +1,6 @@
 """`--help` answers at once: it waits for no large library."""
 
+import os
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ except SystemExit as end:
     assert not end.code
 print(*(name for name in {SLOW} if name in sys.modules), file=sys.stderr)
 """
-SCRIPTS = sorted(path for path in (ROOT / "launch").glob("*.py"))
+SCRIPTS = sorted((ROOT / "launch").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,28 @@ def test_help_imports_no_large_library(script):
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == ""
     assert "usage:" in done.stdout
+
+
+NO_TORCH = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: (
+    None if name == "torch" else find(name, *more)
+)
+"""
+
+
+@pytest.mark.slow
+def test_without_torch_a_program_says_nothing_of_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(NO_TORCH)
+    done = subprocess.run(
+        [
+            sys.executable, "launch/evaluate.py", "--config.model=quickstart",
+            "--config.eval_problems=4", "--config.eval_cache=none",
+            f"--config.run_dir={tmp_path}/run",
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "torch" not in done.stderr.lower()

@@ -48,6 +48,8 @@ def run(
     its path; `--help` prints `doc` and every knob.
     """
     argv = sys.argv if argv is None else argv
+    # Else transformers says at its import that it has no torch, which nothing needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     debug = bool(os.environ.get("OVD_TRACEBACK"))
     try:
         with SIGNALS.caught():

@@ -1,5 +1,6 @@
 """A task whose solutions are worth what a user's own function says."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -44,9 +45,9 @@ class OwnReward:
         return [float(value) for value in values]
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
-        """The same rewards, with the answer that the task finds in each text."""
-        values = self.rewards(problems, texts)
+        """The task's grades, with these rewards in the place of its own."""
+        grades = self._task.grade(problems, texts)
         return [
-            Grade(value, self._task.extract(text), "own_reward")
-            for value, text in zip(values, texts, strict=True)
+            dataclasses.replace(grade, reward=value, reason="own_reward")
+            for grade, value in zip(grades, self.rewards(problems, texts), strict=True)
         ]

@@ -40,8 +40,7 @@ class LocalTeacher:
     `label_probabilities(prompts, labels)` and `generate(prompts, seed=)` take token
     ids, the latter also the strings to `stop` at for single steps, and `draws` where
     requests have places; this class, like all host code, never sees an array of the
-    device's. Raises UserError for a judge that
-    thinks before it answers.
+    device's. Raises UserError for a judge that thinks before it answers.
     """
 
     def __init__(

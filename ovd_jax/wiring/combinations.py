@@ -11,7 +11,7 @@ import jax
 
 from ovd_jax.errors import UserError
 from ovd_jax.models.lora import Lora
-from ovd_jax.own_code import names_code
+from ovd_jax.own_code import load_code, names_code
 from ovd_jax.rollout.collect import Rules, check_feedback
 from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.tasks import qa_prompts
@@ -20,6 +20,8 @@ from ovd_jax.training.methods import by_policy, method_of, rules, solutions
 
 _DATA = ("data", "held_out_data", "search.corpus", "corpus")
 _MODELS = ("model", "teacher.model", "search.model", "continuer.model")
+# Knobs that may name code of the user's; `method` has a look of its own.
+OWN_CODE = ("task", "reward", "teacher.model", "continuer.model", "search.backend")
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz")
 
 
@@ -62,7 +64,32 @@ def check_parts(config) -> None:
         find_prompt(config.search.prompt)
     if config.task == "qa":
         qa_prompts.load_prompt(config.qa.prompt)
+    check_own_code(config)
     check_files(config)
+
+
+def check_own_code(config) -> None:
+    """Raises UserError for code of the user's that cannot be loaded or called, and
+    where a server or a token-level method is asked for as well."""
+    for knob in OWN_CODE:
+        for value in parts(config, knob):
+            is_reward = knob == "reward" and value
+            if (is_reward or names_code(value)) and not callable(
+                load_code(value, knob)
+            ):
+                raise UserError(f"{knob} is {value!r}, which cannot be called.")
+    for role in ("teacher", "continuer"):
+        options = config[role]
+        if options.url and names_code(options.model):
+            raise UserError(
+                f"{role}.url is {options.url} and {role}.model is {options.model!r}; "
+                "one of them is asked: leave the other empty."
+            )
+    if method_of(config).reads and names_code(config.teacher.model):
+        raise UserError(
+            f"The method {config.method} reads probabilities of tokens, which "
+            f"{config.teacher.model!r} does not give; name a model."
+        )
 
 
 def raise_if(said: str) -> None:
@@ -196,7 +223,7 @@ def check_files(config) -> None:
     for knobs, is_local in ((_DATA, is_data_file), (_MODELS, is_folder)):
         for knob in knobs:
             for path in parts(config, knob):
-                own = names_code(path)  # whoever loads it says more
+                own = knob in OWN_CODE and names_code(path)
                 if is_local(path) and not own and not Path(path).exists():
                     raise UserError(
                         f"{knob} names {path!r}, which is not there (here is "

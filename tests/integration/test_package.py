@@ -33,7 +33,8 @@ def programs() -> list[str]:
 
 
 def test_every_launch_program_is_a_console_command_and_the_other_way_round():
-    assert sorted(programs()) == sorted(p.stem for p in (ROOT / "launch").glob("*.py"))
+    files = (path.stem for path in (ROOT / "launch").glob("[a-z]*.py"))
+    assert sorted(programs()) == sorted(files)
     for name in programs():
         tree = ast.parse((ROOT / "launch" / f"{name}.py").read_text())
         functions = [x.name for x in tree.body if isinstance(x, ast.FunctionDef)]
@@ -66,6 +67,15 @@ def wheel(tmp_path_factory) -> Path:
         check=True,
     )  # fmt: skip
     return next(folder.glob("*.whl"))
+
+
+def test_console_commands_run_in_an_editable_install(tmp_path):
+    command = Path(sys.executable).parent / "ovd-train"
+    if not command.is_file():
+        pytest.skip("the package is not installed in this environment")
+    done = call(command.parent, "ovd-train", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "usage: ovd-train" in done.stdout
 
 
 @pytest.fixture(scope="module")
