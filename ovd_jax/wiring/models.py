@@ -16,6 +16,7 @@ from ovd_jax.models.sharding import check_heads, shardings
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.reporting.run_dir import checked_date
+from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.text import dated_template, one_line
 from ovd_jax.toy import tokenizers
 
@@ -136,3 +137,15 @@ def stop_ids(folder: Path, tokenizer) -> tuple[int, ...]:
 def shapes(config) -> dict[str, int]:
     """What all samplers of this process round their shapes up to."""
     return {name: config[name] for name in ("min_rows", "prompt_multiple")}
+
+
+def text_sampler(config, options, folder: Path, tokenizer) -> Sampler:
+    """The sampler of a teacher or simulator in this process, by the `max_new_tokens`
+    and `temperature` of its knobs, `options`."""
+    return Sampler(
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(folder, tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        **shapes(config),
+    )

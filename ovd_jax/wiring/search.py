@@ -14,7 +14,6 @@ from ovd_jax.models.folders import fingerprint
 from ovd_jax.multihost.processes import FromMain
 from ovd_jax.own_code import build, names_code
 from ovd_jax.paths import cache_dir
-from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.search.engine import Engine, Nothing, Search
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.simulated import (
@@ -30,8 +29,7 @@ from ovd_jax.wiring.models import (
     find_model,
     load_model,
     load_tokenizer,
-    shapes,
-    stop_ids,
+    text_sampler,
 )
 from ovd_jax.wiring.servers import make_transport
 
@@ -127,13 +125,7 @@ def simulator(config) -> Writer:
         )
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder, config.date)
-    sampler = Sampler(
-        tokenizer=tokenizer,
-        stop_ids=stop_ids(folder, tokenizer),
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        **shapes(config),
-    )
+    sampler = text_sampler(config, options, folder, tokenizer)
     return LocalWriter(
         functools.partial(sampler, load_model(folder, config)),
         tokenizer,

@@ -23,8 +23,7 @@ from ovd_jax.wiring.models import (
     find_model,
     load_model,
     load_tokenizer,
-    shapes,
-    stop_ids,
+    text_sampler,
 )
 from ovd_jax.wiring.servers import make_transport
 
@@ -115,14 +114,9 @@ def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTe
     options = config.teacher
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder, config.date)
-    sampler = Sampler(
-        tokenizer=tokenizer,
-        stop_ids=stop_ids(folder, tokenizer),
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        **shapes(config),
-        stop_strings=END_TAGS if config.turns.searches else (),
-    )
+    sampler = text_sampler(config, options, folder, tokenizer)
+    if config.turns.searches:
+        sampler = dataclasses.replace(sampler, stop_strings=END_TAGS)
     return LocalTeacher(
         generate=functools.partial(sample_until, sampler, model),
         label_probabilities=functools.partial(
