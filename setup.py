@@ -50,7 +50,7 @@ setup(
         "httpx>=0.27",
         "jax>=0.10",
         "jinja2>=3.1",
-        "math-verify[antlr4_13_2]>=0.8",
+        "math-verify>=0.9",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "msgpack>=1.0",

@@ -79,7 +79,7 @@ class Worker:
         self._stop()
         raise RuntimeError(
             "The grading worker did not start; its own error is printed above. Try "
-            "pip install 'math-verify[antlr4_13_2]', then `import math_verify`."
+            "pip install 'math-verify>=0.9', then `import math_verify`."
         )
 
 
