@@ -268,7 +268,7 @@ def test_a_request_that_takes_too_long_is_ended():
     pytest.importorskip("uvicorn", reason="pip install 'ovd_jax[search]'")
     from ovd_jax.search.serve import make_app
 
-    app = make_app(Slow(), 1, Counter(), timeout_s=0.5, docs=True)
+    app = make_app(Slow(), 1, Counter(), timeout_s=2.0, docs=True)
     with serving(app) as url:
         ask = functools.partial(httpx.post, f"{url}/retrieve", timeout=10)
         assert ask(json={"queries": ["a"]}).status_code == 200
@@ -279,7 +279,7 @@ def test_a_request_that_takes_too_long_is_ended():
             half.sendall(b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
                          b"Content-Type: application/json\r\n\r\n{")  # fmt: skip
             assert b"503" in half.recv(100)
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 9.0
         assert httpx.get(f"{url}/docs").status_code == 200
 
 
