@@ -101,17 +101,17 @@ def judged_samples(config, teacher) -> list[JudgedSample]:
         teacher=teacher,
         tokenizer=tokenizer,
         rules=rules(config),
-        wording=load_prompt(config.teacher.prompt),
+        template=load_prompt(config.teacher.prompt),
     )
     sampler = student_sampler(config, folder, tokenizer, task)
     held_out = task.held_out(config.eval_problems)
-    problems = [problem for problem in held_out for _ in range(config.samples)]
-    trajectories, rewards, verdicts = collector.sampled_then_judged(
-        problems,
+    trajectories, rewards, verdicts = collector.sample_and_score(
+        held_out,
         [collector.encode(task.prompt(problem)) for problem in held_out],
         functools.partial(sampler, load_model(folder, config)),
-        derive(config.seed, "audit", "samples"),
+        seed=derive(config.seed, "audit", "samples"),
     )
+    problems = collector.repeated(held_out)
     truths = [
         step_truths(task, problem, trajectory.step_texts)
         for problem, trajectory in zip(problems, trajectories, strict=True)

@@ -86,7 +86,7 @@ def train(config, opened: contextlib.ExitStack) -> None:
     collector = make_collector(
         config, dialogue(training=True),
         task=task, teacher=teacher, tokenizer=tokenizer,
-        wording=load_prompt(config.teacher.prompt),
+        template=load_prompt(config.teacher.prompt),
     )  # fmt: skip
     ahead = Ahead(
         functools.partial(collect, config, collector, sampler),

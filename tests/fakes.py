@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.collect import Collector
+from ovd_jax.rollout.policy import Rules
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, judge_step, judge_steps

@@ -12,8 +12,13 @@ from collections.abc import Callable, Sequence
 from ovd_jax.conversation.dialogue import Dialogue, action, first_turn
 from ovd_jax.conversation.metrics import search_metrics
 from ovd_jax.errors import UserError
-from ovd_jax.rollout.collect import Collector, pieces
-from ovd_jax.rollout.trajectory import Group, Trajectory, make_conversation
+from ovd_jax.rollout.collect import Collector
+from ovd_jax.rollout.trajectory import (
+    Group,
+    Trajectory,
+    make_conversation,
+    pieces,
+)
 from ovd_jax.search.tags import ANSWER
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem

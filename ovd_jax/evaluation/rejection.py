@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ovd_jax.conversation.collect import SearchCollector
 from ovd_jax.evaluation.attempts import Ask, Attempt, Stream
-from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.collect import Collector
+from ovd_jax.rollout.policy import Rules
 from ovd_jax.rollout.trajectory import Group
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Task

@@ -1,69 +1,53 @@
-"""What the teacher says of rejected solutions, and the student's revision after it."""
+"""The teacher's feedback on rejected solutions, and the student's revisions."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from ovd_jax.rollout.trajectory import Rollout
-from ovd_jax.tasks.base import Problem
+from ovd_jax.rollout.trajectory import Draft, Trajectory, change_where
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.template import fill
 
 
-def with_feedback(
-    collector, drafts: Sequence[Rollout], problems: Sequence[Problem], *, seed: int
-) -> list[Rollout]:
+def with_feedback(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draft]:
     """The drafts, the rejected ones with the teacher's feedback if the rules ask for
     any."""
-    drafts = list(drafts)
     if collector.rules.feedback == "none":
-        return drafts
-    rejected = [i for i, draft in enumerate(drafts) if not draft.accepted]
-    texts = collector.teacher.feedback(
-        [
-            ScoreRequest(
-                question=problems[i].asked,
-                previous="",
-                text=drafts[i].student.text,
-                whole=True,
-                reference=collector.reference(problems[i]),
-            )
-            for i in rejected
-        ],
-        seed=seed,
+        return list(drafts)
+
+    def ask(rejected: list[Draft]) -> list[Draft]:
+        requests = [feedback_request(collector, draft) for draft in rejected]
+        texts = collector.teacher.feedback(requests, seed=seed)
+        return [
+            draft.with_rollout(feedback=text or "")
+            for draft, text in zip(rejected, texts, strict=True)
+        ]
+
+    return change_where(drafts, lambda draft: not draft.accepted, ask)
+
+
+def feedback_request(collector, draft: Draft) -> ScoreRequest:
+    """The request for feedback on the student's whole solution."""
+    return ScoreRequest(
+        question=draft.problem.asked,
+        previous="",
+        text=draft.rollout.student.text,
+        whole=True,
+        reference=collector.judge.reference(draft.problem),
     )
-    for i, text in zip(rejected, texts, strict=True):
-        drafts[i] = dataclasses.replace(drafts[i], feedback=text or "")
-    return drafts
 
 
 def revisions(
-    collector,
-    drafts: Sequence[Rollout],
-    problems: Sequence[Problem],
-    generate: Callable,
-    *,
-    seed: int,
-) -> list:
-    """What the student makes of each rejected solution and its feedback; None without
-    feedback.
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+) -> list[Trajectory | None]:
+    """The student's revision of each rejected solution; None if there is no feedback or
+    the revision did not end.
 
-    It reads both, which it will not at the next problem: to the prompt that is trained
-    on, the revision's tokens are a demonstration's, not samples.
+    The student reads solution and feedback here, but only the problem when it is
+    trained. So a revision's tokens count as a demonstration's, not as samples.
     """
-    told = [i for i, draft in enumerate(drafts) if draft.feedback]
-    prompts = []
-    for i in told:
-        question = fill(
-            collector.wording.revise,
-            (),
-            on_cut=lambda name: collector.counts.update(revise_slots_cut=1),
-            question=problems[i].asked,
-            solution=drafts[i].student.text,
-            feedback=drafts[i].feedback,
-        )
-        asked = dataclasses.replace(problems[i], question=question, choices=())
-        prompts.append(collector.encode(collector.task.prompt(asked)))
-    trajectories = [None] * len(drafts)
+    told = [i for i, draft in enumerate(drafts) if draft.rollout.feedback]
+    trajectories: list[Trajectory | None] = [None] * len(drafts)
+    prompts = [revision_prompt(collector, drafts[i]) for i in told]
     groups = generate(prompts, seed=seed, samples=1) if prompts else []
     for i, (completion,) in zip(told, groups, strict=True):
         if completion.stopped:
@@ -72,3 +56,17 @@ def revisions(
                 completion.tokens, [0.0] * count, [True] * count, stopped=True
             )
     return trajectories
+
+
+def revision_prompt(collector, draft: Draft) -> list[int]:
+    """Tokens that ask the student to revise its solution after the feedback."""
+    question = fill(
+        collector.template.revise,
+        (),
+        on_cut=lambda name: collector.counts.update(revise_slots_cut=1),
+        question=draft.problem.asked,
+        solution=draft.rollout.student.text,
+        feedback=draft.rollout.feedback,
+    )
+    asked = dataclasses.replace(draft.problem, question=question, choices=())
+    return collector.encode(collector.task.prompt(asked))

@@ -1,283 +1,273 @@
-"""What takes a rejected trajectory's place, by `rules.replacement`.
+"""Replaces rejected trajectories, as `rules.replacement` says.
 
-`trajectory`: the teacher's whole solution (Algorithm 1). `suffix`: the teacher finishes
-from the first rejected step. `step`: the teacher rewrites that step alone and the
-student goes on (section 3.3). Tokens that are kept are the ones that were sampled.
+`trajectory`: the teacher writes the whole solution (Algorithm 1). `suffix`: the teacher
+finishes the solution from the first rejected step. `step`: the teacher rewrites that
+step alone and the student continues (section 3.3). Kept tokens are those that were
+sampled.
 """
 
 import dataclasses
-import itertools
+import functools
 from collections.abc import Callable, Sequence
 
 from ovd_jax.rollout.accept import first_rejected_step, verdict_on
 from ovd_jax.rollout.feedback import revisions
-from ovd_jax.rollout.trajectory import Rollout, Trajectory
+from ovd_jax.rollout.policy import Rules
+from ovd_jax.rollout.single_turn import joined
+from ovd_jax.rollout.trajectory import Draft, Rollout, Trajectory, change_where
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest
 
 
 def replace_rejected(
-    collector,
-    drafts: Sequence[Rollout],
-    problems: Sequence[Problem],
-    prompts: Sequence[Sequence[int]],
-    generate: Callable,
-    *,
-    seed: int,
-) -> list[Rollout]:
-    """The drafts, with the rejected ones replaced; `problems` and `prompts` are theirs.
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+) -> list[Draft]:
+    """The drafts, with the rejected ones replaced; `collector` judges and rewards."""
+    by_replacement = {"trajectory": finish, "suffix": finish, "step": rewrite_steps}
+    replace = functools.partial(
+        by_replacement[collector.rules.replacement],
+        collector, generate=generate, seed=seed,
+    )  # fmt: skip
+    return change_where(drafts, lambda draft: not draft.accepted, replace)
 
-    `collector` (rollout/collect.py) judges, rewards and tokenizes.
+
+def finish(
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+) -> list[Draft]:
+    """The student revises each solution, if the rules say so; if the revision is wrong,
+    the teacher finishes the solution.
+
+    A wrong demonstration, or one without room, is asked for again. After the last try
+    the student's own trajectory stays.
     """
-    rollouts = list(drafts)
-    rejected = [i for i, draft in enumerate(drafts) if not draft.accepted]
-    parts = [[x[i] for i in rejected] for x in (drafts, problems, prompts)]
-    if collector.rules.replacement == "step":
-        replaced = step_by_step(collector, *parts, generate, seed=seed)
-    else:
-        replaced = to_the_end(collector, *parts[:2], generate, seed=seed)
-    for i, rollout in zip(rejected, replaced, strict=True):
-        rollouts[i] = rollout
-    return rollouts
-
-
-def to_the_end(collector, drafts, problems, generate, *, seed: int) -> list[Rollout]:
-    """The student revises each solution, if the rules say so; where that is wrong, the
-    teacher finishes it.
-
-    One of the teacher's that is wrong or does not fit is asked for again; after the
-    last try the student's own trajectory stays, and that is counted.
-    """
-    rollouts = list(drafts)
     if collector.rules.feedback == "revise":
-        rollouts = revised(collector, rollouts, problems, generate, seed=seed)
-    pending = [i for i, rollout in enumerate(rollouts) if not rollout.replaced]
-    kept = [kept_tokens(draft, collector.rules) for draft in drafts]
+        drafts = revise(collector, drafts, generate, seed=derive(seed, "revise"))
     for attempt in range(collector.rules.demonstration_tries):
-        if not pending:
-            break
-        texts = collector.teacher.demonstrate(
-            [
-                DemonstrationRequest(
-                    problems[i].asked,
-                    collector.text(drafts[i].student, kept[i]),
-                    attempt,
-                )
-                for i in pending
-            ],
-            seed=derive(seed, attempt),
-        )
-        candidates = [
-            spliced(collector, drafts[i].student, kept[i], text)
-            for i, text in zip(pending, texts, strict=True)
-        ]
-        rewards = candidate_rewards(
-            collector, [problems[i] for i in pending], candidates
-        )
-        for i, candidate, reward in zip(pending, candidates, rewards, strict=True):
-            least = 1.0 if collector.rules.only_correct else 0.0
-            rollouts[i] = demonstrated(rollouts[i], candidate, reward, least)
-        pending = [i for i in pending if not rollouts[i].replaced]
-    return with_final_verdicts(collector, rollouts, problems, seed=seed)
+        demonstrate = functools.partial(
+            with_demonstrations, collector,
+            attempt=attempt, seed=derive(seed, attempt),
+        )  # fmt: skip
+        drafts = change_where(drafts, is_unreplaced, demonstrate)
+    if collector.rules.credit != "trajectory":
+        judge = functools.partial(judge_final, collector, seed=derive(seed, "final"))
+        drafts = change_where(drafts, lambda draft: draft.rollout.replaced, judge)
+    return drafts
 
 
-def revised(collector, drafts, problems, generate, *, seed: int) -> list[Rollout]:
-    """The drafts, with what the student revised in its place where that is right."""
-    candidates = revisions(
-        collector, drafts, problems, generate, seed=derive(seed, "revise")
-    )
-    rewards = candidate_rewards(collector, problems, candidates)
+def is_unreplaced(draft: Draft) -> bool:
+    """True if no token of the draft is the teacher's yet."""
+    return not draft.rollout.replaced
+
+
+def revise(
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+) -> list[Draft]:
+    """The drafts, each replaced by the student's revision if that is correct."""
+    candidates = revisions(collector, drafts, generate, seed=seed)
+    rewards = candidate_rewards(collector, problems_of(drafts), candidates)
     return [
-        dataclasses.replace(demonstrated(draft, candidate, reward), revised=True)
-        if reward == 1.0
+        draft.with_rollout(
+            final=candidate, final_verdict=None, reward_after=reward, revised=True
+        )
+        if candidate is not None and reward == 1.0
         else draft
         for draft, candidate, reward in zip(drafts, candidates, rewards, strict=True)
     ]
 
 
-def demonstrated(
-    rollout: Rollout, candidate: Trajectory | None, reward: float, least: float = 1.0
-):
-    """The rollout with a demonstration in its place that is worth the `least` reward,
-    or one more failure."""
-    if candidate is None or reward < least:
-        return failed(rollout)
-    return dataclasses.replace(
-        rollout, final=candidate, final_verdict=None, reward_after=reward
+def with_demonstrations(
+    collector, drafts: Sequence[Draft], *, attempt: int, seed: int
+) -> list[Draft]:
+    """Asks the teacher to finish each draft; keeps what is worth the rules' reward."""
+    kept = [kept_tokens(draft.rollout, collector.rules) for draft in drafts]
+    texts = collector.teacher.demonstrate(
+        [
+            DemonstrationRequest(
+                draft.problem.asked, collector.text(draft.rollout.final, n), attempt
+            )
+            for draft, n in zip(drafts, kept, strict=True)
+        ],
+        seed=seed,
     )
+    candidates = [
+        collector.spliced(draft.rollout.final, n, text)
+        for draft, n, text in zip(drafts, kept, texts, strict=True)
+    ]
+    return with_candidates(collector, drafts, candidates)
 
 
-def failed(rollout: Rollout) -> Rollout:
-    """The rollout with one more demonstration counted that was thrown away."""
-    count = rollout.failed_demonstrations + 1
-    return dataclasses.replace(rollout, failed_demonstrations=count)
+def with_candidates(
+    collector, drafts: Sequence[Draft], candidates: Sequence[Trajectory | None]
+) -> list[Draft]:
+    """Replaces each draft by its candidate if that earns enough reward: 1 if the rules
+    take only correct ones, else any. Counts the failures."""
+    rewards = candidate_rewards(collector, problems_of(drafts), candidates)
+    least = 1.0 if collector.rules.only_correct else 0.0
+    return [
+        failed(draft)
+        if candidate is None or reward < least
+        else draft.with_rollout(
+            final=candidate, final_verdict=None, reward_after=reward
+        )
+        for draft, candidate, reward in zip(drafts, candidates, rewards, strict=True)
+    ]
 
 
-def kept_tokens(draft: Rollout, rules) -> int:
-    """How many of a rejected trajectory's first tokens stay."""
-    if rules.replacement == "trajectory":
-        return 0
-    own = draft.student.own_steps
-    step = own[0]
-    if draft.verdict is not None:
-        step = first_rejected_step(draft.verdict, rules.threshold, among=own)
-    return (0, *draft.student.step_ends)[step]
-
-
-def spliced(collector, student: Trajectory, kept: int, text: str | None):
-    """The student's first tokens, the teacher's text and an end token; None where there
-    is no text or no room for it."""
-    if text is None:
-        return None
-    added = [*collector.encode(text), collector.tokenizer.eos_token_id]
-    if kept + len(added) > collector.rules.max_new_tokens:
-        return None
-    return collector.trajectory(*joined(student, kept, added), stopped=True)
-
-
-def joined(student: Trajectory, kept: int, added: Sequence[int]):
-    """(tokens, logprobs, from_teacher, was_read) of `kept` student tokens, then the
-    teacher's."""
-    return (
-        (*student.tokens[:kept], *added),
-        (*student.logprobs[:kept], *[0.0] * len(added)),
-        (*student.from_teacher[:kept], *[True] * len(added)),
-        (*student.was_read[:kept], *[False] * len(added)),
-    )
-
-
-def candidate_rewards(collector, problems, candidates) -> list[float]:
-    """Rewards of the candidates; 0 where there is none."""
+def candidate_rewards(
+    collector, problems: Sequence[Problem], candidates: Sequence[Trajectory | None]
+) -> list[float]:
+    """Rewards of the candidates, 0 for None."""
+    rewards = [0.0] * len(candidates)
     there = [i for i, candidate in enumerate(candidates) if candidate is not None]
     found = collector.rewards(
         [problems[i] for i in there], [candidates[i] for i in there]
     )
-    rewards = [0.0] * len(candidates)
     for i, reward in zip(there, found, strict=True):
         rewards[i] = reward
     return rewards
 
 
-def with_final_verdicts(collector, rollouts, problems, *, seed: int) -> list[Rollout]:
-    """Judges what replaced a trajectory, where step credit needs the scores."""
-    if collector.rules.credit == "trajectory":
-        return rollouts
-    replaced = [i for i, rollout in enumerate(rollouts) if rollout.replaced]
-    verdicts = collector.judge(
-        [problems[i] for i in replaced],
-        [rollouts[i].final for i in replaced],
-        seed=derive(seed, "final"),
-    )
-    for i, verdict in zip(replaced, verdicts, strict=True):
-        rollouts[i] = dataclasses.replace(rollouts[i], final_verdict=verdict)
-    return rollouts
-
-
-def step_by_step(
-    collector, drafts, problems, prompts, generate, *, seed: int
-) -> list[Rollout]:
-    """Rewrites the first rejected step, lets the student go on and judges again, until
-    it is accepted or `has_a_round` says no.
-
-    A step of the teacher's is not rejected: it would only be asked for once more.
-    """
-    # In these, `student`, `verdict` and `accepted` are of the latest round.
-    latest = list(drafts)
-    for number in itertools.count():
-        pending = [
-            i for i, draft in enumerate(latest) if has_a_round(collector, draft, number)
-        ]
-        if not pending:
-            break
-        parts = [[x[i] for i in pending] for x in (latest, problems, prompts)]
-        after = one_round(collector, *parts, generate, seed=derive(seed, number))
-        for i, draft in zip(pending, after, strict=True):
-            latest[i] = draft
+def judge_final(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draft]:
+    """The drafts with verdicts on their final trajectories, for credit by steps."""
+    finals = [draft.rollout.final for draft in drafts]
+    verdicts = collector.judge.verdicts(problems_of(drafts), finals, seed=seed)
     return [
-        dataclasses.replace(
-            draft,
-            final=last.final,
-            final_verdict=last.final_verdict,
-            reward_after=last.reward_after,
-            failed_demonstrations=last.failed_demonstrations,
-        )
-        for draft, last in zip(drafts, latest, strict=True)
+        draft.with_rollout(final_verdict=verdict)
+        for draft, verdict in zip(drafts, verdicts, strict=True)
     ]
 
 
-def has_a_round(collector, draft: Rollout, number: int) -> bool:
-    """Whether one more step of a draft is rewritten in round `number`.
+def rewrite_steps(
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+) -> list[Draft]:
+    """Rewrites the first rejected step of each draft, lets the student continue and
+    judges again, until the draft is accepted or `is_open` says no.
 
-    Where the threshold rejects all, it takes as many rounds as there are steps: only
-    failures are bounded.
+    The teacher's own steps are not rejected: they would only be asked for again.
     """
-    if draft.accepted or not draft.student.own_steps:
+    still_open = functools.partial(is_open, collector)
+    number = 0
+    while any(map(still_open, drafts)):
+        rewrite = functools.partial(
+            rewrite_one_step, collector,
+            generate=generate, seed=derive(seed, number),
+        )  # fmt: skip
+        drafts = change_where(drafts, still_open, rewrite)
+        number += 1
+    return list(drafts)
+
+
+def is_open(collector, draft: Draft) -> bool:
+    """True if one more step of the draft is to be rewritten.
+
+    A threshold that rejects all takes as many rounds as there are steps; only failures
+    are bounded then.
+    """
+    rollout, rules = draft.rollout, collector.rules
+    if draft.accepted or not rollout.final.own_steps:
         return False
-    rounds = collector.rules.max_replaced_steps
-    if collector.rejects_all and rounds:
-        tries = max(rounds, collector.rules.demonstration_tries)
-        return draft.failed_demonstrations < tries
-    return number < rounds
+    rounds = rules.max_replaced_steps
+    if collector.judge.rejects_all and rounds:
+        return rollout.failed_demonstrations < max(rounds, rules.demonstration_tries)
+    return draft.round < rounds
 
 
-def one_round(
-    collector, drafts, problems, prompts, generate, *, seed: int
-) -> list[Rollout]:
-    """The drafts with one step more that is the teacher's, and a new verdict; or with
-    one more failure."""
-    latest = list(drafts)
-    found = with_teacher_step(
-        collector, drafts, problems, prompts, generate, seed=derive(seed, "go")
+def rewrite_one_step(
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+) -> list[Draft]:
+    """The drafts with one more step by the teacher and a new verdict, or with one more
+    failure."""
+    trajectories = with_teacher_step(
+        collector, drafts, generate, seed=derive(seed, "go")
     )
-    done = [i for i, trajectory in enumerate(found) if trajectory is not None]
-    for i in set(range(len(drafts))) - set(done):
-        latest[i] = failed(drafts[i])
-    asked, trajectories = [[x[i] for i in done] for x in (problems, found)]
-    rewards = collector.rewards(asked, trajectories)
-    verdicts = collector.judge(asked, trajectories, seed=derive(seed, "score"))
+    pairs = list(zip(drafts, trajectories, strict=True))
+    rewritten = [(draft, new) for draft, new in pairs if new is not None]
+    judged = iter(judge_again(collector, rewritten, seed=seed))
+    drafts = [failed(d) if new is None else next(judged) for d, new in pairs]
+    return [dataclasses.replace(d, round=d.round + 1) for d in drafts]
+
+
+def judge_again(
+    collector, rewritten: Sequence[tuple[Draft, Trajectory]], *, seed: int
+) -> list[Draft]:
+    """Rewards, scores and accepts or rejects the new trajectory of each draft; scores
+    of the teacher's steps do not count against it."""
+    problems = [draft.problem for draft, _ in rewritten]
+    trajectories = [new for _, new in rewritten]
+    rewards = collector.rewards(problems, trajectories)
+    verdicts = collector.judge.verdicts(
+        problems, trajectories, seed=derive(seed, "score")
+    )
+    how = collector.rules.step_aggregation
     own = [
-        verdict_on(verdict, new.own_steps, aggregation=collector.rules.step_aggregation)
+        verdict_on(verdict, new.own_steps, aggregation=how)
         for verdict, new in zip(verdicts, trajectories, strict=True)
     ]
-    accepted = collector.accept(own, rewards, seed=derive(seed, "accept"))
-    rounds = zip(trajectories, verdicts, accepted, rewards, strict=True)
-    for i, (new, verdict, ok, reward) in zip(done, rounds, strict=True):
-        latest[i] = dataclasses.replace(
-            drafts[i], student=new, verdict=verdict, accepted=ok,
-            final=new, final_verdict=verdict, reward_after=reward,
-        )  # fmt: skip
-    return latest
+    accepted = collector.judge.accepts(own, rewards, seed=derive(seed, "accept"))
+    rounds = zip(rewritten, verdicts, rewards, accepted, strict=True)
+    return [
+        dataclasses.replace(
+            draft.with_rollout(final=new, final_verdict=verdict, reward_after=reward),
+            accepted=ok,
+        )
+        for (draft, new), verdict, reward, ok in rounds
+    ]
 
 
 def with_teacher_step(
-    collector, drafts, problems, prompts, generate, *, seed: int
+    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
 ) -> list[Trajectory | None]:
-    """For each draft: the accepted prefix, one step of the teacher's, and what the
-    student makes of them, unless that step was the teacher's last; None where the
-    teacher gave no step that fits."""
-    kept = [kept_tokens(draft, collector.rules) for draft in drafts]
+    """For each draft the accepted prefix, one step by the teacher and the student's
+    continuation, if that step was not the last; None if no step fits."""
+    kept = [kept_tokens(draft.rollout, collector.rules) for draft in drafts]
     texts = collector.demonstrated_steps(
         [
             DemonstrationRequest(
-                problem.asked,
-                collector.text(draft.student, n),
-                draft.failed_demonstrations,
+                draft.problem.asked,
+                collector.text(draft.rollout.final, n),
+                draft.rollout.failed_demonstrations,
             )
-            for problem, draft, n in zip(problems, drafts, kept, strict=True)
+            for draft, n in zip(drafts, kept, strict=True)
         ],
         seed=seed,
     )
-    openings = {
-        i: collector.trajectory(*joined(drafts[i].student, n, step), stopped=False)
-        for i, (n, text) in enumerate(zip(kept, texts, strict=True))
-        if (step := collector.first_step(text, n))
-    }
-    asked, opened = [[x[i] for i in openings] for x in (problems, prompts)]
+    opened, openings = [], []
+    for i, (draft, n, text) in enumerate(zip(drafts, kept, texts, strict=True)):
+        if step := collector.first_step(text, n):
+            tokens = joined(draft.rollout.final, n, step)
+            opened.append(i)
+            openings.append(collector.trajectory(*tokens, stopped=False))
     continued = collector.continued(
-        list(openings.values()), asked, opened, generate, seed=derive(seed, "student")
+        openings,
+        [drafts[i].problem for i in opened],
+        [drafts[i].prompt for i in opened],
+        generate,
+        seed=derive(seed, "student"),
     )
-    trajectories = [None] * len(drafts)
-    for i, trajectory in zip(openings, continued, strict=True):
+    trajectories: list[Trajectory | None] = [None] * len(drafts)
+    for i, trajectory in zip(opened, continued, strict=True):
         trajectories[i] = trajectory
     return trajectories
+
+
+def kept_tokens(rollout: Rollout, rules: Rules) -> int:
+    """How many leading tokens of a rejected trajectory stay."""
+    if rules.replacement == "trajectory":
+        return 0
+    own = rollout.final.own_steps
+    step = own[0]
+    if rollout.final_verdict is not None:
+        step = first_rejected_step(rollout.final_verdict, rules.threshold, among=own)
+    return (0, *rollout.final.step_ends)[step]
+
+
+def failed(draft: Draft) -> Draft:
+    """The draft with one more failed demonstration."""
+    count = draft.rollout.failed_demonstrations + 1
+    return draft.with_rollout(failed_demonstrations=count)
+
+
+def problems_of(drafts: Sequence[Draft]) -> list[Problem]:
+    """The problem of each draft."""
+    return [draft.problem for draft in drafts]

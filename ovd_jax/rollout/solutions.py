@@ -5,14 +5,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
-from ovd_jax.rollout.collect import Collector, make_group
-from ovd_jax.rollout.replace import (
-    candidate_rewards,
-    demonstrated,
-    spliced,
-    to_the_end,
-)
-from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory
+from ovd_jax.rollout.collect import Collector, make_groups
+from ovd_jax.rollout.replace import finish, with_candidates
+from ovd_jax.rollout.trajectory import Draft, Group, Rollout, Trajectory
 from ovd_jax.tasks.base import Problem
 
 _NOTHING = Trajectory((), (), (), "", (), (), stopped=False)
@@ -22,60 +17,57 @@ _UNWRITTEN = Rollout(_NOTHING, None, False, _NOTHING, None, 0.0, 0.0)
 def teacher_groups(
     collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
 ) -> list[Group]:
-    """Of each problem as many solutions as the student would have samples, by the
-    teacher; those that are not right, if they must be, or not complete are left out."""
-    asked = [problem for problem in problems for _ in range(collector.rules.samples)]
-    rollouts = to_the_end(
-        collector, [_UNWRITTEN] * len(asked), asked, generate, seed=seed
-    )
-    return _groups(collector, problems, rollouts)
+    """Groups of `rules.samples` solutions by the teacher, without those that are
+    incomplete, or wrong if only correct ones are taken."""
+    drafts = [unwritten(problem) for problem in collector.repeated(problems)]
+    drafts = finish(collector, drafts, generate, seed=seed)
+    return _groups(collector, problems, drafts)
 
 
 def given_groups(
     collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
 ) -> list[Group]:
-    """The solution that the data has for each problem, if it is right, or need not be,
-    and not too long. Raises UserError where it has none."""
+    """Groups of the one solution that the data has, without those that are too long,
+    or wrong if only correct ones are taken. Raises UserError if the data has none."""
     for problem in problems:
         if not problem.solution:
             raise UserError(
                 f"Problem {problem.id!r} has no solution in the data; set "
                 "distill.solutions to teacher, or use data with solutions."
             )
-    candidates = [spliced(collector, _NOTHING, 0, p.solution) for p in problems]
-    rewards = candidate_rewards(collector, problems, candidates)
-    least = 1.0 if collector.rules.only_correct else 0.0
-    rollouts = [
-        demonstrated(_UNWRITTEN, found, reward, least)
-        for found, reward in zip(candidates, rewards, strict=True)
+    candidates = [collector.spliced(_NOTHING, 0, p.solution) for p in problems]
+    drafts = [unwritten(problem) for problem in problems]
+    return _groups(collector, problems, with_candidates(collector, drafts, candidates))
+
+
+def unwritten(problem: Problem) -> Draft:
+    """A draft of a solution that nobody has begun."""
+    return Draft(problem, (), _UNWRITTEN, accepted=False)
+
+
+def _groups(
+    collector: Collector, problems: Sequence[Problem], drafts: Sequence[Draft]
+) -> list[Group]:
+    """Groups of the drafts that have a solution; equally many drafts a problem."""
+    prompts = [collector.encode(collector.task.prompt(problem)) for problem in problems]
+    rollouts = [draft.rollout for draft in drafts]
+    given = [dataclasses.replace(r, student=r.final, accepted=True) for r in rollouts]
+    return [
+        with_rollouts(group, lambda rollout: rollout.replaced)
+        for group in make_groups(problems, prompts, given)
     ]
-    return _groups(collector, problems, rollouts)
 
 
-def _groups(collector, problems, rollouts: Sequence[Rollout]) -> list[Group]:
-    """Groups of those rollouts that have a solution, equally many a problem."""
-    size = len(rollouts) // max(len(problems), 1)
-    groups = []
-    for p, problem in enumerate(problems):
-        found = [
-            dataclasses.replace(rollout, student=rollout.final, accepted=True)
-            for rollout in rollouts[p * size : (p + 1) * size]
-            if rollout.replaced
-        ]
-        prompt = collector.encode(collector.task.prompt(problem))
-        groups.append(make_group(problem, prompt, found))
-    return groups
+def with_rollouts(group: Group, condition: Callable[[Rollout], bool]) -> Group:
+    """The group with only the rollouts that meet the condition."""
+    kept = tuple(rollout for rollout in group.rollouts if condition(rollout))
+    return dataclasses.replace(group, rollouts=kept)
 
 
 def accepted_groups(groups: Sequence[Group]) -> list[Group]:
-    """The groups with those rollouts alone that were accepted and are right."""
+    """The groups with only the accepted and correct rollouts."""
     return [
-        dataclasses.replace(
-            group,
-            rollouts=tuple(
-                r for r in group.rollouts if r.accepted and r.reward_after == 1.0
-            ),
-        )
+        with_rollouts(group, lambda r: r.accepted and r.reward_after == 1.0)
         for group in groups
     ]
 

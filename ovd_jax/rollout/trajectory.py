@@ -106,6 +106,48 @@ class Group:
     dropped: tuple[Trajectory, ...] = ()  # unjudged ones: they count nowhere
 
 
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A rollout whose rejected trajectory may still be replaced."""
+
+    problem: Problem
+    prompt: tuple[int, ...]  # its tokens
+    rollout: Rollout  # `final` is the latest trajectory, `final_verdict` is on it
+    accepted: bool  # whether `final` is kept as it is
+    round: int = 0  # rewritten steps so far, failures included
+
+    def with_rollout(self, **changes) -> "Draft":
+        """The draft with changed fields of its rollout."""
+        return dataclasses.replace(
+            self, rollout=dataclasses.replace(self.rollout, **changes)
+        )
+
+
+def change_where(
+    drafts: Sequence[Draft], condition: Callable, change: Callable
+) -> list[Draft]:
+    """The drafts, with those that meet the condition changed in one call of
+    `change(drafts)`; no call if there are none."""
+    chosen = [draft for draft in drafts if condition(draft)]
+    changed = iter(change(chosen) if chosen else ())
+    return [next(changed) if condition(draft) else draft for draft in drafts]
+
+
+def make_group(
+    problem: Problem, prompt: Sequence[int], rollouts: Sequence[Rollout]
+) -> Group:
+    """The group of the rollouts with all verdicts; the others are its `dropped`."""
+    kept = tuple(rollout for rollout in rollouts if not rollout.dropped)
+    dropped = tuple(rollout.student for rollout in rollouts if rollout.dropped)
+    return Group(problem, tuple(prompt), kept, dropped)
+
+
+def pieces(trajectory: Trajectory) -> tuple[tuple, ...]:
+    """(tokens, logprobs, from_teacher, is_observation), one entry a token each."""
+    t = trajectory
+    return t.tokens, t.logprobs, t.from_teacher, t.was_read
+
+
 def make_trajectory(
     tokens: Sequence[int],
     logprobs: Sequence[float],

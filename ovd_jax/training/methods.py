@@ -25,7 +25,8 @@ from ovd_jax.learning.update import pack_objective, policy_objective, token_obje
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.own_code import load_code, names_code
 from ovd_jax.rollout.buffer import RolloutBuffer
-from ovd_jax.rollout.collect import Collector, Rules
+from ovd_jax.rollout.collect import Collector
+from ovd_jax.rollout.policy import Rules
 from ovd_jax.rollout.solutions import (
     accepted_groups,
     given_groups,

@@ -12,7 +12,8 @@ import jax
 from ovd_jax.errors import UserError
 from ovd_jax.models.lora import Lora
 from ovd_jax.own_code import load_code, names_code
-from ovd_jax.rollout.collect import Rules, check_feedback
+from ovd_jax.rollout.judge import check_feedback
+from ovd_jax.rollout.policy import Rules
 from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.tasks import qa_prompts
 from ovd_jax.teacher.prompts import load_prompt

@@ -19,7 +19,7 @@ from fakes import (
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ovd_jax.rollout.collect import score_requests
+from ovd_jax.rollout.judge import score_requests
 from ovd_jax.rollout.trajectory import make_trajectory
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.base import Problem, steps
@@ -216,10 +216,10 @@ def test_soft_acceptance_draws_for_each_trajectory_from_the_seed():
     """A score of 7 at beta 2 is kept with probability exp(-1)."""
     soft = collector(FakeTeacher(), rejection="soft")
     many = [verdict(7, value=7.0)] * 5000
-    accepted = soft.accept(many, [0.0] * 5000, seed=1)
+    accepted = soft.judge.accepts(many, [0.0] * 5000, seed=1)
     assert sum(accepted) / 5000 == pytest.approx(0.3679, abs=0.02)
-    assert accepted == soft.accept(many, [0.0] * 5000, seed=1)
-    assert accepted != soft.accept(many, [0.0] * 5000, seed=2)
+    assert accepted == soft.judge.accepts(many, [0.0] * 5000, seed=1)
+    assert accepted != soft.judge.accepts(many, [0.0] * 5000, seed=2)
 
 
 def test_groups_and_samples_keep_their_order():

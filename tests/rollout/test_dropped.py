@@ -107,8 +107,8 @@ def test_a_group_without_anyone_left_has_no_part_in_the_batch():
 def test_who_is_accepted_softly_does_not_depend_on_who_was_dropped():
     soft = collector(FakeTeacher(), rejection="soft")
     verdicts = [verdict(7, value=7.0)] * 50  # each is kept with probability exp(-1)
-    calm = soft.accept(verdicts, [0.0] * 50, seed=1)
+    calm = soft.judge.accepts(verdicts, [0.0] * 50, seed=1)
     verdicts[7] = UNANSWERED
-    with_one_lost = soft.accept(verdicts, [0.0] * 50, seed=1)
+    with_one_lost = soft.judge.accepts(verdicts, [0.0] * 50, seed=1)
     assert with_one_lost == [*calm[:7], True, *calm[8:]]
     assert 5 < sum(calm) < 45

@@ -19,8 +19,8 @@ from ovd_jax.template import MAX_SLOT
 
 PROBLEM = problem("(3+4)*2", "14")
 RIGHT, WRONG, REVISED = "7*2\n#### 14", "7*2\n#### 15", "14\n#### 14"
-# A wording that the arithmetic tokenizer, which knows no letters, can read.
-WORDING = dataclasses.replace(
+# A template that the arithmetic tokenizer, which knows no letters, can read.
+TEMPLATE = dataclasses.replace(
     PROMPTS["digits"], revise="{question}={solution}={feedback}"
 )
 
@@ -44,11 +44,11 @@ def writes(prompt, sample, rng):
     return (RIGHT, WRONG)[sample]
 
 
-def collect(teacher, *, write=writes, wording=WORDING, **changes):
+def collect(teacher, *, write=writes, template=TEMPLATE, **changes):
     student = FakeStudent(write)
     made = Collector(
         task=ArithmeticTask(), teacher=teacher, tokenizer=TOKENIZER,
-        rules=rules(**changes), wording=wording,
+        rules=rules(**changes), template=template,
     )  # fmt: skip
     (group,) = made.collect([PROBLEM], student, seed=0)
     return group, student
@@ -82,7 +82,9 @@ def test_a_right_revision_takes_the_place_of_a_demonstration():
 
 def test_the_choices_stand_with_the_question_before_the_feedback():
     asked = dataclasses.replace(PROBLEM, choices=("13", "14"))
-    shown = dataclasses.replace(WORDING, revise="Q{question}\nS{solution}\nF{feedback}")
+    shown = dataclasses.replace(
+        TEMPLATE, revise="Q{question}\nS{solution}\nF{feedback}"
+    )
     prompts = []
 
     class Asks(ArithmeticTask):
@@ -92,7 +94,7 @@ def test_the_choices_stand_with_the_question_before_the_feedback():
 
     made = Collector(
         task=Asks(), teacher=Critic(demonstrate=lambda request, rng: RIGHT),
-        tokenizer=TOKENIZER, rules=rules(feedback="revise"), wording=shown,
+        tokenizer=TOKENIZER, rules=rules(feedback="revise"), template=shown,
     )  # fmt: skip
     made.collect([asked], FakeStudent(lambda prompt, sample, rng: WRONG), seed=0)
     question = "(3+4)*2\n(A) 13\n(B) 14"
@@ -113,7 +115,7 @@ def test_after_a_wrong_revision_the_teacher_demonstrates():
 
 def test_feedback_needs_a_prompt_that_asks_for_it_and_whole_solutions():
     with pytest.raises(ValueError, match="feedback 'keep' needs"):
-        collect(Critic(), feedback="keep", wording=PROMPTS["embedded"])
+        collect(Critic(), feedback="keep", template=PROMPTS["embedded"])
     with pytest.raises(ValueError, match="'often' is not one of none, keep, revise"):
         rules(feedback="often")
     with pytest.raises(ValueError, match="set replacement to trajectory or suffix"):
@@ -124,7 +126,7 @@ def test_the_gold_answer_reaches_the_judge_only_by_a_prompt_that_shows_it():
     teacher = FakeTeacher(demonstrate=lambda request, rng: RIGHT)
     collect(teacher)
     assert {request.reference for request in teacher.scored[0]} == {""}
-    collect(teacher, wording=PROMPTS["digits_reference"])
+    collect(teacher, template=PROMPTS["digits_reference"])
     assert {request.reference for request in teacher.scored[-1]} == {"14"}
 
 
@@ -166,7 +168,7 @@ def test_texts_that_are_cut_in_the_prompt_of_a_revision_are_counted(
 ):
     made = Collector(
         task=ArithmeticTask(), teacher=Critic(said), tokenizer=TOKENIZER,
-        rules=rules(feedback="revise", samples=3), wording=WORDING,
+        rules=rules(feedback="revise", samples=3), template=TEMPLATE,
     )  # fmt: skip
 
     def write(prompt, sample, rng):
