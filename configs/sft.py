@@ -26,7 +26,7 @@ def get_config():
         dict(min_operations=2, max_operations=4, max_operand=9, max_value=30)
     )
     config.judged_share = 0.0  # of generated examples: slips, and scores of the steps
-    config.judged_data = ""  # arithmetic: judged solutions to take instead of slips
+    config.judged_data = ""  # judged solutions instead of slips; world: half of them
     config.world = ConfigDict(
         dict(
             simulated_share=0.0,  # of generated examples: documents for a query

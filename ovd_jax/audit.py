@@ -3,7 +3,6 @@ known to be right or wrong; what threshold fits them, and whether praise moves i
 """
 
 import dataclasses
-import functools
 import itertools
 import logging
 import time
@@ -18,22 +17,19 @@ import matplotlib.pyplot as plt
 from ovd_jax.cli import flags
 from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
-from ovd_jax.evaluation.judge import JudgedSample, expected, expected_value
+from ovd_jax.evaluation.judge import expected
 from ovd_jax.evaluation.judge import measures as on_policy_measures
-from ovd_jax.evaluation.judged import Solution, load_solutions, step_truths
+from ovd_jax.evaluation.judged import Solution, load_solutions
 from ovd_jax.files import refuse_links, whole_file, write_text
 from ovd_jax.multihost.processes import on_main
 from ovd_jax.reporting.progress import results_table
 from ovd_jax.reporting.run_dir import to_json
 from ovd_jax.rollout.buffer import mean
-from ovd_jax.rollout.collect import Collector
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import Score, ScoreRequest
 from ovd_jax.teacher.prompts import load_prompt
-from ovd_jax.training.methods import rules
-from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
 from ovd_jax.wiring.servers import close
-from ovd_jax.wiring.student import student_sampler
+from ovd_jax.wiring.student_samples import judged_samples
 from ovd_jax.wiring.task import make_task
 from ovd_jax.wiring.teacher import make_teacher
 
@@ -78,7 +74,9 @@ def main(config) -> None:
         names = prompt.thresholds()
         found = measures(judged, teacher.levels, names)
         if config.model and not config.data:
-            samples = judged_samples(config, teacher)
+            held_out = make_task(config).held_out(config.eval_problems)
+            seed = derive(config.seed, "audit", "samples")
+            samples = judged_samples(config, config.model, held_out, teacher, seed=seed)
             found["on_policy"] = {
                 "student": config.model,
                 **on_policy_measures(samples, names),
@@ -89,44 +87,6 @@ def main(config) -> None:
     finally:
         close(teacher)
     on_main(report, config, judged, found, time.time() - started)
-
-
-def judged_samples(config, teacher) -> list[JudgedSample]:
-    """What the student samples for held-out problems, judged as in training."""
-    folder = find_model(config.model, "student")
-    tokenizer = load_tokenizer(folder)
-    task = make_task(config, tokenizer)
-    collector = Collector(
-        task=task,
-        teacher=teacher,
-        tokenizer=tokenizer,
-        rules=rules(config),
-        template=load_prompt(config.teacher.prompt),
-    )
-    sampler = student_sampler(config, folder, tokenizer, task)
-    held_out = task.held_out(config.eval_problems)
-    trajectories, rewards, verdicts = collector.sample_and_score(
-        held_out,
-        [collector.encode(task.prompt(problem)) for problem in held_out],
-        functools.partial(sampler, load_model(folder, config)),
-        seed=derive(config.seed, "audit", "samples"),
-    )
-    problems = collector.repeated(held_out)
-    truths = [
-        step_truths(task, problem, trajectory.step_texts)
-        for problem, trajectory in zip(problems, trajectories, strict=True)
-    ]
-    how = config.step_aggregation
-    return [
-        JudgedSample(
-            verdict.value,
-            expected_value(verdict.steps, verdict.whole, how),
-            reward == 1.0,
-            tuple(zip(verdict.steps, truth, strict=True)) if truth else (),
-        )
-        for reward, verdict, truth in zip(rewards, verdicts, truths, strict=True)
-        if verdict and verdict.answered
-    ]
 
 
 def judge(teacher, solutions: Sequence[Solution], *, seed: int) -> list[Judged]:

@@ -1,5 +1,5 @@
 """Writes what students really sample, with the exact score of each step, as rows that
-teach the embedded judge; `launch/sft.py` reads them. One round of DAgger
+teach the embedded judges; `launch/sft.py` reads them. One round of DAgger
 (arXiv:1011.0686): the judge is taught on what the students it judges will write.
 """
 
@@ -23,6 +23,11 @@ from ovd_jax.toy.corruption import judged_solution
 from ovd_jax.toy.graded import graded, right_prefixes
 from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
 from ovd_jax.wiring.student import student_sampler
+from ovd_jax.wiring.student_samples import (
+    exact_turn_scores,
+    readings,
+    student_rollouts,
+)
 from ovd_jax.wiring.task import make_task
 
 ROWS = 128  # prompts sampled at a time
@@ -33,8 +38,29 @@ def main(config):
     """Samples `config.students`, grades every step, and writes `config.output`."""
     started = time.time()
     enable_compilation_cache()
-    if config.task != "arithmetic":
-        raise UserError(f"task {config.task!r} has no exact judge; arithmetic has one.")
+    if config.task not in GRADED:
+        raise UserError(
+            f"task {config.task!r} has no exact judge; arithmetic has one, and so has "
+            "qa about the made-up world."
+        )
+    counts, rows = [0] * 10, 0
+    with whole_file(Path(config.output)) as file:
+        for row in GRADED[config.task](config):
+            rows += 1
+            for score in row["scores"]:
+                counts[score] += 1
+            file.write(json.dumps(row).encode() + b"\n")
+    flags.summary(
+        rows=rows,
+        steps_by_score=counts,
+        output=config.output,
+        seconds=round(time.time() - started, 1),
+    )
+
+
+def arithmetic_rows(config) -> Iterator[dict]:
+    """Distinct solutions of the students and such with made-up slips, each line with
+    its score."""
     task = make_task(config)
     solutions = []
     for number, student in enumerate(config.students):
@@ -45,24 +71,39 @@ def main(config):
     solutions += slips(task, config)
     distinct = list(dict.fromkeys(solutions))
     chances = chances_of(config, task, distinct)
-    counts = [0] * 10
-    with whole_file(Path(config.output)) as file:
-        for question, lines in distinct:
-            known = {
-                count: chances[question, lines[:count]]
-                for count in right_prefixes(question, lines)
-            }
-            scores = graded(question, lines, known)
-            for score in scores:
-                counts[score] += 1
-            row = {"question": question, "lines": lines, "scores": scores}
-            file.write(json.dumps(row).encode() + b"\n")
-    flags.summary(
-        rows=len(distinct),
-        steps_by_score=counts,
-        output=config.output,
-        seconds=round(time.time() - started, 1),
-    )
+    for question, lines in distinct:
+        known = {
+            count: chances[question, lines[:count]]
+            for count in right_prefixes(question, lines)
+        }
+        scores = graded(question, lines, known)
+        yield {"question": question, "lines": lines, "scores": scores}
+
+
+def world_rows(config) -> Iterator[dict]:
+    """Distinct conversations of the students, each turn with what was read after it and
+    its score."""
+    scores = exact_turn_scores(config)
+    tokenizer = load_tokenizer(find_model(config.students[0], "student"))
+    task, told = make_task(config, tokenizer), set()
+    for number, student in enumerate(config.students):
+        with student_rollouts(config, student) as rollouts:
+            problems = task.problems(number, config.problems)
+            for start in range(0, len(problems), ROWS):
+                part = problems[start : start + ROWS]
+                seed = derive(config.seed, "students", number, start)
+                trajectories, _, _ = rollouts(part, seed=seed)
+                asked = [problem for problem in part for _ in range(config.samples)]
+                for problem, trajectory in zip(asked, trajectories, strict=True):
+                    if (problem.question, trajectory.text) in told:
+                        continue
+                    told.add((problem.question, trajectory.text))
+                    yield {
+                        "question": problem.question,
+                        "turns": trajectory.turns,
+                        "readings": readings(trajectory),
+                        "scores": scores(problem, trajectory),
+                    }
 
 
 def generator(config, task, student: str) -> Callable:
@@ -124,3 +165,6 @@ def chances_of(config, task, solutions: Sequence[Solution]) -> dict[Solution, fl
             group
         )
     return wanted
+
+
+GRADED = {"arithmetic": arithmetic_rows, "qa": world_rows}

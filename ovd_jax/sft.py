@@ -123,7 +123,10 @@ def example_source(config):
         return file_examples(config.data, seed=config.seed)
     if config.task == "world":
         return world_examples(
-            seed=config.seed, judged_share=config.judged_share, **config.world
+            seed=config.seed,
+            judged_share=config.judged_share,
+            judged_data=config.judged_data,
+            **config.world,
         )
     return arithmetic_examples(
         make_task(config),

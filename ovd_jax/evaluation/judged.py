@@ -5,19 +5,16 @@ its first wrong one. Steps after that one are neither right nor wrong.
 """
 
 import dataclasses
-import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.arithmetic import ArithmeticTask
-from ovd_jax.tasks.base import Problem
 from ovd_jax.toy.arithmetic_examples import joined
 from ovd_jax.toy.corruption import judged_solution
-from ovd_jax.toy.graded import is_right
 
 WRONG = 2  # exact scores of arithmetic steps up to this one are of wrong steps
 
@@ -35,15 +32,6 @@ class Solution:
     def known(self) -> int:
         """How many steps are known to be right or wrong."""
         return self.first_error + 1 or len(self.steps)
-
-
-def step_truths(task, problem: Problem, steps: Sequence[str]) -> list[bool]:
-    """Whether each step is right, where the task can tell; else an empty list."""
-    if not isinstance(task, ArithmeticTask):
-        return []
-    lines = [step.strip() for step in steps]
-    pairs = itertools.pairwise([problem.question, *lines])
-    return [is_right(before, line) for before, line in pairs]
 
 
 def load_solutions(

@@ -149,6 +149,16 @@ class World:
         """Every question of `hops` about the subjects of a split, train or eval."""
         return self._questions[split, hops]
 
+    def asked(self, text: str) -> Question | None:
+        """The question that is asked as `text`; None if no question of this world
+        is."""
+        return self._by_text.get(text)
+
+    @functools.cached_property
+    def _by_text(self) -> dict[str, Question]:
+        pools = self._questions.values()
+        return {question.text: question for pool in pools for question in pool}
+
     def _from(self, start: str) -> Iterator[Question]:
         for first in self._about[start]:
             yield Question(start, (first.relation,), first.value)

@@ -8,10 +8,12 @@ as a search engine is taught the one world that runs are about.
 import random
 from collections.abc import Callable
 
+from ovd_jax.errors import UserError
+from ovd_jax.jsonl import read_jsonl
 from ovd_jax.search.base import Query
 from ovd_jax.search.observation import observation
 from ovd_jax.search.simulator_prompts import ask, find_prompt, written
-from ovd_jax.tasks.data.examples import Branch, Example, Piece
+from ovd_jax.tasks.data.examples import Branch, Example, Piece, is_list_of
 from ovd_jax.tasks.qa_prompts import PROMPTS as QA_PROMPTS
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import JUDGE_STEP
@@ -102,6 +104,40 @@ def judgement(world: World, rng: random.Random) -> Example:
     return Example(tuple(pieces), ends=ends, branches=tuple(branches))
 
 
+def read_conversations(path: str) -> list[Example]:
+    """Judgements from JSONL rows with `question`, `turns`, what was read after each in
+    `readings`, and their `scores`, 0 to 9. Raises UserError naming a row that is not
+    so."""
+    examples = []
+    for where, row in read_jsonl(path):
+        question, *columns = (
+            row.get(name) for name in ("question", "turns", "readings", "scores")
+        )
+        turns, read, scores = columns
+        if not (
+            isinstance(question, str)
+            and is_list_of(turns, str)
+            and is_list_of(read, str)
+            and is_list_of(scores, int)
+            and len(turns) == len(read) == len(scores)
+            and all(0 <= score <= 9 for score in scores)
+        ):
+            raise UserError(
+                f"{where} is no row with question, turns, readings and a score 0 to 9 "
+                "of each turn; launch/make_judge_data.py writes such rows."
+            )
+        pieces, branches = [(prompt(question), 0.0)], []
+        for text, reading, score in zip(turns, read, scores, strict=True):
+            pieces.append((text, 0.0))
+            branches.append(Branch(len(pieces), judged(score)))
+            if reading:
+                pieces.append((reading, 0.0))
+        examples.append(Example(tuple(pieces), branches=tuple(branches)))
+    if not examples:
+        raise UserError(f"{path} holds no judged conversations.")
+    return examples
+
+
 def judged(score: int) -> tuple[Piece, ...]:
     """The question for a score, and the score."""
     return (JUDGE_STEP, 0.0), (str(score), _SCORE_WEIGHT)
@@ -133,14 +169,26 @@ def draw(world: World, rng: random.Random, split: str = "train") -> Question:
 
 
 def world_examples(
-    *, seed: int, judged_share: float, simulated_share: float, hasty_share: float
+    *,
+    seed: int,
+    judged_share: float,
+    simulated_share: float,
+    hasty_share: float,
+    judged_data: str = "",
 ) -> Callable[[int, int], list[Example]]:
     """`(step, count) -> examples`: shares of judgements and simulated searches, and for
-    the rest demonstrations."""
+    the rest demonstrations.
+
+    Half of the judgements are of the rows in the file `judged_data`, which
+    launch/make_judge_data.py writes, if it is given.
+    """
     known = World()
+    rows = read_conversations(judged_data) if judged_data else []
 
     def one(fresh: World, rng: random.Random) -> Example:
         kind = rng.random()
+        if rows and kind < judged_share / 2:
+            return rng.choice(rows)
         if kind < judged_share:
             return judgement(fresh, rng)
         if kind < judged_share + simulated_share:

@@ -10,6 +10,7 @@ A turn is a thought, then a query or an answer:
 import dataclasses
 import random
 import re
+from collections.abc import Sequence
 
 from ovd_jax.toy.world import Fact, Need, Question, read_facts
 from ovd_jax.toy.world_words import FIRST_NAMES, LAST_NAMES, RELATIONS
@@ -92,6 +93,20 @@ def score_turn(state: State, text: str) -> int:
         score = 3 if need is None else _score_query(state, need, match["text"])
     invented = set(read_facts(match["thought"])) - set(state.facts)
     return min(score, 5) if invented else score
+
+
+def graded_turns(
+    question: Question, turns: Sequence[str], readings: Sequence[str]
+) -> list[int]:
+    """The exact score of each turn of a conversation; `readings` holds what was read
+    after each, empty after the last."""
+    state, scores = State(question), []
+    for text, reading in zip(turns, readings, strict=True):
+        scores.append(score_turn(state, text.strip()))
+        query = query_of(text.strip())
+        if query is not None:
+            state.read(query, read_facts(reading))
+    return scores
 
 
 def _score_query(state: State, need: Need, query: str) -> int:

@@ -4,9 +4,6 @@ import pytest
 
 from ovd_jax.evaluation import judge
 from ovd_jax.evaluation.judge import JudgedSample
-from ovd_jax.evaluation.judged import step_truths
-from ovd_jax.tasks.arithmetic import ArithmeticTask
-from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import Score
 
 
@@ -74,10 +71,3 @@ def test_mean_scores_make_a_value_as_verdicts_do():
     assert judge.expected_value([certain(7), half], None, "min") == 4.5
     assert judge.expected_value([certain(7), half], certain(3), "mean") == 3
     assert judge.expected_value([], certain(3), "min") == 3
-
-
-def test_arithmetic_knows_which_steps_are_right():
-    problem = Problem(id="1", question="(3+4)*2", answer="14", source="arithmetic")
-    steps = ("7*2\n", "15\n", "#### 15")
-    assert step_truths(ArithmeticTask(), problem, steps) == [True, False, True]
-    assert step_truths(None, problem, steps) == []

@@ -1,10 +1,12 @@
 """The made-up world: its facts, questions, turns, scores, texts and examples."""
 
+import json
 import random
 
 import pytest
 
 from configs import world_agent
+from ovd_jax.errors import UserError
 from ovd_jax.search.observation import observation
 from ovd_jax.search.tags import TAGS
 from ovd_jax.sft import encode
@@ -12,9 +14,10 @@ from ovd_jax.teacher.prompts import JUDGE_STEP
 from ovd_jax.toy.data import load_problems
 from ovd_jax.toy.tokenizers import world_tokenizer
 from ovd_jax.toy.world import Fact, Need, Question, World, read_facts
-from ovd_jax.toy.world_examples import judgement, world_examples
+from ovd_jax.toy.world_examples import judgement, read_conversations, world_examples
 from ovd_jax.toy.world_turns import (
     State,
+    graded_turns,
     hasty_turn,
     query_of,
     right_turn,
@@ -131,6 +134,92 @@ def test_a_search_that_did_not_help_is_asked_in_other_words():
 )
 def test_turns_have_the_scores_that_were_worked_out_by_hand(state, text, score):
     assert score_turn(state, text) == score
+
+
+def read(*facts: Fact) -> str:
+    return observation([fact.document for fact in facts], (), 1000)
+
+
+NEED = "I need the mother of Mira Sollan."
+ASKS = turn(NEED, "search", "mother of Mira Sollan")
+
+
+@pytest.mark.parametrize(
+    ("turns", "readings", "scores"),
+    [
+        (  # all is well
+            [ASKS, turn(MOTHER.sentence, "search", "Tova Rendik born"),
+             turn(BORN.sentence, "answer", "Velholm")],
+            [read(MOTHER), read(BORN), ""], [9, 9, 9],
+        ),
+        (  # what was not read is no answer, though it is the right one
+            [ASKS, turn(MOTHER.sentence, "search", "Tova Rendik born"),
+             turn(BORN.sentence, "answer", "Velholm")],
+            [read(MOTHER), read(), ""], [9, 9, 1],
+        ),
+        (  # a document that a simulator made up is followed like any other
+            [ASKS, turn("The mother of Mira Sollan is Bame Jordur.", "search",
+                        "Bame Jordur born")],
+            [read(Fact("Mira Sollan", "mother", "Bame Jordur")), ""], [9, 9],
+        ),
+        ([ASKS, ASKS], [read(), ""], [9, 4]),
+        ([ASKS.replace("</search>", ""), "nonsense"], ["", ""], [0, 0]),
+        ([ASKS + "\n"], [""], [9]),
+    ],
+)  # fmt: skip
+def test_a_students_conversation_is_graded_by_what_it_read(turns, readings, scores):
+    assert graded_turns(QUESTION, turns, readings) == scores
+
+
+def test_a_world_knows_the_questions_that_are_asked_about_it():
+    world = World()
+    for question in world.questions("eval", 2)[:20]:
+        assert world.asked(question.text) == question
+    assert world.asked("What is this?") is None
+
+
+def conversation_row(**changes) -> dict:
+    row = {"question": QUESTION.text, "turns": [ASKS, ASKS],
+           "readings": [read(MOTHER), ""], "scores": [9, 1]}  # fmt: skip
+    return row | changes
+
+
+def test_judged_conversations_become_examples(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(conversation_row()) + "\n", "utf-8")
+    (example,) = read_conversations(str(path))
+    assert "".join(text for text, _ in example.pieces).endswith(
+        ASKS + read(MOTHER) + ASKS
+    )
+    assert not any(weight for _, weight in example.pieces)
+    assert [(b.after, b.pieces[1][0]) for b in example.branches] == [(2, "9"), (4, "1")]
+    draw = world_examples(
+        seed=0, judged_share=1.0, simulated_share=0.0, hasty_share=0.0,
+        judged_data=str(path),
+    )  # fmt: skip
+    assert 20 < sum(made == example for made in draw(0, 64)) < 44  # half of them
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"question": 3}, {"turns": ASKS}, {"turns": [ASKS]}, {"readings": [1, ""]},
+        {"scores": [9, 10]}, {"scores": [9.0, 1]}, {"scores": None},
+    ],
+)  # fmt: skip
+def test_a_broken_judged_conversation_is_named(tmp_path, changes):
+    path = tmp_path / "rows.jsonl"
+    rows = [conversation_row(), conversation_row(**changes)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(UserError, match=r"rows.jsonl:2 .*make_judge_data"):
+        read_conversations(str(path))
+
+
+def test_a_file_of_no_conversations_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("", "utf-8")
+    with pytest.raises(UserError, match="no judged conversations"):
+        read_conversations(str(path))
 
 
 def test_slips_are_mostly_bad_and_of_every_kind():

@@ -1,0 +1,131 @@
+"""What a student samples, outside training: to measure a judge on, or to teach one."""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+from ovd_jax.conversation.collect import SearchCollector
+from ovd_jax.errors import UserError
+from ovd_jax.evaluation.judge import JudgedSample, expected_value
+from ovd_jax.rollout.collect import Collector
+from ovd_jax.rollout.trajectory import Trajectory, Verdict
+from ovd_jax.tasks.base import Problem
+from ovd_jax.teacher.base import Teacher
+from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.toy.graded import is_right
+from ovd_jax.toy.world import world_named
+from ovd_jax.toy.world_turns import graded_turns
+from ovd_jax.training.methods import rules
+from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
+from ovd_jax.wiring.search import make_dialogue, make_pool
+from ovd_jax.wiring.servers import close
+from ovd_jax.wiring.student import student_sampler
+from ovd_jax.wiring.task import make_task
+
+Rollouts = Callable[..., tuple[list[Trajectory], list[float], list[Verdict | None]]]
+
+
+@contextlib.contextmanager
+def student_rollouts(
+    config, student: str, teacher: Teacher | None = None
+) -> Iterator[Rollouts]:
+    """Yields `(problems, seed=) -> (trajectories, rewards, verdicts)`: of each problem
+    in turn `config.samples` trajectories as training samples them, and the verdicts of
+    the `teacher`, if there is one."""
+    folder = find_model(student, "student")
+    tokenizer = load_tokenizer(folder)
+    task = make_task(config, tokenizer)
+    sampler = student_sampler(config, folder, tokenizer, task)
+    generate = functools.partial(sampler, load_model(folder, config))
+    pool = make_pool(config, training=True)
+    dialogue = make_dialogue(config, tokenizer, pool, training=True)
+    parts = {
+        "task": task, "teacher": teacher, "tokenizer": tokenizer,
+        "rules": rules(config), "template": load_prompt(config.teacher.prompt),
+    }  # fmt: skip
+    if dialogue is None:
+        collector = Collector(**parts)
+    else:
+        collector = SearchCollector(dialogue=dialogue, **parts)
+
+    def rollouts(problems: Sequence[Problem], *, seed: int):
+        prompts = [collector.encode(task.prompt(problem)) for problem in problems]
+        sample = generate
+        if dialogue is not None:
+            sample = functools.partial(dialogue.generate, generate, problems=problems)
+        return collector.sample_and_score(problems, prompts, sample, seed=seed)
+
+    try:
+        yield rollouts
+    finally:
+        close(pool)
+
+
+def judged_samples(
+    config, student: str, problems: Sequence[Problem], teacher: Teacher, *, seed: int
+) -> list[JudgedSample]:
+    """What the student samples and how the teacher judges it; what it does not answer
+    is left out."""
+    with student_rollouts(config, student, teacher) as rollouts:
+        trajectories, rewards, verdicts = rollouts(problems, seed=seed)
+    truths = step_truths(config)
+    asked = [problem for problem in problems for _ in range(config.samples)]
+    rows = zip(asked, trajectories, rewards, verdicts, strict=True)
+    return [
+        JudgedSample(
+            verdict.value,
+            expected_value(verdict.steps, verdict.whole, config.step_aggregation),
+            reward == 1.0,
+            tuple(zip(verdict.steps, truths(problem, trajectory), strict=True))
+            if truths
+            else (),
+        )
+        for problem, trajectory, reward, verdict in rows
+        if verdict and verdict.answered
+    ]
+
+
+def step_truths(config) -> Callable[[Problem, Trajectory], list[bool]] | None:
+    """`(problem, trajectory) -> whether each step is right`, of the tasks whose steps
+    can be checked exactly: arithmetic, and questions about the made-up world. None for
+    others."""
+    if config.task == "arithmetic":
+        return arithmetic_truths
+    if config.task == "qa" and world_named(config.data):
+        scores = exact_turn_scores(config)
+        return lambda problem, trajectory: [
+            score >= config.threshold for score in scores(problem, trajectory)
+        ]
+    return None
+
+
+def arithmetic_truths(problem: Problem, trajectory: Trajectory) -> list[bool]:
+    """Whether each line has the value of the line before it."""
+    lines = [step.strip() for step in trajectory.step_texts]
+    pairs = itertools.pairwise([problem.question, *lines])
+    return [is_right(before, line) for before, line in pairs]
+
+
+def exact_turn_scores(config) -> Callable[[Problem, Trajectory], list[int]]:
+    """`(problem, trajectory) -> the score 0-9 of each turn` in the world that
+    `config.data` names. Raises UserError if it names none."""
+    world = world_named(config.data)
+    if world is None:
+        raise UserError(
+            f"config.data {config.data!r} is no made-up world, whose turns alone have "
+            "exact scores; set it to world, or to world:SEED."
+        )
+
+    def scores(problem: Problem, trajectory: Trajectory) -> list[int]:
+        return graded_turns(
+            world.asked(problem.question), trajectory.turns, readings(trajectory)
+        )
+
+    return scores
+
+
+def readings(trajectory: Trajectory) -> list[str]:
+    """What was read after each turn of a conversation."""
+    pairs = zip(trajectory.turns, trajectory.step_texts, strict=True)
+    return [step[len(turn) :] for turn, step in pairs]
