@@ -42,10 +42,11 @@ _NAME = r"[^\s<>|\uff5c\[\]]{1,64}"
 _ROLES = "user|assistant|system|developer|tool|function|observation|human|model|context"
 _TOOLS = (
     r"tools?|tool_?calls?|tool_?responses?|tool_?results?|tool_?outputs?"
-    r"|function_?calls?|function_?results?|function|available_?tools|arg_key|arg_value"
-    r"|parameter|invoke"
+    r"|function_?calls?|function_?results?|functions?|available_?tools|arg_key"
+    r"|arg_value|parameters?|invoke|documents?|response"
 )
 _THOUGHTS = r"thinking|thoughts?|reasoning|reflection|scratch_?pad|analysis"
+_MARKS = "bos|eos|pad|unk|cls|sep|mask|pad_token|eo[aeh]|/?s"
 CONTROL = re.compile(
     rf"<{_BAR}{_NAME}{_BAR}>"  # most families, DeepSeek
     rf"|<{_BAR}/?[A-Za-z]\w{{0,40}}>|</?[A-Za-z]\w{{0,40}}{_BAR}>"  # Gemma 4
@@ -53,7 +54,12 @@ CONTROL = re.compile(
     r"|\u25c1/?\w{1,20}\u25b7"  # Kimi's thoughts
     r"|<(?:start|end|begin)_of_\w{1,20}>"  # Gemma
     r"|<<(?i:/?SYS)>>|>>(?:QUESTION|ANSWER|INTRODUCTION)<<"  # Llama 2, Falcon
-    r"|<(?:[A-Z][A-Z_]{0,20}_TOKEN|(?:SPECIAL|reserved|extra_id|unused)_?\d{1,5})>"
+    r"|<(?:[A-Z][A-Z_]{0,20}_TOKEN|(?:SPECIAL|reserved|extra_id|unused|ctrl"
+    r"|TOKENS_UNUSED)_?\d{1,5})>"
+    rf"|<(?i:{_MARKS})>|\[(?:BOS|EOS|EOT|PAD|UNK|CLS|SEP|UNUSED_TOKEN_\d{{1,4}})\]"
+    r"|</?\uff5cDSML\uff5c|\[e~\[|</?role>|<_(?:user|bot|system|start|end)>"
+    r"|<(?:fim_(?:prefix|middle|suffix|pad)|file_sep|repo_?name|gh_stars)>"
+    r"|<(?:image|video|audio)(?:_soft_token|_pad)?>"
     r"|<\w{1,20}:/?\w{1,20}>|</\w{1,20}:\w{1,20}>"  # Seed, MiniMax
     r"|\]~!?b[\[\]]"  # MiniMax
     r"|</?(?:eot|eom|eod|sop|eop|im_start|im_end|end_of_text|endoftext)>"

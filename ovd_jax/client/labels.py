@@ -18,33 +18,52 @@ _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
     "ten",
 )  # fmt: skip
-_QUOTES = str.maketrans("“”„‘’", '"""\'\'')
+_QUOTES = str.maketrans("“”„‘’∕⁄", '"""\'\'//')
 _PAIRS = ('""', "''", "()", "[]", "{}", "«»", "「」", "【】")
 
-_BESIDE = "final|overall|step|turn|solution|my|the|total|numeric|numerical"
-_KEY = (
-    "score|scores|grade|rating|mark|label|answer|evaluation|verdict|judgment|judgement"
-    "|note|nota|puntuación|bewertung|punktzahl|оценка|балл"
-    "|分数|评分|得分|打分|答案|スコア|점수"
+_BESIDE = "final|overall|step|turn|solution|my|the|a|total|numeric|numerical"
+_SCORE = "score|scores|grade|rating"
+_SCORES = (
+    f"{_SCORE}|mark|label|level|evaluation|verdict|judge?ment|note|nota|voto|puntuación"
+    "|puntaje|calificación|pontuação|punteggio|bewertung|punktzahl|wertung|beoordeling"
+    "|ocena|puan|skor|poäng|betyg|điểm|оценка|балл|оцінка|الدرجة|स्कोर|अंक|คะแนน"
+    "|分数|評分|评分|得分|打分|評価|点数|得点|スコア|점수|평가"
 )
-_KEYED = rf"(?:(?:{_BESIDE})[ _-]+)*(?:{_KEY})(?:\s*\([^()]*\))?\s*[:=]\s*"
+_KEY = f"{_SCORES}|answer|result|答案|النتيجة"  # the last may be those of the problem
+_IS = r"(?:[-–—](?=\s)|(?:is|of|est|ist|es|è|é)\b|是|为|は)"
+_KEYED = (
+    rf"(?:(?:{_BESIDE})[ _-]+)*(?:"
+    rf"(?:{_KEY})(?:\s*\([^()]*\))?[\"'\])]?\s*(?:[-–—=]>|→|[:=|])\s*"
+    rf"|(?:{_SCORES})\s*{_IS}\s*|(?:{_SCORE})\s+(?=\d))"
+)
+_BEFORE = (  # what a model says before it says it
+    r"(?:(?:sure|certainly|of course|okay|ok|understood)[!,.]+\s+)?"
+    r"(?:here(?:'s| is)\s+)?"
+)
 _EMPHASIS = re.compile(
-    r"(?<![\w`])(?P<mark>\*{1,3}|_{1,2}|`)(?=[^\s`])(?P<x>[^\n]+?)"
+    r"(?<![\w`])(?P<mark>\*{1,3}|_{1,2}|`{1,2})(?=[^\s`])(?P<x>[^\n]+?)"
     r"(?<=[^\s`])(?P=mark)(?![\w`])"
 )
 # Each takes one layer off: what remains is the group `x`.
 _LAYER = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
-        r"```(?:[a-z]+(?=[\s{\[]))?\s*(?P<x>[^`]*?)\s*```",
-        r"(?P<x>.+?)\s*(?:<\|[^|<>]*\|>|</s>|<eos>|<end_of_turn>)",  # end tokens
+        r"(?P<fence>```|~~~)(?:[a-z]+(?=[\s{\[]))?\s*(?P<x>[^`~]*?)\s*(?P=fence)",
+        r"(?P<x>.+?)\s*(?:<\|[^|<>]*\|>|</s>|<eos>|<end_of_turn>|\[/INST\])",  # ends
         r"<(?P<tag>\w+)>\s*(?P<x>[^<>]*?)\s*</(?P=tag)>",
         r"\$+(?P<x>[^$]+)\$+",
         r"\\[(\[](?P<x>.+)\\[)\]]",
-        r"\\(?:boxed|fbox|framebox|text|textbf|mathbf)\s*\{(?P<x>[^{}]*)\}",
+        r"\\(?:boxed|fbox|framebox|text|textbf|mathbf)\s*"
+        r"\{(?P<x>(?:[^{}]|\{[^{}]*\})*)\}",
         r"#+\s+(?P<x>.+)",
-        rf"{_KEYED}(?P<x>.+)",
-        r"(?P<x>.+?)\s*(?:points?|pts?\.?)",
+        r"[*•]\s+(?P<x>.+)",
+        rf"(?:-|\d\.)\s+(?P<x>{_KEYED}.+)",  # an item of a list
+        r"\[(?:result|score|rating)\]\s*:?\s*(?P<x>.+)",  # Prometheus
+        rf"\|\s*(?P<x>{_KEYED}.+?)\s*\|",  # a row of a table
+        r"(?:assistant|judge|response|output)\s*[:\n]\s*(?P<x>.+)",
+        rf"{_BEFORE}{_KEYED}(?P<x>.+)",
+        r"(?:sure|certainly|okay|ok)[!.,]+\s+(?P<x>\S+)",
+        r"(?P<x>.+?)\s*(?:points?|pts?\.?|分|点|점|です)",
         r"(?P<x>\d+)\.0+",
         r"(?P<x>.*[^.])[.!。]",
     )
@@ -54,8 +73,18 @@ _ENTRY = re.compile(
     r"""|\[\s*(?P<c>[^],\[]*)\]|(?P<d>[^\s,}\]"'{[]+))"""
 )
 _SCORE_KEY = re.compile(rf"(?:^|[ _-])(?:{_KEY})$", re.IGNORECASE)
-_REMARK = re.compile(r"(?P<x>[^\s:;,(]{1,20})(?:[:;,]|\s*\(|\s+[-–—])\s(?P<rest>\D*)")
+_ONLY_KEY = re.compile(  # of an object that holds nothing else
+    r"(?:value|output|response|points|number|digit|final|total|quality|correctness|s)",
+    re.IGNORECASE,
+)
+_REMARK = re.compile(
+    r"(?P<x>[^\s:;,(]{1,20})(?:[:;,]|\s*\(|\s+(?:[-–—=|→]|->))\s(?P<rest>\D*)"
+)
 _TIGHT = re.compile(r"(?P<x>[^\s:;,(]{1,20})\s*\((?P<rest>\D*)\)")
+_TWICE = re.compile(r"(?P<x>\w{1,9})\s*\((?P<again>\w{1,9})\)")  # 7 (seven)
+_LAST = re.compile(  # a sentence or two, and then the score
+    rf"[^\d\n]{{1,300}}[.!,;。]\s+(?:so\s+)?(?P<x>{_KEYED}[^\n]+)", re.IGNORECASE
+)
 _FENCED = re.compile(r"(```\w*\s*[^`]*?```)\s*\n(.*)", re.DOTALL)
 
 
@@ -71,6 +100,8 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     answer = plain(answer)
     if label := _label(answer, labels):
         return label
+    if (last := _LAST.fullmatch(answer)) and (label := _label(last["x"], labels)):
+        return label
     if fenced := _FENCED.fullmatch(answer):
         first, others = fenced[1], fenced[2].splitlines()
     else:
@@ -80,8 +111,11 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
         return None
     given = [_label(line, labels) for line in lines]
     claimed = [label for label in given if label]
-    keyed = re.match(_KEYED, lines[-1], re.IGNORECASE)
-    if len(set(claimed)) != 1 or not (given[0] or (given[-1] and keyed)):
+    # A bare number at the end may be a last result, where there are others.
+    last = re.match(_KEYED, lines[-1], re.IGNORECASE) or not any(
+        re.search(r"\d", line) for line in lines[:-1]
+    )
+    if len(set(claimed)) != 1 or not (given[0] or (given[-1] and last)):
         return None
     label = claimed[0]
     return None if _contradicted(label, lines) else label
@@ -92,11 +126,20 @@ def plain(text: str) -> str:
     are not seen."""
     text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
     text = "".join(
-        str(unicodedata.decimal(char, char))
-        for char in text
-        if unicodedata.category(char) not in ("Cf", "Mn", "Me")
+        str(unicodedata.digit(char, char)) for char in text if not _is_unseen(char)
+    ).strip()
+    return _EMPHASIS.sub(lambda found: found["x"], text).strip()
+
+
+def _is_unseen(char: str) -> bool:
+    """Whether a character is no part of the text: joiners, keycaps, emoji, ..."""
+    kind = unicodedata.category(char)
+    return (
+        kind in ("Cf", "Me")
+        or (kind == "Cc" and not char.isspace())
+        or (kind == "So" and char > "\u2190")
+        or "\ufe00" <= char <= "\ufe0f"
     )
-    return _EMPHASIS.sub(lambda found: found["x"], text.strip()).strip()
 
 
 def _label(text: str, labels: Sequence[str]) -> str | None:
@@ -126,13 +169,27 @@ def _undressed(text: str, top: str, names) -> str | None:
     for layer in _LAYER:
         if found := layer.fullmatch(text):
             return found["x"]
-    scale = rf"(?P<x>.+?)\s*(?:/|out of)\s*{re.escape(top)}(?:\.0+)?"
-    if found := re.fullmatch(scale, text, re.IGNORECASE):
+    word = _NUMBERS[int(top)] if top.isdecimal() and int(top) < 11 else top
+    scale = (
+        rf"(?:/|(?:out\s)?of|von|sur|de|из|su)\s*(?:{re.escape(top)}(?:\.0+)?|{word})"
+    )
+    whole = rf"(?P<x>.+?)\s*(?:{scale}|\(\s*{scale}\s*\))"
+    if found := re.fullmatch(whole, text, re.IGNORECASE):
         return found["x"]
+    if (claim := _ENTRY.fullmatch(text)) and _SCORE_KEY.search(claim["key"].strip()):
+        return next((x for x in claim.group("a", "b", "c", "d") if x), None)
+    if (twice := _TWICE.fullmatch(text)) and _same(*twice.groups(), names):
+        return twice["x"]
     found = _REMARK.fullmatch(text) or _TIGHT.fullmatch(text)
     if found and names.keys().isdisjoint(re.findall(r"\w+", found["rest"].casefold())):
         return found["x"]
     return None
+
+
+def _same(one: str, other: str, names) -> bool:
+    """Whether both are the same label."""
+    labels = [names.get(text.casefold()) for text in (one, other)]
+    return labels[0] is not None and labels[0] == labels[1]
 
 
 def _entry(text: str, names) -> str | None:
@@ -143,7 +200,8 @@ def _entry(text: str, names) -> str | None:
         if any(entry.group("a", "b", "c", "d"))
     ]
     scores = {value for key, value in entries if _SCORE_KEY.search(key)}
-    if not scores and len(entries) == 1 and text.endswith("}"):
+    only = len(entries) == 1 and _ONLY_KEY.fullmatch(entries[0][0])
+    if not scores and only and text.endswith("}"):
         scores = {entries[0][1]}
     return scores.pop() if len(scores) == 1 else None
 

@@ -15,10 +15,13 @@ _MASKED = -9000.0  # vLLM writes -9999 for a token that cannot come
 # Spellings of `finish_reason` for an answer that was cut. All others are an end: stop,
 # eos, eos_token, STOP, stop_sequence, end_turn, ...
 _CUT = re.compile(
-    r"length|max\w*[ _-]?tokens?|limit|context_window|truncated|incomplete",
+    r"length|max\w*[ _-]?tokens?|max_seq|limit|context_window|truncated|incomplete",
     re.IGNORECASE,
 )
-_BROKEN = ("abort", "error", "cancelled")  # the server gave up in the middle
+_BROKEN = re.compile(  # the server gave up in the middle
+    r"abort|error|cancel|fail|timeout|interrupt|insufficient|overload|malformed",
+    re.IGNORECASE,
+)
 _SPOKEN = ("text", "output_text")  # types of a message's parts; others are thoughts
 
 
@@ -68,7 +71,7 @@ def parse(body) -> Reply:
     try:
         choice = body["choices"][0]
         usage = body.get("usage") or {}
-        why = str(choice.get("finish_reason"))
+        why = _finish_reason(choice)
         reply = Reply(
             text=_text(choice),
             finished=not _CUT.search(why),
@@ -90,9 +93,15 @@ def parse(body) -> Reply:
             "its answer has not the shape of a completion "
             f"({type(error).__name__}: {error!s:.200}): {_BRIEFLY.repr(body)}"
         ) from None
-    if why.lower() in _BROKEN:
+    if _BROKEN.search(why):
         raise Unavailable(f"it broke off its answer (finish_reason {why})")
     return reply
+
+
+def _finish_reason(choice: Mapping) -> str:
+    """Why an answer ends there; SGLang's own form has more beside it."""
+    reason = choice.get("finish_reason")
+    return str(reason.get("type") if isinstance(reason, Mapping) else reason)
 
 
 def _count(value) -> int:

@@ -242,6 +242,15 @@ class Pending:
                 raise
         return self._then(results)
 
+    def on_error(self, tell: Callable[[BaseException], None]) -> None:
+        """Calls `tell(error)`, in any thread, once a job has failed."""
+
+        def look(future: concurrent.futures.Future) -> None:
+            if not future.cancelled() and (error := future.exception()):
+                tell(error)
+
+        self._future.add_done_callback(look)
+
     def cancel(self) -> None:
         """Ends the jobs that are not done."""
         self._future.cancel()

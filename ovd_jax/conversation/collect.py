@@ -60,6 +60,11 @@ class SearchCollector(Collector):
         """Tells a simulated engine how far the training is."""
         self.dialogue.pool.begin(step)
 
+    def judge_failed(self, error: BaseException) -> None:
+        """Ends the searches that sampling waits for: an engine that is away must not
+        hide the error."""
+        self.dialogue.pool.end(error)
+
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
         """What the conversations did, and what their searches cost."""
         own = super().metrics(groups) | search_metrics(groups)

@@ -83,7 +83,12 @@ class Collector(SingleTurn):
         problems = self.repeated(problems)
         options = {"seed": derive(seed, "sample"), "samples": self.rules.samples}
         early = stream is not None and self.judge.asks_scores
-        scoring = self.judge.scoring(problems, seed=derive(seed, "score"), early=early)
+        scoring = self.judge.scoring(
+            problems,
+            seed=derive(seed, "score"),
+            early=early,
+            on_error=self.judge_failed,
+        )
         with scoring:
             students = {}
             finished = stream if early else functools.partial(in_order, generate)
@@ -93,6 +98,10 @@ class Collector(SingleTurn):
             trajectories = [students[row] for row in sorted(students)]
             rewards = self.rewards(problems, trajectories)
             return trajectories, rewards, scoring.verdicts(trajectories)
+
+    def judge_failed(self, error: BaseException) -> None:
+        """Hears of an error of the judge that comes while the student is sampled; it is
+        raised once the scores are needed."""
 
     def repeated(self, items: Iterable) -> list:
         """Each item once for every sample, as samples are ordered."""

@@ -1,7 +1,7 @@
 """The teacher as a judge: its verdicts on trajectories, and which are accepted."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
 from ovd_jax.rollout.accept import is_accepted, make_verdict
@@ -73,10 +73,20 @@ class Judge:
         )
         return [self.verdict([next(scores) for _ in row]) for row in requests]
 
-    def scoring(self, problems: Sequence[Problem], *, seed: int, early: bool):
+    def scoring(
+        self,
+        problems: Sequence[Problem],
+        *,
+        seed: int,
+        early: bool,
+        on_error: Callable[[BaseException], None],
+    ) -> "Scoring":
         """A `Scoring` of one trajectory a problem; if `early`, each is scored as soon
-        as it is added, for a teacher with `begin`."""
-        return Scoring(self, self._teacher, problems, seed=seed, early=early)
+        as it is added, for a teacher with `begin`, and `on_error` hears of a failure
+        at once, in any thread."""
+        return Scoring(
+            self, self._teacher, problems, seed=seed, early=early, on_error=on_error
+        )
 
     def requests(self, problem: Problem, trajectory: Trajectory) -> list[ScoreRequest]:
         """`score_requests` by these rules."""
@@ -143,12 +153,14 @@ class Scoring:
         *,
         seed: int,
         early: bool,
+        on_error: Callable[[BaseException], None],
     ):
         self._judge = judge
         self._teacher = teacher
         self._problems = problems
         self._seed = seed
         self._early = early
+        self._on_error = on_error
         self._pending = {}
 
     def add(self, row: int, trajectory: Trajectory) -> None:
@@ -160,6 +172,7 @@ class Scoring:
         self._pending[row] = self._teacher.begin(
             requests, seed=self._seed, places=places
         )
+        self._pending[row].on_error(self._on_error)
 
     def verdicts(self, trajectories: Sequence[Trajectory]) -> list[Verdict | None]:
         """One verdict a trajectory, in the order of the problems."""

@@ -1,6 +1,7 @@
 """Searches that are started, and taken when somebody needs what they found."""
 
 import concurrent.futures
+import contextlib
 import functools
 import queue
 import threading
@@ -56,6 +57,7 @@ class SearchThreads:
         self._backend = backend
         self._threads = threads or DaemonThreads(workers=32)
         self._running: dict[tuple, concurrent.futures.Future] = {}
+        self._ended: concurrent.futures.Future = concurrent.futures.Future()
         self._waited = 0.0
 
     def view(self) -> "SearchThreads":
@@ -85,7 +87,7 @@ class SearchThreads:
         then nothing is under way any more."""
         started = time.perf_counter()
         try:
-            return [self._running.pop(key).result()[0] for key in keys]
+            return [self._result(self._running.pop(key))[0] for key in keys]
         except BaseException:
             for future in self._running.values():
                 future.cancel()
@@ -93,6 +95,18 @@ class SearchThreads:
             raise
         finally:
             self._waited += time.perf_counter() - started
+
+    def end(self, error: BaseException) -> None:
+        """Has `take` raise `error`, now and from now on, rather than wait for a search:
+        what they are for has failed. Safe to call from another thread."""
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self._ended.set_exception(error)
+
+    def _result(self, future: concurrent.futures.Future):
+        concurrent.futures.wait(
+            [future, self._ended], return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        return future.result() if future.done() else self._ended.result()
 
     def metrics(self) -> dict[str, float]:
         """The backend's, and the seconds for which nothing but a search was waited for,
@@ -142,6 +156,9 @@ class SearchBatch:
             return self._backend.search(queries, seeds=seeds)
         finally:
             self._waited += time.perf_counter() - started
+
+    def end(self, error: BaseException) -> None:
+        """Nothing: no search of this engine waits for a server."""
 
     def metrics(self) -> dict[str, float]:
         """As those of `SearchThreads`; all of a search is waited for here."""

@@ -23,10 +23,23 @@ READ = [
     "**Score**: 7", "Score = 7", "Score:7", "Grade: 7", "Rating: 7", "Final score: 7.",
     "Final Answer: 7", "Overall grade: 7/9", "Score (0-9): 7", "Score (out of 9): 7",
     "### Score: 7", "Answer: 7", "Step score: 7", "Score: seven", "Score：７",
-    "分数：7", "评分: 7", "スコア：７", "Bewertung: 7", "Nota: 7",
+    "分数：7", "评分: 7", "スコア：７", "Bewertung: 7", "Nota: 7", "Punteggio: 7",
+    "Pontuação: 7", "Ocena: 7", "Điểm: 7", "คะแนน: 7", "الدرجة: ٧", "स्कोर: 7",
+    "점수: 7점", "評価：7", "点数：7", "スコアは7です", "分数是7", "评分：7分", "7/9分",
+    "Score - 7", "Score – 7", "Score -> 7", "Score => 7", "Score → 7", "Score | 7",
+    "Score 7", "Score 7/9", "Grade 7", "Score of 7", "A score of 7", "score is 7",
+    "The score is 7.", "The final score is **7**.", "My rating is 7", "- Score: 7",
+    "• Score: 7", "1. Score: 7", "| Score | 7 |", "[Score: 7]", "[RESULT] 7",
+    "Rating: [[7]]", "[[rating: 7]]", '"score": 7', "Level: 7",
+    "The final score is $\\boxed{7}$.",
+    # Politeness, roles, pictures.
+    "Sure! 7", "Sure, here is the score: 7", "Here's my score: 7", "Okay. Score: 7",
+    "Assistant: 7", "assistant\n7", "7 ✅", "⭐ 7", "7 👍", "* 7", "• 7", "❼",
     # Of a scale.
     "7/9", "7 / 9", "7 out of 9", "**7/9**", "7/9.", "7.0/9.0", "7/9 points",
-    "7 points", "Score: 7/9", "Score: 7 out of 9",
+    "7 points", "Score: 7/9", "Score: 7 out of 9", "7∕9", "7⁄9", "7 of 9", "7 von 9",
+    "7 sur 9", "7 de 9", "7 из 9", "Seven out of nine", "7 (out of 9)", "7 (seven)",
+    "seven (7)",
     # JSON and its relatives.
     '{"score": 7}', '{"score":7}', '{"score": "7"}', '{"score": 7.0}', "{'score': 7}",
     '{"Score": 7}', '{"grade": 7}', '{"rating": "7/9"}', '{"result": 7}',
@@ -52,6 +65,9 @@ READ = [
     "7 - correct and well reasoned", "7, since it follows", "**7**\n\nIt follows.",
     "Score: 7\nReason: it follows from step 2.", "It follows.\n\nScore: 7",
     "3 + 4 = 7, so the step is right.\n**Score: 7**", "seven", "Seven",
+    "The step is right.\n\n7", "It follows.\n\n\\boxed{7}", "Score\n7", "#### Score\n7",
+    "**Score**\n\n7", "The step is right. Score: 7", "It follows, so the score is 7.",
+    "7 | good", "7 = good", "7 -> good",
 ]  # fmt: skip
 NOT_READ = [
     "", " ", "\n", "?", "N/A", "null", "None", "...", "**", "{}", "[]", '""',
@@ -63,6 +79,9 @@ NOT_READ = [
     # Several numbers.
     "7 8", "7, 8", "7 or 8", "7-8", "7–8", "7 to 8", "6 < 7", "7\n8", "between 6 and 8",
     "7 = 7", "3 + 4 = 7", "[7, 8]", "(6, 7)", "Score: 7 or 8", "Score: 6-7",
+    "7 (8 if lenient)", "7 -> 8", "7 → 8", "7±1", "7~8", "seven eight", "7 (eight)",
+    "{\"score\": 7, \"score\": 8}", "\\boxed{7} or \\boxed{8}", "Score 7 or 8",
+    "It has 3 steps.\n\n7", "Step 2 is wrong. Score 7 or 8",
     "Score: 7\nScore: 8", "7\n\nScore: 8", "7\n\nActually, 8", "7, or maybe eight",
     '{"score": 7, "grade": 8}', '{"scores": [7, 8]}', '[{"score": 7}, {"score": 8}]',
     '{"first": 7, "second": 8}', "Step 1: 7\nStep 2: 8", "1: 7", "7: 8", "7/9 or 8/9",
@@ -70,6 +89,10 @@ NOT_READ = [
     # Prose.
     "The 7", "I would give it a 7.", "The score is somewhere around 7, I think.",
     "7 errors were made", "3 steps are wrong", "1. The step is right", "It is step 7.",
+    "The answer is 7", "The answer is \\boxed{7}", "The result is 7", "x = 7",
+    "The score is not 7.", "score is somewhere near 7", "7 of 10", "7 of the 9 steps",
+    "Note 7: careful", "No. 7", "maybe 7", "under 7", "≤7", "Score: –7", "Score – 7.5",
+    '{"errors": 7}', '{"step1": 7}', '{"line": 7}', "7°", "I rate the 7th step 9th",
     "As a judge I cannot say.", "Errors: 7", "not 7", "Confidence: 7", "Let me think",
     "The answer 7 is right.", "Step 7", "Line 7: wrong", "7 because I say so",
     "Okay, the user wants a score. 7 seems", "Score:", '{"score": null}',

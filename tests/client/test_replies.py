@@ -12,7 +12,8 @@ from ovd_jax.client.statuses import fault, reply_in, words
     [
         "stop", "eos", "eos_token", "STOP", "stop_sequence", "end_turn", "EOS_TOKEN",
         "COMPLETE", "FinishReason.STOP", "tool_calls", {"type": "stop", "matched": 2},
-        None,
+        None, "", "done", "eot", "end", "finish", "user_stop", "completed",
+        {"type": "stop", "matched": "an error occurred"}, "content_filter", "STOP_WORD",
     ],
 )  # fmt: skip
 def test_an_answer_that_the_model_ended_is_whole(reason):
@@ -25,14 +26,22 @@ def test_an_answer_that_the_model_ended_is_whole(reason):
         "length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", "max_length",
         "max_new_tokens", "max_output_tokens", "max_completion_tokens", "token_limit",
         "FinishReason.MAX_TOKENS", "model_context_window_exceeded", "length_limit",
-        {"type": "length", "length": 8}, "incomplete",
+        {"type": "length", "length": 8}, "incomplete", "max-tokens", "OUTPUT_LIMIT",
+        "Length", "max_seq_len", "context_length_exceeded", "finish_length",
     ],
 )  # fmt: skip
 def test_an_answer_that_ended_at_the_budget_is_cut(reason):
     assert not parse({"choices": [{"text": "7", "finish_reason": reason}]}).finished
 
 
-@pytest.mark.parametrize("reason", ["abort", "error", "ABORT"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "abort", "error", "ABORT", "aborted", "cancelled", "canceled", "network_error",
+        "failed", "timeout", "insufficient_system_resource", {"type": "abort"},
+        "FinishReason.ERROR", "engine_error", "interrupted", "MALFORMED_RESPONSE",
+    ],
+)  # fmt: skip
 def test_an_answer_that_the_server_broke_off_is_asked_for_again(reason):
     with pytest.raises(Unavailable, match="broke off"):
         parse({"choices": [{"text": "7", "finish_reason": reason}]})

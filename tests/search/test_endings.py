@@ -10,10 +10,18 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from teacher_server import TeacherServer
+
+from ovd_jax.search.base import Query
+from ovd_jax.search.bm25 import Bm25
+from ovd_jax.search.corpus import write_corpus
+from ovd_jax.search.serve import entry
+from ovd_jax.search.tags import INFORMATION
+from ovd_jax.toy.world import world_named
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 5.0  # seconds
@@ -159,6 +167,34 @@ def log_of(folder: Path) -> str:
     return "".join(path.read_text("utf-8") for path in folder.rglob("eval-*.log"))
 
 
+@contextlib.contextmanager
+def engine_that_goes_away(folder: Path, after: int):
+    """The URL of an engine that answers so many searches, and is away from then on."""
+    corpus = write_corpus(world_named("world").documents(), folder)
+    engine, searches = Bm25(corpus, topk=2, cache=folder), itertools.count()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            here = next(searches) < after
+            queries = [Query(text) for text in body["queries"]]
+            found = engine.find(queries, [0] * len(queries))
+            result = [[entry(document, True) for document in each] for each in found]
+            said = json.dumps({"result": result} if here else {}).encode()
+            self.send_response(200 if here else 503)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}/retrieve"
+        listening.shutdown()
+
+
 def corpus(folder: Path) -> Path:
     path = folder / "corpus.jsonl"
     rows = [{"id": n, "title": f"t{n}", "text": f"word {n}"} for n in range(50)]
@@ -258,3 +294,35 @@ def test_evaluations_that_fail_leave_the_searches_of_other_problems(start, tmp_p
         compare.wait_until(lambda: "the key has expired" in compare.said())
         assert compare.seconds_to_end() < LIMIT, compare.said()
         assert compare.process.returncode == 1
+
+
+@pytest.mark.slow
+def test_training_ends_when_its_teacher_does_though_its_engine_is_away(start, tmp_path):
+    """Some rows have answered and are judged, while others wait for their search."""
+    away = threading.Event()
+
+    def refuses(body):
+        if f"{INFORMATION}>" in json.dumps(body):  # what a second turn comes after
+            away.wait(60)
+            return 401, {"error": {"message": "the key has expired"}}
+        return None
+
+    rows = 16
+    engine = engine_that_goes_away(tmp_path / "world", after=rows)
+    with TeacherServer(refuses=refuses) as teacher, engine as url:
+        train = start(
+            "train", "--config=configs/quickstart_search.py",
+            "--config.search.backend=http", f"--config.search.url={url}",
+            "--config.search.retries=0", "--config.turns.searches=3",
+            f"--config.teacher.url={teacher.url}", "--config.problems_per_step=4",
+            f"--config.samples={rows // 4}", f"--config.min_rows={rows}",
+            "--config.eval_problems=0", "--config.loggers=()",
+            f"--config.run_dir={tmp_path}/t",
+        )  # fmt: skip
+        train.wait_until(lambda: WAITS in train.said())
+        train.wait_until(train.idles)
+        away.set()
+        assert train.seconds_to_end() < LIMIT, train.said()
+    assert train.process.returncode == 1, train.said()
+    assert train.said().splitlines()[-1].startswith("error: ")
+    assert "the key has expired" in train.said()

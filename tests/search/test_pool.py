@@ -139,6 +139,33 @@ def test_a_closed_pool_waits_for_no_engine_and_starts_no_search():
     assert len(engine.asked) == 32
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_who_waits_for_an_engine_hears_of_what_failed_meanwhile(early):
+    """A search that is there already is given all the same; other views wait on."""
+
+    class Gone(Scripted):
+        def find(self, queries, seeds):
+            if queries[0].text == "gone":
+                raise Away("gone")
+            return super().find(queries, seeds)
+
+    whole = SearchThreads(Search(Gone(), on_failure="wait"))
+    training, other = whole.view(), whole.view()
+    training.start([(("a",), Query("here"), 1), (("b",), Query("gone"), 2)])
+    other.start([(("a",), Query("here"), 1)])
+    assert training.take([("a",)])[0][0].title == "here"
+    ends = threading.Timer(0.0 if early else 0.3, training.end, [KeyError("judge")])
+    ends.start()
+    time.sleep(0.2 if early else 0.0)
+    started = time.perf_counter()
+    with pytest.raises(KeyError, match="judge"):
+        training.take([("b",)])
+    assert time.perf_counter() - started < 2.0
+    training.end(KeyError("another"))  # the first one is what is told
+    assert other.take([("a",)])[0][0].title == "here"
+    whole.close()
+
+
 def test_a_document_is_found_as_soon_as_its_thread_is_free():
     class Slow(Scripted):
         def find(self, queries, seeds):
