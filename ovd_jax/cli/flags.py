@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import absl.flags
 from ml_collections import ConfigDict, config_flags
@@ -22,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from ovd_jax.cli.choices import not_a_choice
 from ovd_jax.cli.config_files import load_file
 from ovd_jax.cli.environment import said_of
-from ovd_jax.cli.interrupt import SIGNALS, Interrupted, end_after
+from ovd_jax.cli.interrupt import SIGNALS, Interrupted, QuickEnd, end_after
 from ovd_jax.cli.knobs import check_file, holds, knobs, mistyped, nearest, unknown
 from ovd_jax.cli.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.cli.ranges import out_of_range
@@ -47,6 +48,7 @@ def run(
     `config` is locked. `default` is the config used without `--config`, by its name or
     its path; `--help` prints `doc` and every knob.
     """
+    ending = QuickEnd() if argv is None else None  # where this is all of the program
     argv = sys.argv if argv is None else argv
     # Else transformers says at its import that it has no torch, which nothing needs.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -57,7 +59,7 @@ def run(
     except Interrupted as stop:
         print(line_of(stop), file=sys.stderr, flush=True)
         end_after(_LAST_S, stop.code)
-        sys.exit(stop.code)
+        leave(ending, stop.code)
     except UsageError as error:
         if debug and error.__cause__:
             traceback.print_exception(error.__cause__)
@@ -65,9 +67,18 @@ def run(
         sys.exit(2)
     except Exception as error:
         if debug or not (line := line_of(error)):
+            if ending is not None:
+                ending.code = 1
             raise
         print(line, file=sys.stderr)
-        sys.exit(1)
+        leave(ending, 1)
+
+
+def leave(ending: QuickEnd | None, code: int) -> NoReturn:
+    """Raises SystemExit; the program then ends without delay."""
+    if ending is not None:
+        ending.code = code
+    sys.exit(code)
 
 
 def line_of(error: BaseException) -> str:

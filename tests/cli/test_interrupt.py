@@ -261,6 +261,46 @@ def test_an_interrupted_training_saves_its_steps_and_goes_on(tmp_path, number):
     assert steps == list(range(len(steps)))
 
 
+TEARDOWN = """
+import atexit, signal, sys, time
+from ovd_jax.cli import flags
+from ovd_jax.errors import UserError
+
+class Compiled:
+    def __del__(self):
+        time.sleep(30)
+
+keeps = Compiled()  # until the interpreter takes its modules apart
+keeps.itself = keeps
+
+def main(config):
+    atexit.register(print, "a library says goodbye")
+    if how == "interrupted":
+        signal.raise_signal(signal.SIGINT)
+    raise UserError("wrong") if how == "wrong" else KeyError("a fault")
+
+how = sys.argv.pop()
+flags.run(main, doc="", default="configs/export.py")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [("wrong", 1, "error: wrong"), ("interrupted", 130, "interrupted by SIGINT"),
+     ("faulty", 1, "KeyError: 'a fault'")],
+)  # fmt: skip
+def test_a_program_that_fails_does_not_wait_to_be_taken_apart(how, code, said):
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", TEARDOWN, how], cwd=ROOT, text=True, timeout=60,
+        capture_output=True,
+    )  # fmt: skip
+    assert time.monotonic() - begun < 20
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert done.stdout == "a library says goodbye\n"
+
+
 @pytest.mark.slow
 def test_an_interrupted_fine_tuning_saves_its_steps(tmp_path):
     knobs = ("num_steps=100000", "checkpoint_every=100000", "log_every=1")
