@@ -2,18 +2,21 @@
 
 import re
 
-_NAMES = r"(?:think|thinking|seed:think)"
+_NAMES = r"(?:think|thinking|thoughts?|reasoning|seed:think)"
 _OPEN = re.compile(
     rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>"
-    r"|<\|channel\|>analysis<\|message\|>",
+    r"|<\|channel\|>analysis<\|message\|>|<\|channel>thought\b|<\|inner_prefix\|>",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
     rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>"
-    r"|<\|channel\|>final<\|message\|>",
+    r"|<\|channel\|>final<\|message\|>|<channel\|>|<\|inner_suffix\|>",
     re.IGNORECASE,
 )
-OPENERS = ("<think>", "<thinking>", "<seed:think>", "[THINK]", "◁think▷")  # as tokens
+OPENERS = (  # as tokens
+    "<think>", "<thinking>", "<thought>", "<reasoning>", "<seed:think>", "[THINK]",
+    "◁think▷", "<|inner_prefix|>",
+)  # fmt: skip
 
 
 def after_thought(text: str) -> str | None:

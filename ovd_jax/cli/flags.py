@@ -68,7 +68,7 @@ def run(
     except Exception as error:
         if debug or not (line := line_of(error)):
             if ending is not None:
-                ending.code = 1
+                ending.begin(1)
             raise
         print(line, file=sys.stderr)
         leave(ending, 1)
@@ -77,7 +77,7 @@ def run(
 def leave(ending: QuickEnd | None, code: int) -> NoReturn:
     """Raises SystemExit; the program then ends without delay."""
     if ending is not None:
-        ending.code = code
+        ending.begin(code)
     sys.exit(code)
 
 

@@ -138,20 +138,28 @@ def end_after(seconds: float, code: int) -> None:
 
 
 class QuickEnd:
-    """Ends the program once what libraries do at its end is done, if `code` is set by
-    then: taking the compiled programs of JAX apart takes seconds more.
+    """A program that, once `begin` was called, ends when what libraries do at its end
+    is done: to take the compiled programs of JAX apart takes seconds more.
 
     To be made before libraries are imported: what was first comes last.
     """
 
     def __init__(self):
-        self.code: int | None = None
+        self._code: int | None = None
         atexit.register(self._end)
 
+    def begin(self, code: int) -> None:
+        """The program, which is about to end, is to do so with `code`."""
+        self._code = code
+        # No public name; where it has gone the end takes longer, and no more.
+        clean_up = getattr(sys.modules.get("jax._src.api"), "clean_up", None)
+        if clean_up is not None:
+            atexit.unregister(clean_up)
+
     def _end(self) -> None:
-        if self.code is None:
+        if self._code is None:
             return
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(self.code)
+        os._exit(self._code)

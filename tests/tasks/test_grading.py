@@ -268,7 +268,7 @@ def test_threads_may_share_a_grader(grader):
     ("answer", "letter"),
     [
         ("B", "B"),
-        ("(b)", None),
+        ("(b)", "B"),
         (r"\text{(B)}", "B"),
         ("B. $4$", "B"),
         ("(C) whatever", "C"),

@@ -26,6 +26,31 @@ REALS = re.compile(
 # {x | x > 1}: the condition alone says as much.
 SET_BUILDER = re.compile(r"\\?\{ ?[a-z] ?(?:\\mid|[|:]) ?([^{}|,;]+?)\\?\}")
 LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # "1 1/2" is not "11/2"
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
+    "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBERS = {word: number for number, word in enumerate(_SMALL)}
+NUMBERS |= {word: 10 * number for number, word in enumerate(_TENS, start=2)}
+# "five", "twenty-five apples"
+IN_WORDS = re.compile(
+    rf"^({'|'.join(sorted(NUMBERS, reverse=True))})"
+    rf"(?:(?<=ty)[- ]({'|'.join(_SMALL)}))?"
+    r"(?=$|\s(?!half|third|fourth|quarter|fifth|hundred|thousand|\w*illion)[a-z]+$)",
+    re.IGNORECASE,
+)
+RATIO = re.compile(r"^(\d{1,6}) to (\d{1,6})$")
+NEGATIVE = re.compile(r"^(?:negative|minus)\s(?=[\d.\\$])", re.IGNORECASE)
+PLUS_OR_MINUS = re.compile(r"(?:\+\s?/\s?-|\+-)(?=\s?[\d.A-Za-z\\])")
+COPULA = re.compile(
+    r"(?<=[\d%)}\]A-Za-z])\s?"
+    r"(?:\u3067\u3059|\uc785\ub2c8\ub2e4|\uc774\ub2e4|\u0939\u0948)\.?$"
+)
+RESTATED = re.compile(r"(?<=\S)\s\((?:i\.e\.,?|that is,?|or|=)\s?[^()]{1,40}\)$")
+# ]1, 2[ is how the French write (1, 2).
+OUTWARD = re.compile(r"[\[\]]([^\[\](){},;]{1,60}[,;][^\[\](){},;]{1,60})[\[\]]")
 ARTICLE = re.compile(r"^(?:the|an?) (?=\w{3})", re.IGNORECASE)
 CONSTANT = re.compile(TEXT_COMMAND + r"\{\s?([ei])\s?\}")
 RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq)(?![A-Za-z])")
@@ -46,9 +71,20 @@ def clean(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """A text folded, without a currency before its number, and with a plain stop."""
-    text = CURRENCY.sub(r"\1", fold(text).strip())
+    """A text folded, without a currency before its number, the words of other languages
+    that end a sentence after one, or a sign in words, and with a plain stop."""
+    text = COPULA.sub("", CURRENCY.sub(r"\1", fold(text).strip()))
+    text = IN_WORDS.sub(_digits, RATIO.sub(r"\1:\2", text))
+    text = NEGATIVE.sub("-", PLUS_OR_MINUS.sub(r"\\pm ", RESTATED.sub("", text)))
+    if (found := OUTWARD.fullmatch(text)) and "[" + found[1] + "]" != text:
+        left = "(" if text[0] == "]" else "["
+        text = f"{left}{found[1]}{')' if text[-1] == '[' else ']'}"
     return text.replace("\N{IDEOGRAPHIC FULL STOP}", ".")
+
+
+def _digits(words: re.Match) -> str:
+    tens, ones = words[1].casefold(), (words[2] or "").casefold()
+    return str(NUMBERS[tens] + NUMBERS.get(ones, 0))
 
 
 def key(cleaned: str) -> str:

@@ -40,7 +40,7 @@ ASSIGNED = re.compile(
 )
 NAME_LAST = re.compile(r"^([^=]*[^=<>!\s])\s?=\s?([a-z])$")
 # Golds of these forms are no differences, quotients and ratios, though they look so.
-CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s?[ap]\.?m\.?)?", re.IGNORECASE)
+CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(\s?[ap]\.?m\.?)?", re.IGNORECASE)
 DATE = re.compile(r"\d{4}([-/])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{4}")
 NO_BRACES = str.maketrans("", "", "{}")
 WORDS = re.compile(r"(?=no$|.*[a-z]{3})[a-z0-9' .,&-]+")
@@ -51,7 +51,9 @@ ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]*matrix\}|\\[A-Za-z]+")
 TRAILING_UNIT = re.compile(
     rf"(?<=.){UNIT_TEXT}{POWER}$|(?<=[\d}})i])\s?(?:[ckm]m|[km]g|m[lL]){POWER}$"
 )
-UNIT_POWER = re.compile(r"(?:[ckm]?m|text\s?\{[^{}]*\})\s?\^\s?\{?\s?([23])\s?\}?$")
+UNIT_POWER = re.compile(
+    r"(?:[ckm]?m|text\s?\{[^{}]*\})(?:\s?\^\s?|(?<=m))\{?\s?([23])\s?\}?$"
+)
 BASED = re.compile(r"-?\w+_\{?\d+\}?")
 VERDICT = re.compile(r"(yes|no|true|false)\s?[,.;:]", re.IGNORECASE)
 QUALIFIER = re.compile(
@@ -117,7 +119,7 @@ def readings(answer: str, gold: str) -> list[tuple[str, str]]:
 
 def compare_clean(answer: str, gold: str, rule: Rule) -> str:
     """The same for two cleaned texts, or for one value out of each."""
-    answer, gold = unnamed(answer, gold)
+    answer, gold = unnamed(*without_half(answer, gold))
     if key(answer) == key(gold):
         return "same_text"
     if other_power(answer, gold):
@@ -149,6 +151,14 @@ def is_text(answer: str, gold: str) -> bool:
     if RANGE in answer + gold or DATE.fullmatch(answer) or DATE.fullmatch(gold):
         return True
     return bool(CLOCK.fullmatch(gold)) and ":" in answer
+
+
+def without_half(answer: str, gold: str) -> tuple[str, str]:
+    """Two times of day without "am" or "pm", where one of them does not say which."""
+    times = [CLOCK.fullmatch(text) for text in (answer, gold)]
+    if not all(times) or bool(times[0][1]) == bool(times[1][1]):
+        return answer, gold
+    return tuple(re.sub(r"[\sa-z.]", "", time[0].lower()) for time in times)
 
 
 def contradicts_itself(answer: str) -> bool:

@@ -51,6 +51,10 @@ _NAMES = {
     "\\lceil ": "\u2308",
     "\\rceil ": "\u2309",
     "\N{DEGREE SIGN}": "\u00ba\u02da",
+    "%": "\u066a",
+    ".": "\u066b",
+    ",": "\u066c",
+    "/1000": "\u2030",
     " cents": "\u00a2",
     "\\alpha ": "\u03b1", "\\beta ": "\u03b2", "\\gamma ": "\u03b3",
     "\\delta ": "\u03b4", "\\epsilon ": "\u03b5", "\\zeta ": "\u03b6",
@@ -113,6 +117,8 @@ _ROOT_OF = re.compile(rf"([{''.join(_ROOTS)}])\s*(\d+(?:\.\d+)?|[A-Za-z]|\u03c0)
 _GROUPED = re.compile(rf"(?<![\d.])\d{{1,3}}(?:{NO_BREAK}\d{{3}})+(?!\d)")
 _PLAIN = r"\d[\d,]*(?:\.\d+)?"
 # 3-5 with a dash that is no hyphen; "2x - 5" and "5 - 2\sqrt3" are differences.
+_SIGN = re.compile(r"(?<![\w)}\]])\u207b(?=\d)")  # small, but of no exponent
+_RING = re.compile(r"(?<=\d)\s?\u2218")  # the degrees of those who have no other sign
 _IS_RANGE = re.compile(
     rf"(?<![\w.^_}}\\]){_PLAIN}(?P<dash>{RANGE})(?={_PLAIN}(?!\s*[\\^({{=+*/]|[\w.]\w))"
 )
@@ -124,6 +130,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text
     text = unicodedata.normalize("NFC", text)
+    text = _RING.sub("\N{DEGREE SIGN}", _SIGN.sub("-", text))
     text = _STACKED.sub(lambda m: f"\\frac{{{_bare(m[1])}}}{{{_bare(m[2])}}}", text)
     text = _RAISED.sub(lambda m: "^" + _script(m), text)
     text = _LOWERED.sub(lambda m: "_" + _script(m), text)

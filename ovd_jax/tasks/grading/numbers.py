@@ -37,13 +37,28 @@ UNITS = {
 SIZES = {
     unit: (kind, size) for kind, sizes in UNITS.items() for unit, size in sizes.items()
 }
-POWER = r"(?:\^\{?-?\d\}?)?"
-UNIT = (
-    rf"\s?{UNIT_TEXT}|st|nd|rd|th|\s?(?:[ckm]m|[km]g|ml)|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
-    rf"|\s(?:[mgslnjwvak]|k?hz|k?pa|k?j|mol|deg[cf])\b|\s?\\omega|\s(?!{CHANGING})"
-    r"(?:[a-z]{3,}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*"
+POWER = r"(?:\^\{?-?\d\}?|(?<=m)[23])?"
+# A word in Cyrillic, or up to four characters of a script without spaces, but for those
+# that make another number of it: ten thousand, half, "a part of", ...
+FOREIGN = (
+    r"(?!\s?[\u0400-\u04ff]*(?:\u0442\u044b\u0441|\u043c\u043b\u043d"
+    r"|\u043c\u043b\u0440\u0434|\u043f\u043e\u043b\u043e\u0432|\u0438\u043b\u0438))"
+    r"\s?[\u0400-\u04ff]+\.?"
+    r"|\s?(?![^\s]{0,3}[\u4e07\u842c\u4ebf\u5104\u5343\u767e\u5341\u534a\u5206\u500d"
+    r"\u548c\u6216\u4e0e\ub9cc\ucc9c\ubc31\uc5b5\ubc18])"
+    r"[\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{1,4}"
 )
+UNIT = (
+    rf"\s?{UNIT_TEXT}|st|nd|rd|th|\s?(?:[ckm]m|[km]g|ml)(?:\s?(?:per|an?|/)\s?[a-z]+)?"
+    r"|\s?(?:k?m|mi|ft)/(?:h|hr|s|min)"
+    r"|\s(?:m[23]?|[gslnjwvakh\u00e5]|k?hz|k?pa|k?j|mol|deg[cf]|kr|z\u0142|\\mu m)"
+    r"(?![a-z\d])"
+    rf"|\s(?:kg|n)\s?\\cdot\s?m(?:/s)?|\s?\\omega|\s(?!{CHANGING})"
+    rf"(?:[a-z]{{3,}}|ft|in|hr|mi|lb|oz)\b(?:\s[a-z./]+)*|{FOREIGN}"
+)
+EUROPEAN = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{1,2}")  # 1.234,5
 DIGITS = (
+    rf"{EUROPEAN.pattern}|\d{{1,3}}(?:_\d{{3}})+|"
     r"\d{1,3}(?:,\d{3})+(?:\.\d*)?"
     r"|\d{1,3}(?: \d{3})+(?:\.\d*)?|\d{1,3}(?:'\d{3})+|\d{1,3}(?:\.\d{3}){2,}"
     r"|\d{1,2}(?:,\d\d)+,\d{3}"  # as in India: 1,00,000
@@ -119,7 +134,9 @@ def _as_fraction(repeating: re.Match) -> str:
 
 def digits(written: str) -> str:
     """A number without what parts its thousands."""
-    plain = re.sub("[, ']", "", written)
+    if EUROPEAN.fullmatch(written):
+        written = written.translate(str.maketrans(",.", ".,"))
+    plain = re.sub("[, '_]", "", written)
     return plain.replace(".", "") if plain.count(".") > 1 else plain
 
 
