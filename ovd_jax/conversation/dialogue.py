@@ -12,7 +12,7 @@ import numpy as np
 
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document, Query
-from ovd_jax.search.observation import message, observation
+from ovd_jax.search.observation import message, observation, shortened
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.tags import ANSWER, SEARCH, contents
 from ovd_jax.seeds import derive
@@ -286,7 +286,7 @@ class Dialogue:
         most: every document is shortened alike, then the last ones are left out."""
         room = min(room, self.rules.observation_tokens)
         chars = room * _CHARS_A_TOKEN
-        cut = any(len(x.text) > chars // len(documents) for x in documents)
+        cut = bool(shortened(documents, chars))
         while True:
             tokens = self.encode(observation(documents, self._special, chars))
             if len(tokens) <= room:

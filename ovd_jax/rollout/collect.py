@@ -42,6 +42,7 @@ class Collector(SingleTurn):
         super().__init__(task=task, teacher=teacher, tokenizer=tokenizer, rules=rules)
         self.template = template
         self.judge = Judge(teacher, rules, template)
+        self.shows_documents = getattr(task, "shows_documents", False)
         self.counts = Counter()  # logged by `metrics`, which resets them
 
     def collect(
@@ -60,6 +61,9 @@ class Collector(SingleTurn):
         sampled. The groups are the same.
         """
         prompts = [self.encode(self.task.prompt(problem)) for problem in problems]
+        if self.shows_documents:
+            cut = sum(self.task.documents_cut(problem) for problem in problems)
+            self.counts.update(documents_cut=cut)
         students, rewards, verdicts = self.sample_and_score(
             problems, prompts, generate, seed=seed, stream=stream
         )
@@ -140,6 +144,7 @@ class Collector(SingleTurn):
         the last call."""
         counts, self.counts = self.counts, Counter()
         names = ("revise_slots_cut",) if self.rules.feedback == "revise" else ()
+        names += ("documents_cut",) if self.shows_documents else ()
         return {name: float(counts[name]) for name in names}
 
 

@@ -45,8 +45,18 @@ def message(text: str) -> str:
     return _wrapped(text)
 
 
+def shortened(documents: Sequence[Document], max_chars: int) -> int:
+    """How many of the documents an observation of `max_chars` shows cut."""
+    share = _share(documents, max_chars)
+    return sum(len(document.text) > share for document in documents)
+
+
+def _share(documents: Sequence[Document], max_chars: int) -> int:
+    return max_chars // max(1, len(documents))
+
+
 def _body(documents, special_tokens, max_chars) -> str:
-    share = max_chars // max(1, len(documents))
+    share = _share(documents, max_chars)
     lines = [
         f"Doc {number}(Title: {plain(document.title, _MAX_TITLE)}) "
         f"{plain(document.text, share)}"

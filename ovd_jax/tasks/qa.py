@@ -1,12 +1,13 @@
 """Open questions with short answers, answered alone or with the help of a search
 engine."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Query, SearchBackend
-from ovd_jax.search.observation import observation
+from ovd_jax.search.observation import observation, shortened
 from ovd_jax.search.tags import (
     ANSWER,
     SEARCH,
@@ -30,6 +31,7 @@ from ovd_jax.text import (
 )
 
 REWARDS = ("f1", "em")
+_log = logging.getLogger(__name__)
 
 
 class QATask:
@@ -89,7 +91,8 @@ class QATask:
         self._tokenizer = tokenizer
         self._special_tokens = () if tokenizer is None else special_tokens(tokenizer)
         self._search = search
-        self._found: dict[str, str] = {}  # documents by question
+        # By question: its documents, and how many of them are cut.
+        self._found: dict[str, tuple[str, int]] = {}
         self._max_chars = max_observation_chars
         self._load = load
         self._dataset = Dataset(data, held_out_data, seed=seed, load=load)
@@ -112,7 +115,7 @@ class QATask:
         """The question in its prompt, with documents where the prompt reads some."""
         slots = {"question": neutralize(problem.question, self._hostile())}
         if self._prompt.reads:
-            slots["documents"] = self._documents(problem)
+            slots["documents"], _ = self._documents(problem)
         text = self._prompt.text.format(**slots)
         if not self._chat:
             return plain_prompt(self._tokenizer, text)
@@ -133,8 +136,8 @@ class QATask:
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
         """The rewards, and as metrics `em`, `cover_em`, `f1`, `recall` (whether what
         was read holds a gold answer), `searches`, and `invalid_rate`, the share of
-        turns with neither a query nor an answer. Texts without an answer count in
-        all."""
+        turns with neither a query nor an answer; where prompts hold documents, too, how
+        many of them were cut. Texts without an answer count in all."""
         return [
             self._grade(problem, text)
             for problem, text in zip(problems, texts, strict=True)
@@ -146,7 +149,7 @@ class QATask:
         acts = [bool(contents(t, SEARCH) or contents(t, ANSWER)) for t in turns]
         read = found_by_queries(text) if self._prompt.searches else []
         if self._prompt.reads:
-            read.append(self._documents(problem))
+            read.append(self._documents(problem)[0])
         metrics = {
             "em": qa_metrics.exact_match(answer, golds),
             "cover_em": qa_metrics.cover_match(answer, golds),
@@ -155,19 +158,38 @@ class QATask:
             "searches": float(len(contents(text, SEARCH))),
             "invalid_rate": 1.0 - sum(acts) / len(acts) if acts else 1.0,
         }
+        if self.shows_documents:
+            metrics["documents_cut"] = float(self.documents_cut(problem))
         return Grade(metrics[self._reward], answer, reason(answer, metrics), metrics)
+
+    @property
+    def shows_documents(self) -> bool:
+        """Whether a prompt holds documents."""
+        return self._prompt.reads
+
+    def documents_cut(self, problem: Problem) -> int:
+        """How many of the documents in its prompt are cut."""
+        return self._documents(problem)[1]
 
     def _hostile(self) -> tuple[str, ...]:
         return (*self._special_tokens, *TAGS)
 
-    def _documents(self, problem: Problem) -> str:
-        """What the engine finds for the question itself; it is asked once, for prompt
-        and grade."""
+    def _documents(self, problem: Problem) -> tuple[str, int]:
+        """What the engine finds for the question itself, and how many documents are cut
+        in it; the engine is asked once, for prompt and grade."""
         question = problem.question
         if question not in self._found:
             (found,) = self._search.search([Query(question)], seeds=[0])
             shown = observation(found, self._special_tokens, self._max_chars)
-            self._found[question] = shown
+            cut = shortened(found, self._max_chars)
+            if cut and not any(before for _, before in self._found.values()):
+                _log.warning(
+                    "%d of %d documents are cut in the prompt of %r, which holds %d "
+                    "characters of them (search.max_chars); all such are counted as "
+                    "documents_cut.",
+                    cut, len(found), question[:80], self._max_chars,
+                )  # fmt: skip
+            self._found[question] = shown, cut
         return self._found[question]
 
 

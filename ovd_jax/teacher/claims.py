@@ -61,6 +61,13 @@ _BRACKETED = re.compile(rf"\W*\[\[\s?({_NUMBER})\s?\]\]\W*")
 _NOTE = re.compile(
     rf"\W*not[ae](?: final\w?)?\s?[:=]\W*({_NUMBER})(?:\s?/\s?({_NUMBER}))?\W*"
 )
+# What is said to a judge alone.
+_ORDER = re.compile(
+    r"\b(?:respond|reply)(?: only)? with\b"
+    r"|\byour (?:reply|response|output) (?:is|should be)\b"
+    r"|\b(?:ignore|disregard|forget) (?:all |the |any |everything |previous )*"
+    r"(?:above|before|previous|prior|earlier|instructions?|rules|rubric)\b"
+)
 # Questions in which a score may be somebody's.
 _ABOUT_SCORES = re.compile(
     r"\b(?:scor\w*|grad(?:e|es|ed|ing)|rat(?:ed|ings?)|marks|judges?|teams?|games?|match"
@@ -79,6 +86,8 @@ def claim(sentence: str, question: str, labels: tuple[str, ...]) -> int:
     if len(sentence) > _MOST_CHARACTERS or _SUM.search(sentence):
         return NO
     text, scale = _prepared(sentence), _Scale(labels)
+    if _ORDER.search(text) and scale.form(text):
+        return EXPLICIT
     alone = _BRACKETED.fullmatch(text) or _NOTE.fullmatch(text)
     kinds = {SCORE: True} if alone else _kinds(scale.without_words(text))
     form = kinds and scale.form(text)

@@ -6,6 +6,7 @@ from ovd_jax.client.transport import Transport
 
 NAME_KNOBS = {  # by the knob of a URL, the one that names the model there
     "teacher.url": "teacher.served_name",
+    "continuer.url": "continuer.served_name",
     "search.url": "search.served_name",
     "engine": "engine_served_name",
 }

@@ -39,27 +39,36 @@ def make_teacher(
         return scorer
     other = config.copy_and_resolve_references()
     other.teacher.update(config.continuer)
-    return Roles(scorer, one_teacher(other, judges=False))
+    return Roles(scorer, one_teacher(other, judges=False, role="continuer"))
 
 
 def one_teacher(
-    config, model: Transformer | None = None, *, judges: bool = True
+    config,
+    model: Transformer | None = None,
+    *,
+    judges: bool = True,
+    role: str = "teacher",
 ) -> Teacher:
     """The model behind `config.teacher.url`, or in this process if there is none; a
-    class of the user's own is made of the config."""
+    class of the user's own is made of the config. What is wrong is told by the knobs of
+    its `role`."""
     if names_code(config.teacher.model):  # of several processes the first one asks
         own = build(config.teacher.model, "teacher.model", Teacher, config)
         return FromMain(own, "score", "demonstrate", "feedback")
     if config.teacher.url:  # of several processes the first one asks
-        served = served_teacher(config, judges=judges)
+        served = served_teacher(config, judges=judges, role=role)
         return FromMain(served, "score", "demonstrate", "feedback")
     return local_teacher(config, model or teacher_model(config), judges=judges)
 
 
-def served_teacher(config, *, judges: bool = True) -> OpenAITeacher:
+def served_teacher(
+    config, *, judges: bool = True, role: str = "teacher"
+) -> OpenAITeacher:
     """A model behind one or several URLs with an OpenAI-compatible API."""
     options = config.teacher
-    transport = make_transport(options.url, options, name=options.served_name)
+    transport = make_transport(
+        options.url, options, name=options.served_name, knob=f"{role}.url"
+    )
     return OpenAITeacher(
         transport,
         prompt=load_prompt(options.prompt),

@@ -19,6 +19,7 @@ from fakes import (
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.judge import score_requests
 from ovd_jax.rollout.trajectory import make_trajectory
 from ovd_jax.tasks.arithmetic import ArithmeticTask
@@ -303,3 +304,21 @@ def test_the_teacher_never_sees_the_gold_answer(replacement):
 def test_rules_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         rules(**changes)
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_documents_cut_in_the_prompts_of_a_step_are_counted(shows):
+    class Documents(ArithmeticTask):
+        shows_documents = shows
+
+        def documents_cut(self, problem):
+            return len(problem.question)
+
+    made = Collector(
+        task=Documents(), teacher=FakeTeacher(), tokenizer=TOKENIZER, rules=rules()
+    )
+    student = FakeStudent(lambda text, sample, rng: "7")
+    problems = [problem("3+4", "7"), problem("3+14", "17")]
+    groups = made.collect(problems, student, seed=0)
+    assert made.metrics(groups).get("documents_cut") == (7.0 if shows else None)
+    assert made.metrics(groups).get("documents_cut") == (0.0 if shows else None)

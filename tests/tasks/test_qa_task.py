@@ -1,5 +1,6 @@
 """Questions, turns, answers and what they pay."""
 
+import dataclasses
 import json
 
 import pytest
@@ -198,6 +199,28 @@ def test_documents_are_shown_harmless_and_no_gold_answer_is_asked_for(make):
     assert grade.metrics["recall"] == 1.0
     assert len(engine.asked) == 1  # for both
     assert all(not (q.answers or q.question) for q in engine.asked)
+
+
+@pytest.mark.parametrize(("room", "cut"), [(10_000, 0), (400, 1), (5, 2)])
+def test_documents_that_are_cut_are_counted_and_told_once(make, caplog, room, cut):
+    class Two(Engine):
+        def search(self, queries, *, seeds):
+            ((found,),) = super().search(queries, seeds=seeds)
+            short = dataclasses.replace(found, text="in brief")
+            return [(found, short)]
+
+    engine = Two("Lima is it. " * 50)
+    task = make(prompt="rag", search=engine, max_observation_chars=room)
+    other = dataclasses.replace(PROBLEM, question="Who?")
+    for problem in (PROBLEM, other, PROBLEM):
+        assert ("..." in task.prompt(problem)) == bool(cut)
+        assert task.documents_cut(problem) == cut
+    (grade,) = task.grade([PROBLEM], ["<answer> x </answer>"])
+    assert grade.metrics["documents_cut"] == cut
+    assert caplog.text.count("search.max_chars") == bool(cut)
+    direct = make(prompt="direct")
+    assert not direct.shows_documents
+    assert "documents_cut" not in direct.grade([PROBLEM], ["x"])[0].metrics
 
 
 def test_a_prompt_with_documents_needs_an_engine(make):

@@ -758,6 +758,7 @@ def test_a_served_student_is_the_one_at_the_engine(made, server):
     ("knob", "name"),
     [
         ("teacher.url", "teacher.served_name"),
+        ("continuer.url", "continuer.served_name"),
         ("search.url", "search.served_name"),
         ("engine", "engine_served_name"),
     ],
@@ -778,6 +779,14 @@ def test_one_of_several_models_is_named_by_the_knob_of_its_server(knob, name):
                     transport.run([transport.connect])
             finally:
                 transport.close()
+
+
+def test_the_knob_of_a_continuer_is_told_where_its_server_has_several_models():
+    models = [{"id": "one"}, {"id": "two"}]
+    with TeacherServer() as scorer, TeacherServer(models=models) as continuer:
+        urls = {"teacher.url": scorer.url, "continuer.url": continuer.url}
+        with pytest.raises(UserError, match=r"set config\.continuer\.served_name\."):
+            make_teacher(config_of(**urls, **{"teacher.served_name": ""}))
 
 
 def test_a_task_is_of_its_knobs(tmp_path):
