@@ -46,7 +46,7 @@ _TOOLS = (
     r"|arg_value|parameters?|invoke|documents?|response"
 )
 _THOUGHTS = r"thinking|thoughts?|reasoning|reflection|scratch_?pad|analysis"
-_MARKS = "bos|eos|pad|unk|cls|sep|mask|pad_token|eo[aeh]|/?s"
+_MARKS = "bos|eos|pad|unk|cls|sep|mask|pad_token|eo[aeh]"
 CONTROL = re.compile(
     rf"<{_BAR}{_NAME}{_BAR}>"  # most families, DeepSeek
     rf"|<{_BAR}/?[A-Za-z]\w{{0,40}}>|</?[A-Za-z]\w{{0,40}}{_BAR}>"  # Gemma 4
