@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
@@ -14,15 +15,16 @@ from ovd_jax.models import gguf, hf
 from ovd_jax.models.folders import check_replaceable, fingerprint
 from ovd_jax.models.lora import Lora, adapt, merge
 from ovd_jax.models.shards import check_dtype
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.reporting.run_dir import check_origin
+from ovd_jax.text import Tokenizer
 from ovd_jax.toy import tokenizers
 from ovd_jax.wiring.models import find_model
 
 DEFAULT = "default"  # has what a run of train or sft is opened by
 
 
-def main(config):
+def main(config: ConfigDict) -> None:
     """Writes `config.model` to the folder `config.output`."""
     started = time.time()
     check(config)
@@ -49,7 +51,7 @@ def main(config):
     )
 
 
-def check(config) -> None:
+def check(config: ConfigDict) -> None:
     """Raises UserError for what can be known to fail before any weight is read."""
     for knob, what in (("model", "the model to export"), ("output", "a new folder")):
         if not config[knob]:
@@ -61,7 +63,9 @@ def check(config) -> None:
     check_dtype(config.dtype)
 
 
-def open_model(name: str, scratch: Path):
+def open_model(
+    name: str, scratch: Path
+) -> tuple[Transformer, Tokenizer | None, Path | None]:
     """(model, tokenizer or None, folder that it came from or None).
 
     A model that came from no folder has a tokenizer of its own.
@@ -76,7 +80,7 @@ def open_model(name: str, scratch: Path):
     return hf.load(folder), None, folder
 
 
-def open_run(run: Path):
+def open_run(run: Path) -> tuple[Transformer, Tokenizer | None, Path | None]:
     """As `open_model`: the newest checkpoint of a run, or its export if it has none."""
     model, tokenizer, folder = origin(run)
     model = restore_model(run, model)
@@ -90,7 +94,7 @@ def open_run(run: Path):
     )
 
 
-def origin(run: Path):
+def origin(run: Path) -> tuple[Transformer, Tokenizer | None, Path | None]:
     """(model, tokenizer or None, folder or None) of what a run trains.
 
     The model's arrays are shapes, but for those that checkpoints leave out.
@@ -111,6 +115,6 @@ def origin(run: Path):
     return shapes(hf.read_config(folder)), None, folder
 
 
-def shapes(architecture) -> Transformer:
+def shapes(architecture: TransformerConfig) -> Transformer:
     """A model without weights."""
     return jax.eval_shape(lambda: Transformer(architecture, jax.random.key(0)))

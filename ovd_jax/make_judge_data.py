@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import whole_file
@@ -34,7 +36,7 @@ ROWS = 128  # prompts sampled at a time
 Solution = tuple[str, tuple[str, ...]]  # question, lines
 
 
-def main(config):
+def main(config: ConfigDict) -> None:
     """Samples `config.students`, grades every step, and writes `config.output`."""
     started = time.time()
     enable_compilation_cache()
@@ -62,6 +64,7 @@ def arithmetic_rows(config) -> Iterator[dict]:
     """Distinct solutions of the students and such with made-up slips, each line with
     its score."""
     task = make_task(config)
+    assert isinstance(task, ArithmeticTask)
     solutions = []
     for number, student in enumerate(config.students):
         generate = generator(config, task, student)
@@ -106,7 +109,7 @@ def world_rows(config) -> Iterator[dict]:
                     }
 
 
-def generator(config, task, student: str) -> Callable:
+def generator(config: ConfigDict, task: ArithmeticTask, student: str) -> Callable:
     """`(prompts, seed=, samples=) -> completions` of the model named `student`."""
     folder = find_model(student, "student")
     tokenizer = load_tokenizer(folder)
@@ -131,7 +134,12 @@ def generator(config, task, student: str) -> Callable:
 
 
 def sampled(
-    task, generate: Callable, problems: Sequence[Problem], samples: int, *, seed: int
+    task: ArithmeticTask,
+    generate: Callable,
+    problems: Sequence[Problem],
+    samples: int,
+    *,
+    seed: int,
 ) -> Iterator[Solution]:
     """What the student writes for the problems, cut into lines."""
     texts = generate([task.prompt(p) for p in problems], seed=seed, samples=samples)
@@ -141,14 +149,16 @@ def sampled(
                 yield problem.question, lines
 
 
-def slips(task: ArithmeticTask, config) -> Iterator[Solution]:
+def slips(task: ArithmeticTask, config: ConfigDict) -> Iterator[Solution]:
     """Made-up slips, so that the judge knows more than these students' mistakes."""
     rng = random.Random(derive(config.seed, "slips"))
     for problem in task.problems(len(config.students), config.slips):
         yield problem.question, tuple(judged_solution(problem.question, rng)[0])
 
 
-def chances_of(config, task, solutions: Sequence[Solution]) -> dict[Solution, float]:
+def chances_of(
+    config: ConfigDict, task: ArithmeticTask, solutions: Sequence[Solution]
+) -> dict[Solution, float]:
     """The share of `config.continuations` that end right after each right prefix."""
     wanted = {}
     for question, lines in solutions:
@@ -160,7 +170,9 @@ def chances_of(config, task, solutions: Sequence[Solution]) -> dict[Solution, fl
         texts, seed=derive(config.seed, "chances"), samples=config.continuations
     )
     for (question, lines), group in zip(list(wanted), groups, strict=True):
-        value = str(evaluate(lines[-1])[0])
+        reached = evaluate(lines[-1])
+        assert reached is not None  # after a right line
+        value = str(reached[0])
         wanted[question, lines] = sum(task.extract(x) == value for x in group) / len(
             group
         )

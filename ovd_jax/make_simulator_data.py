@@ -7,6 +7,8 @@ import random
 import time
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.paths import cache_dir
@@ -21,7 +23,7 @@ from ovd_jax.tasks.data.simulator_data import (
 )
 
 
-def main(config):
+def main(config: ConfigDict) -> None:
     """Rows from `config.trajectories` and `config.corpus`, shuffled, to
     `config.output`."""
     started = time.time()

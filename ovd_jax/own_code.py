@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from ovd_jax.errors import UserError
 
@@ -22,7 +23,7 @@ def names_code(value: object) -> bool:
     return isinstance(value, str) and bool(_SPEC.fullmatch(value))
 
 
-def load_code(value: str, knob: str) -> object:
+def load_code(value: str, knob: str) -> Any:
     """What `value`, of the form `path/to/file.py:Name`, names. Raises UserError where
     the file is missing, does not run, or holds no such name."""
     match = _SPEC.fullmatch(value)
@@ -48,7 +49,7 @@ def load_code(value: str, knob: str) -> object:
     return getattr(module, match[2])
 
 
-def build(value: str, knob: str, protocol: type, *args, **kwargs):
+def build(value: str, knob: str, protocol: type, *args: Any, **kwargs: Any) -> Any:
     """An object of the class that `value` names, made of the arguments. Raises
     UserError where it is no class, or its objects lack members of `protocol`."""
     kind = load_code(value, knob)
@@ -66,9 +67,9 @@ def build(value: str, knob: str, protocol: type, *args, **kwargs):
 
 def code_digest(value: str) -> str:
     """A name for the class or function that changes with the text of its file."""
-    match = _SPEC.fullmatch(value)
-    text = Path(match[1]).expanduser().read_bytes()
-    return f"{match[2]} {hashlib.sha256(text).hexdigest()}"
+    path, _, name = value.rpartition(":")
+    text = Path(path).expanduser().read_bytes()
+    return f"{name} {hashlib.sha256(text).hexdigest()}"
 
 
 def members(protocol: type) -> list[str]:
@@ -82,6 +83,8 @@ def _run(path: Path):
     """The module of a file, run once."""
     name = f"own_code_{path.stem}_{abs(hash(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # of a path in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look themselves up there
     try:

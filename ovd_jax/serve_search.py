@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import uvicorn
+from ml_collections import ConfigDict
 
 from ovd_jax.cli import flags
 from ovd_jax.paths import cache_dir
@@ -15,7 +16,7 @@ from ovd_jax.search.serve import make_app
 _LAST_ANSWERS_S = 2  # for requests that are open when the server is interrupted
 
 
-def main(config):
+def main(config: ConfigDict) -> None:
     """Serves until it is interrupted."""
     started, queries = time.time(), Counter()
     folder = Path(config.index_dir or cache_dir() / "bm25")

@@ -22,7 +22,9 @@ def round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def right_pad(rows: Sequence[Sequence[int]], height: int, multiple: int):
+def right_pad(
+    rows: Sequence[Sequence[int]], height: int, multiple: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(tokens, lengths): `height` rows beginning at the left edge, as long as need be.
 
     Rows beyond those given hold one token 0, so that no softmax is over nothing.

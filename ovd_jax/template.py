@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from ovd_jax.errors import UserError
 from ovd_jax.text import control_pattern, neutralize
@@ -24,7 +24,11 @@ MAX_SLOT = 20_000  # characters; the middle of a longer text is left out
 _TAG = re.compile(r"</?([A-Za-z][\w-]*)>")
 _RULE = re.compile(r"([^\w\s{}])\1{2,}")
 
-Prompt = TypeVar("Prompt")  # a dataclass of texts, lists of texts and yes or no
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# A dataclass of texts, lists of texts and yes or no.
+Prompt = TypeVar("Prompt", bound="DataclassInstance")
 
 
 def fields_of(name: str, template: str) -> set[str]:
@@ -75,7 +79,7 @@ def find_prompt(
     return from_json(raw, name, kind)
 
 
-def from_json(raw, where: str, kind: type[Prompt]) -> Prompt:
+def from_json(raw: object, where: str, kind: type[Prompt]) -> Prompt:
     """The prompt in a decoded JSON object. Raises UserError naming what is wrong."""
     known = {field.name: field for field in dataclasses.fields(kind)}
     if not isinstance(raw, dict) or raw.keys() - known.keys():
@@ -100,7 +104,7 @@ def from_json(raw, where: str, kind: type[Prompt]) -> Prompt:
         raise UserError(f"{where}: {error}") from None
 
 
-def _value(where: str, value, expected: type):
+def _value(where: str, value, expected: Any):
     """A value of a field of the type `expected`."""
     if get_origin(expected) is tuple:
         if not isinstance(value, list) or not all(isinstance(x, str) for x in value):

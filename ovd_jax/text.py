@@ -5,7 +5,7 @@ import datetime
 import functools
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ovd_jax.errors import UserError
 
@@ -18,6 +18,59 @@ _COMMANDS = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    bos_token: Any  # text put before every other; None: there is none
+    bos_token_id: Any
+    eos_token: Any
+    eos_token_id: Any
+    chat_template: Any  # Jinja; None: there is none
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Tokens that are flagged special."""
+        ...
+
+    def __len__(self) -> int:
+        """How many tokens there are."""
+        ...
+
+    def __call__(
+        self, text: str | list[str], *, add_special_tokens: bool = True
+    ) -> Any:
+        """A mapping with the token ids of a text, or of each, as `input_ids`."""
+        ...
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        *,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> Any:
+        """The text of tokens."""
+        ...
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        *,
+        tokenize: bool = True,
+        add_generation_prompt: bool = False,
+    ) -> Any:
+        """Messages as the model reads them."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """All tokens with their ids."""
+        ...
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Those that were added to the model's own."""
+        ...
 
 
 def one_line(text: str) -> str:
@@ -72,13 +125,13 @@ CONTROL = re.compile(
 )
 
 
-def special_tokens(tokenizer: Any) -> tuple[str, ...]:
+def special_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
     """All that a tokenizer makes one control token of, be it flagged special or not."""
     tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     return tuple(token for token in tokens if len(token) > 1 and not token.isspace())
 
 
-def check_chat(tokenizer: Any, remedy: str) -> None:
+def check_chat(tokenizer: Tokenizer | None, remedy: str) -> None:
     """Raises UserError, with the remedy, where a tokenizer has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
@@ -87,7 +140,7 @@ def check_chat(tokenizer: Any, remedy: str) -> None:
         )
 
 
-def chat_prompt(tokenizer: Any, text: str, *, system: str = "") -> str:
+def chat_prompt(tokenizer: Tokenizer, text: str, *, system: str = "") -> str:
     """A user's message in the tokenizer's chat template, and the start of an answer.
 
     Raises UserError where the template refuses it, as some do system messages.
@@ -125,14 +178,14 @@ def dated_template(template: str, date: str) -> str:
     )
 
 
-def plain_prompt(tokenizer: Any, text: str) -> str:
+def plain_prompt(tokenizer: Tokenizer | None, text: str) -> str:
     """A text without a chat, begun as the tokenizer begins one: Llama's and Gemma's put
     a start token first, without which these models know nothing."""
     start = "" if tokenizer is None else start_token(tokenizer)
     return text if text.startswith(start) else start + text
 
 
-def start_token(tokenizer: Any) -> str:
+def start_token(tokenizer: Tokenizer) -> str:
     """The token that a tokenizer puts before every text; empty if it does not."""
     if getattr(tokenizer, "bos_token_id", None) is None:
         return ""
@@ -140,7 +193,9 @@ def start_token(tokenizer: Any) -> str:
     return tokenizer.bos_token if added else ""
 
 
-def decode(tokenizer: Any, tokens: Sequence[int], *, special: bool = False) -> str:
+def decode(
+    tokenizer: Tokenizer, tokens: Sequence[int], *, special: bool = False
+) -> str:
     """What `tokens` say, to the letter; `special` shows special tokens too.
 
     The cleaning that some tokenizers ask for takes spaces out of what was written.

@@ -32,7 +32,7 @@ def load_file(name: str) -> ConfigDict:
     file_name, *text = name.split(":", 1)
     path = find(file_name)
     spec = importlib.util.spec_from_file_location("config_file", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UsageError(
             f"--config={name}: not a Python file; name one that ends in .py."
         )

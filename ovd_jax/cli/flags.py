@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import absl.flags
 from ml_collections import ConfigDict, config_flags
@@ -220,7 +220,7 @@ def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"{path} does not exist; is {folder} the directory of a run?")
 
-    def restore(value):
+    def restore(value: Any) -> Any:
         if isinstance(value, dict):
             return ConfigDict({name: restore(item) for name, item in value.items()})
         return tuple(map(restore, value)) if isinstance(value, list) else value
@@ -245,6 +245,6 @@ def merged(defaults: dict, given: dict) -> dict:
     return result
 
 
-def summary(**values) -> None:
+def summary(**values: object) -> None:
     """Prints the program's result as one line of JSON: the last line on stdout."""
     print(to_json(values), flush=True)

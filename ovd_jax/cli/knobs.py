@@ -40,7 +40,7 @@ def check_file(config: ConfigDict, known: ConfigDict) -> str:
     return ""
 
 
-def holds(knob: tuple[type, object], value) -> bool:
+def holds(knob: tuple[type, object], value: object) -> bool:
     """Whether `value` is of the type of a knob (type, value now).
 
     Items of a tuple must be of the types of the items now; where there are none, they
@@ -52,7 +52,8 @@ def holds(knob: tuple[type, object], value) -> bool:
     if kind is float:
         return type(value) in (int, float)
     if kind is tuple:
-        kinds = {type(item) for item in now or ("",)}
+        items = now if isinstance(now, tuple) and now else ("",)
+        kinds = {type(item) for item in items}
         kinds |= {int} if float in kinds else set()
         return isinstance(value, tuple) and {type(item) for item in value} <= kinds
     return type(value) is kind

@@ -61,6 +61,7 @@ def out_of_range(values: Mapping[str, object]) -> str:
     for knob, value in values.items():
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers if knob in RANGES else ():
-            if number is not None and not is_in(number, RANGES[knob]):
+            known = isinstance(number, int | float)
+            if known and not is_in(number, RANGES[knob]):
                 return f"{knob} is {value}; it must be in {RANGES[knob]}."
     return ""

@@ -84,7 +84,8 @@ class Accounting:
             waited, worked = self._waited, self._worked
             self._counts, self._latencies = Counter(), []
             self._waited = self._worked = 0.0
-        return {name: counts[name] for name in _COUNTS} | {
+        found: dict[str, float | None] = {name: counts[name] for name in _COUNTS}
+        return found | {
             "teacher_latency_p50": percentile(latencies, 50),
             "teacher_latency_p99": percentile(latencies, 99),
             "seconds_teacher": worked,

@@ -113,6 +113,7 @@ def _mended(value):
 def proxy_for(url: str) -> str | None:
     """The proxy that the environment names for a URL; none for this machine."""
     parts = urllib.parse.urlsplit(url)
-    if is_loopback(parts.hostname) or urllib.request.proxy_bypass(parts.hostname):
+    host = parts.hostname or ""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     return urllib.request.getproxies().get(parts.scheme)

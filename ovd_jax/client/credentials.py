@@ -97,7 +97,7 @@ def key_for(urls: str, options: Mapping, knob: str) -> str | None:
     key = read_key(options["api_key_env"], f"{group}.api_key_env")
     for url in urls.split(","):
         parts = urllib.parse.urlsplit(checked_url(url.strip(), knob))
-        plain = parts.scheme == "http" and not is_loopback(parts.hostname)
+        plain = parts.scheme == "http" and not is_loopback(parts.hostname or "")
         if key and plain and not options["allow_http"]:
             raise UserError(
                 f"{knob} would send the key in {options['api_key_env']} to "

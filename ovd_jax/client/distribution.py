@@ -61,12 +61,12 @@ class LabelReader:
             return found
         # Something that is in both answers, so that one can be scaled to the other.
         plain = [token for token in free if token.isalnum()]
-        anchor = max(found or plain, key=free.get, default=None)
+        anchor = max(found or plain, key=lambda token: free[token], default=None)
         allowed = rests if found or anchor is None else [*rests, anchor]
         relative = await next_tokens(prefix, tuple(allowed))
         shown = leading(relative, rests)
         self._tokens[prefix] = frozenset(shown)
-        if relative.get(anchor):
+        if anchor is not None and relative.get(anchor):
             scale = free[anchor] / relative[anchor]
         else:  # none is likelier than the last one shown
             scale = min(free.values()) / max(relative.values())

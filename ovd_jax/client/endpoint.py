@@ -6,6 +6,7 @@ import email.utils
 import reprlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import aiohttp
 
@@ -129,7 +130,7 @@ class Endpoint:
         elif looked_up > self._missed_at + 1:
             raise Refused(f"HTTP 404, {words(answer.body)}")
 
-    async def get(self, path: str):
+    async def get(self, path: str) -> object:
         """The decoded body at a path outside the API; None where the server has no such
         thing."""
         async with self._explained():
@@ -184,7 +185,7 @@ def alike(cards: list[tuple[str, str]]) -> bool:
     return len(cards) == 1 or (len({w for _, w in cards}) == 1 and bool(cards[0][1]))
 
 
-def models_in(body) -> list[tuple[str, str]]:
+def models_in(body: Any) -> list[tuple[str, str]]:
     """(name, where its weights are) of each model in the answer of /models, which is a
     list at some servers."""
     try:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 _START = 8  # requests out at first
 
@@ -24,7 +24,7 @@ class Limit:
         self.value = float(min(_START, most))
         self._most = most
         self._slow_s = slow_s
-        self._halved_at = None
+        self._halved_at: float | None = None
 
     def answered(self, *, sent: float, now: float) -> None:
         """Takes note of an answer to a request of the time `sent`."""
@@ -50,7 +50,10 @@ class Place(Protocol):
     rests_until: float  # after an error, on the clock of time.monotonic
 
 
-class Pool:
+P = TypeVar("P", bound=Place)
+
+
+class Pool(Generic[P]):
     """Hands out places at servers, to the waiting requests in order.
 
     A request names its `home`, any number: those of one home share a beginning, which
@@ -58,12 +61,12 @@ class Pool:
     from the others' requests only where those have none, rest, or are not open.
     """
 
-    def __init__(self, places: Sequence[Place]):
+    def __init__(self, places: Sequence[P]):
         self._places = places
         self._queues = [[] for _ in places]  # heaps of (order, tick, future)
         self._ticks = itertools.count()
 
-    async def take(self, *, order: str, home: int) -> Place:
+    async def take(self, *, order: str, home: int) -> P:
         """A place for one request, to be given back; of those that wait the lowest
         `order` is first. Raises what `fail` is given meanwhile."""
         future = asyncio.get_running_loop().create_future()
@@ -77,7 +80,7 @@ class Pool:
                 self.give_back(future.result())
             raise
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: P) -> None:
         """Frees a place that was taken."""
         place.outstanding -= 1
         self.hand_out()
@@ -101,7 +104,7 @@ class Pool:
                 max(self._queues, key=len),
             )
 
-    def _free(self) -> list[Place]:
+    def _free(self) -> list[P]:
         now = time.monotonic()
         there = [place for place in self._places if place.open]
         awake = [place for place in there if place.rests_until <= now]

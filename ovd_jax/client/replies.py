@@ -4,7 +4,8 @@ import dataclasses
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ovd_jax.errors import TeacherError, UserError
 
@@ -63,10 +64,10 @@ class Reply:
     thought: bool = False  # the server says that the model thought before it answered
     at_stop: bool | None = None  # whether a stop string ended it; None: it is not said
     # Of each token of the prompt, if asked for: {id: (log-probability, text)}.
-    prompt_tokens: list[Mapping[int, tuple[float, str]]] | None = None
+    prompt_tokens: Sequence[Mapping[int, tuple[float, str]]] | None = None
 
 
-def parse(body) -> Reply:
+def parse(body: Any) -> Reply:
     """The reply in a decoded JSON body. Raises Unavailable for any other shape."""
     try:
         choice = body["choices"][0]

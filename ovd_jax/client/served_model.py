@@ -97,9 +97,10 @@ class ServedModel:
                 check_any(tokens, self.labels)
 
         body = self.next_token_body(question.text, prefix, self.top)
-        if allowed:
+        if allowed and self.constraint:
             body |= CONSTRAINTS[self.constraint](list(allowed))
-        return (await self._post(question, body, patient(check))).first_tokens
+        reply = await self._post(question, body, patient(check))
+        return reply.first_tokens or {}
 
     def next_token_body(self, text: str, prefix: str, top: int) -> dict:
         """A request for the `top` likeliest tokens after an answer's beginning."""
@@ -219,7 +220,7 @@ def patient(check: Callable[[Reply], None]) -> Callable[[Reply], None]:
     return checked
 
 
-def special_in(info) -> set[str]:
+def special_in(info: object) -> set[str]:
     """Control tokens in the answer of vLLM's /tokenizer_info."""
     if not isinstance(info, Mapping):
         return set()

@@ -55,8 +55,9 @@ def reply_in(body: object) -> Reply:
     if isinstance(body, Mapping) and body.get("error") and not body.get("choices"):
         error = body["error"]
         status = error.get("code") if isinstance(error, Mapping) else None
-        known = isinstance(status, int) and 400 <= status < 600
-        raise fault(status if known else 500, body, retry_after=None)
+        if not (isinstance(status, int) and 400 <= status < 600):
+            status = 500
+        raise fault(status, body, retry_after=None)
     return parse(body)
 
 

@@ -153,7 +153,7 @@ class Transport:
         there = functools.partial(self._servers.use, ask, order, home)
         return await self._persist(there, starting=starting)
 
-    async def fetch(self, path: str):
+    async def fetch(self, path: str) -> object:
         """The decoded body at a path of a server outside its API; None where it has no
         such thing."""
         there = functools.partial(self._servers.use, lambda e: e.get(path), "", 0)
@@ -183,7 +183,8 @@ class Transport:
     def _pause(self, state: tenacity.RetryCallState) -> float:
         """Seconds until the next try: what the server asked for, or twice as long each
         time, less up to half of it, so that not all come back at once."""
-        asked = state.outcome.exception().retry_after
+        error = state.outcome and state.outcome.exception()
+        asked = error.retry_after if isinstance(error, Unavailable) else None
         if asked is not None:
             return min(asked, _LONGEST_RETRY_AFTER) * self._rng.uniform(1.0, 1.1)
         pause = _FIRST_PAUSE * 2 ** min(state.attempt_number - 1, 16)

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from ovd_jax.sampling.completion import Stream
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Grade, Problem, Task
-from ovd_jax.text import decode
-
-Stream = Callable[..., Iterator]  # as Sampler.stream, with its model
+from ovd_jax.text import Tokenizer, decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Solver(Protocol):
 
     def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
         """(place in `asks`, attempt) of every one, as they are finished."""
+        ...
 
 
 class Cache(Protocol):
@@ -88,7 +88,13 @@ class Direct:
     """
 
     def __init__(
-        self, stream: Stream, *, tokenizer, rows: int, identity: Mapping, greedy: bool
+        self,
+        stream: Stream,
+        *,
+        tokenizer: Tokenizer,
+        rows: int,
+        identity: Mapping,
+        greedy: bool,
     ):
         self.identity = identity
         self.greedy = greedy
@@ -136,7 +142,7 @@ def make_asks(
     problems: Sequence[Problem],
     *,
     task: Task,
-    tokenizer,
+    tokenizer: Tokenizer,
     samples: int,
     seed: int,
     greedy: bool,
@@ -166,7 +172,7 @@ def evaluate(
     *,
     task: Task,
     solver: Solver,
-    tokenizer,
+    tokenizer: Tokenizer,
     samples: int,
     seed: int,
     cache: Cache | None = None,

@@ -44,7 +44,7 @@ def acceptance(samples: Sequence[JudgedSample], threshold: float) -> dict:
         "accepted": mean(accepted for accepted, _ in outcomes),
         "accepted_right": precision,
         "right_accepted": recall,
-        "f1": 2 * precision * recall / both if both and precision else 0.0,
+        "f1": 2 * precision * recall / both if precision and recall else 0.0,
     }
 
 

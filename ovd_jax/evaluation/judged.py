@@ -13,6 +13,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.arithmetic import ArithmeticTask
+from ovd_jax.tasks.base import Task
 from ovd_jax.toy.arithmetic_examples import joined
 from ovd_jax.toy.corruption import judged_solution
 
@@ -35,7 +36,7 @@ class Solution:
 
 
 def load_solutions(
-    data: str, task: ArithmeticTask | None, *, count: int, seed: int
+    data: str, task: Task | None, *, count: int, seed: int
 ) -> list[Solution]:
     """`count` solutions: a seeded sample of the rows in the files that `data` names,
     with commas between, as many of each (0: all rows); without a file, of the
@@ -53,7 +54,7 @@ def load_solutions(
 
 
 def arithmetic_solutions(
-    task: ArithmeticTask, count: int, rng: random.Random
+    task: Task | None, count: int, rng: random.Random
 ) -> Iterator[Solution]:
     """Held-out problems, solved with slips in some lines, as an exact judge sees
     them."""

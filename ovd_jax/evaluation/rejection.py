@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ovd_jax.conversation.collect import SearchCollector
-from ovd_jax.evaluation.attempts import Ask, Attempt, Stream
+from ovd_jax.evaluation.attempts import Ask, Attempt
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.policy import Rules
-from ovd_jax.rollout.trajectory import Group
+from ovd_jax.rollout.trajectory import Group, Trajectory
+from ovd_jax.sampling.completion import Generate, Stream
 from ovd_jax.seeds import derive
-from ovd_jax.tasks.base import Task
+from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import (
     DemonstrationRequest,
     Place,
@@ -24,6 +25,7 @@ from ovd_jax.teacher.base import (
     ScoreRequest,
     Teacher,
 )
+from ovd_jax.text import Tokenizer
 
 
 class Rejecting:
@@ -41,7 +43,7 @@ class Rejecting:
         *,
         task: Task,
         make_teacher: Callable[[], Teacher],  # called where one is needed
-        tokenizer,
+        tokenizer: Tokenizer,
         threshold: float,
         max_replaced_steps: int,
         max_new_tokens: int,
@@ -103,7 +105,9 @@ class Rejecting:
 class Blind:
     """What makes a collector reward nothing: at test time no answer is known."""
 
-    def rewards(self, problems, trajectories) -> list[float]:
+    def rewards(
+        self, problems: Sequence[Problem], trajectories: Sequence[Trajectory]
+    ) -> list[float]:
         """Zeros."""
         return [0.0] * len(trajectories)
 
@@ -132,21 +136,37 @@ class Remembering:
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place],
+        places: Sequence[Place] | None = None,
     ) -> list[Score | None]:
-        """As the teacher, who sees only what is new."""
+        """As the teacher, who sees only what is new, each from its own place."""
         new = [r for r in dict.fromkeys(requests) if r not in self._scores]
-        places = by_content(new)
-        found = self._teacher.score(new, seed=seed, places=places) if new else []
+        draws = by_content(new)
+        found = self._teacher.score(new, seed=seed, places=draws) if new else []
         self._scores |= dict(zip(new, found, strict=True))
         self._scored.update(request.question for request in new)
         return [self._scores[request] for request in requests]
 
-    def demonstrate(self, requests: Sequence[DemonstrationRequest], *, seed: int):
-        """As the teacher."""
+    def demonstrate(
+        self,
+        requests: Sequence[DemonstrationRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
+    ) -> list[str | None]:
+        """As the teacher, each from its own place."""
         self._demonstrated.update(request.question for request in requests)
-        places = by_content(requests)
-        return self._teacher.demonstrate(requests, seed=seed, places=places)
+        draws = by_content(requests)
+        return self._teacher.demonstrate(requests, seed=seed, places=draws)
+
+    def feedback(
+        self, requests: Sequence[ScoreRequest], *, seed: int
+    ) -> list[str | None]:
+        """The teacher's."""
+        return self._teacher.feedback(requests, seed=seed)
+
+    def metrics(self) -> dict[str, float | None]:
+        """The teacher's."""
+        return self._teacher.metrics()
 
     def cost(self, question: str) -> dict[str, float]:
         """Requests about one question."""
@@ -177,12 +197,12 @@ def attempt(group: Group, facts: Mapping[str, float]) -> Attempt:
     )
 
 
-def without_gold(problem):
+def without_gold(problem: Problem) -> Problem:
     """The problem as it is known at test time."""
     return dataclasses.replace(problem, answer="", answers=(), solution="")
 
 
-def generator(stream: Stream) -> Callable:
+def generator(stream: Stream) -> Generate:
     """`generate` of a collector, from `stream`: a draw is a function of the call's seed
     and of the prompt, not of what is sampled beside it or of the `draws` asked for."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ovd_jax.cli import flags
@@ -54,7 +54,7 @@ def report(
     )
 
 
-def write(path: Path, lines) -> None:
+def write(path: Path, lines: Iterable[str]) -> None:
     """Writes a text file whole or not at all."""
     with whole_file(path) as file:
         file.writelines(line.encode("ascii") + b"\n" for line in lines)
@@ -83,7 +83,7 @@ def of_set(results: Sequence[Evaluated]) -> dict:
     }
 
 
-def share(flags_) -> float:
+def share(flags_: Iterable[bool]) -> float:
     """Of those that are true."""
     return statistics.fmean(map(float, flags_))
 

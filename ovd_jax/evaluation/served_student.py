@@ -8,6 +8,7 @@ import queue
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ovd_jax.client.dialect import Dialect, learn
 from ovd_jax.client.reminder import Refusals
@@ -17,7 +18,7 @@ from ovd_jax.conversation.dialogue import first_turn
 from ovd_jax.errors import TeacherError
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.seeds import derive
-from ovd_jax.text import decode, start_token
+from ovd_jax.text import Tokenizer, decode, start_token
 
 _log = logging.getLogger(__name__)
 # What servers take besides the standard fields, the most exact first: token ids, or
@@ -64,7 +65,7 @@ class ServedStudent:
         self,
         transport: Transport,
         *,
-        tokenizer,
+        tokenizer: Tokenizer,
         max_new_tokens: int,
         temperature: float,
         top_k: int = 0,
@@ -75,7 +76,7 @@ class ServedStudent:
         self._transport = transport
         self._tokenizer = tokenizer
         self._max = max_new_tokens
-        self._standard = {"temperature": temperature, "top_p": top_p}
+        self._standard: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
         if stop_strings:
             self._standard["stop"] = list(stop_strings)
         self._extra = _NEUTRAL | {
@@ -132,7 +133,7 @@ class ServedStudent:
                     turn = _whole(row, turn.stopped)
                 yield number, turn
             going = dict(sorted(going.items()))
-            if going:
+            if going and environment is not None:
                 found = environment.observations(list(going))
                 for row, tokens in zip(going.values(), found, strict=True):
                     row.add(tokens, observed=True)
@@ -142,7 +143,7 @@ class ServedStudent:
         answers: queue.SimpleQueue = queue.SimpleQueue()
 
         async def answer(number: int, row: _Row):
-            answers.put((number, await self._ask(row, number)))
+            answers.put((number, await self._ask(row, f"{number:09}")))
 
         jobs = [functools.partial(answer, *item) for item in rows.items()]
         thread = threading.Thread(target=self._run, args=(jobs, answers), daemon=True)
@@ -159,7 +160,7 @@ class ServedStudent:
         except BaseException as error:  # raised where the answers are read
             answers.put(error)
 
-    async def _ask(self, row: _Row, order: int) -> Reply:
+    async def _ask(self, row: _Row, order: str) -> Reply:
         """What follows a row; nothing, and cut, where the server refuses it: it may be
         over the context length."""
         bounds = {"max_tokens": min(self._max, row.left), "seed": row.turn_seed}
@@ -174,10 +175,10 @@ class ServedStudent:
         return reply
 
     async def _send(self, body: Mapping, **options) -> Reply:
-        options = {"order": 0, "home": 0, "check": lambda reply: None} | options
+        options = {"order": "", "home": 0, "check": lambda reply: None} | options
         return await self._transport.post("/completions", body, **options)
 
-    def _body(self, prompt: Sequence[int], dialect: str) -> Mapping:
+    def _body(self, prompt: Sequence[int], dialect: str) -> dict:
         if dialect == "tokens":
             return {"prompt": list(prompt)} | self._standard | self._extra
         text = decode(self._tokenizer, prompt, special=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ovd_jax.errors import UserError
@@ -49,7 +49,7 @@ def file_sources(data: str) -> dict[str, str]:
     return {Path(name).stem: name for name in names}
 
 
-def check_known(names: Sequence[str], sources, data: str) -> None:
+def check_known(names: Sequence[str], sources: Iterable[str], data: str) -> None:
     """Raises UserError for a set that is nowhere."""
     missing = [name for name in names if name not in sources]
     if missing:

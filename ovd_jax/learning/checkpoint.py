@@ -80,7 +80,7 @@ class Checkpoints:
         self.manager.close()
 
 
-def restore_model(run_dir, model: Transformer) -> Transformer | None:
+def restore_model(run_dir: str | Path, model: Transformer) -> Transformer | None:
     """`model` with the newest saved weights of a run, in its layout, or None.
 
     What else a checkpoint holds is not read. Raises UserError where none is readable.

@@ -10,6 +10,7 @@ alternatives.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from ovd_jax.learning.logprobs import (
     HEAD,
     VOCAB,
     Axes,
+    Loss,
     chunks,
     on_each_device,
     shifted_logits,
@@ -34,17 +36,17 @@ from ovd_jax.models.transformer import Transformer
 _LEAST_REST = 1e-7  # probability of all other tokens: what float32 tells from nothing
 
 
-def forward_kl(student, teacher) -> jax.Array:
+def forward_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """The terms of KL(teacher || student), from log-probabilities of each token."""
     return jnp.exp(teacher) * (teacher - student)
 
 
-def reverse_kl(student, teacher) -> jax.Array:
+def reverse_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """The terms of KL(student || teacher)."""
     return jnp.exp(student) * (student - teacher)
 
 
-def jsd(student, teacher, *, beta: float) -> jax.Array:
+def jsd(student: jax.Array, teacher: jax.Array, *, beta: float) -> jax.Array:
     """The terms of the generalized Jensen-Shannon divergence (GKD, arXiv:2306.13649).
 
     `beta` KL(teacher || mix) + (1 - `beta`) KL(student || mix), where mix is `beta`
@@ -79,7 +81,7 @@ def dense_divergence(
     teacher_head_VE: jax.Array,
     weights_M: jax.Array,
     temperature: float,
-):
+) -> Loss:
     """The weighted sum over positions of a divergence: (loss, sums of metrics).
 
     Both models' log-probabilities [M, V] are kept for the backward pass.
@@ -108,7 +110,7 @@ def chunked_divergence(
     weights_M: jax.Array,
     temperature: float,
     chunk: int,
-):
+) -> Loss:
     """`dense_divergence` without an array over positions and vocabulary.
 
     The gradient, by `hidden_MD` and `head_VD` alone, is made on the way forward.
@@ -174,7 +176,9 @@ def _weighted_with_grad(terms_of, student_CV, weights_C, axes: Axes):
     return weighted(sums_C3[:, 0], sums_C3[:, 1], weights_C), grad_CV
 
 
-def weighted(divergence_M, entropy_M, weights_M):
+def weighted(
+    divergence_M: jax.Array, entropy_M: jax.Array, weights_M: jax.Array
+) -> Loss:
     """The sum by weights, and what is logged; positions of weight 0 may hold nan."""
     is_trained_M = weights_M > 0
     divergence_M = jnp.where(is_trained_M, divergence_M, 0.0)
@@ -185,7 +189,9 @@ def weighted(divergence_M, entropy_M, weights_M):
     }
 
 
-def top_k(hidden_ME, head_VE, *, k: int, temperature: float, chunk: int) -> TopK:
+def top_k(
+    hidden_ME: jax.Array, head_VE: jax.Array, *, k: int, temperature: float, chunk: int
+) -> TopK:
     """The `k` likeliest tokens of each position, [M, A], in chunks."""
 
     def run(axes, hidden_ME, head_VE, ids_V):
@@ -207,7 +213,13 @@ def top_k(hidden_ME, head_VE, *, k: int, temperature: float, chunk: int) -> TopK
     return run(hidden_ME, head_VE, jnp.arange(len(head_VE)))
 
 
-def top_k_divergence(terms_of: Callable, logprobs_MA, entropy_M, top: TopK, weights_M):
+def top_k_divergence(
+    terms_of: Callable,
+    logprobs_MA: jax.Array,
+    entropy_M: jax.Array,
+    top: TopK,
+    weights_M: jax.Array,
+) -> Loss:
     """A divergence over the teacher's `top` tokens, and all others as one more: never
     more than that over the whole vocabulary. (loss, sums)."""
     student = with_rest(logprobs_MA)
@@ -215,7 +227,7 @@ def top_k_divergence(terms_of: Callable, logprobs_MA, entropy_M, top: TopK, weig
     return weighted(terms_of(student, teacher).sum(axis=-1), entropy_M, weights_M)
 
 
-def with_rest(logprobs_MA) -> jax.Array:
+def with_rest(logprobs_MA: jax.Array) -> jax.Array:
     """[M, A + 1]: the log-probability of all other tokens together comes last."""
     rest_M1 = 1.0 - jnp.exp(logprobs_MA).sum(axis=-1, keepdims=True)
     rest_M1 = jnp.log(jnp.maximum(rest_M1, _LEAST_REST))
@@ -232,7 +244,7 @@ def distill_objective(
     temperature: float,
     chunk: int,
     remat: str,
-):
+) -> Loss:
     """A divergence from the teacher at every trained token: (loss, sums).
 
     `part` is some packs and the teacher, which reads the very tokens that the student
@@ -267,7 +279,9 @@ def distill_objective(
     )  # fmt: skip
 
 
-def reverse_kl_policy_loss(logprobs, entropies, batch: Batch, **options):
+def reverse_kl_policy_loss(
+    logprobs: jax.Array, entropies: jax.Array, batch: Batch, **options: Any
+) -> Loss:
     """The reverse KL by policy gradient: `policy_loss` where each token's advantage is
     log p_teacher - log p_student of it, the student as it was at collection."""
     behavior = batch.behavior_logprobs_KC

@@ -8,7 +8,7 @@ logits over `fsdp`; so every device runs its own loop here, and says when they m
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,18 @@ from jax.sharding import PartitionSpec as P
 
 from ovd_jax.models.sharding import ROWS
 
+Loss = tuple[jax.Array, dict]  # with sums of metrics by their names
 VOCAB = P("tp")  # of the head, and of the numbers of its rows
 HEAD = P("tp", "fsdp")  # of the head's gradient
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def token_logprobs(
-    hidden_MD, head_VD, targets, temperature: float = 1.0, chunk: int = 1024
+    hidden_MD: jax.Array,
+    head_VD: jax.Array,
+    targets: jax.Array,
+    temperature: float = 1.0,
+    chunk: int = 1024,
 ) -> tuple[jax.Array, jax.Array]:
     """(log p(target), entropy in nats of p [M]), float32, for p =
     softmax(logits / temperature), the distribution that was sampled from.
@@ -78,10 +83,10 @@ def token_loss(
     hidden_MD: jax.Array,
     head_VD: jax.Array,
     targets_M: jax.Array,
-    inputs,
+    inputs: Any,
     temperature: float,
     chunk: int,
-):
+) -> Loss:
     """The sum over tokens of `loss_fn`, differentiable by `hidden_MD` and `head_VD`.
 
     `loss_fn(logprobs_C, entropies_C, inputs_C) -> (sum of losses, dict of sums)`, where
@@ -136,8 +141,14 @@ token_loss.defvjp(_forward, _backward)
 
 
 def sum_with_grads(
-    grad_of: Callable, hidden_MD, head_VD, inputs, temperature, chunk, axes
-):
+    grad_of: Callable,
+    hidden_MD: jax.Array,
+    head_VD: jax.Array,
+    inputs: Any,
+    temperature: float,
+    chunk: int,
+    axes: "Axes",
+) -> tuple[Any, jax.Array, jax.Array]:
     """(sum over chunks, its gradients by `hidden_MD` and `head_VD`) on one device.
 
     `grad_of(hidden_CD, inputs_C)` gives a chunk's tree of sums, and the gradient of
@@ -175,7 +186,7 @@ class Axes(NamedTuple):
     vocab: tuple[str, ...] = ()
 
 
-def on_each_device(function: Callable, in_specs, out_specs) -> Callable:
+def on_each_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
     """`function(axes, ...)` of what each device has; of everything, without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return functools.partial(function, Axes())
@@ -209,7 +220,9 @@ def _score(hidden_CD, targets, head_VD, ids_V, temperature, axes: Axes) -> _Scor
     )
 
 
-def shifted_logits(hidden_CD, head_VD, temperature, axes: Axes) -> jax.Array:
+def shifted_logits(
+    hidden_CD: jax.Array, head_VD: jax.Array, temperature: float, axes: Axes
+) -> jax.Array:
     """Float32 logits / temperature, less the largest of the whole vocabulary."""
     logits_CV = jnp.einsum(
         "CD,VD->CV", hidden_CD, head_VD, preferred_element_type=jnp.float32
@@ -256,7 +269,7 @@ def _sum_head(grad_VD, axes: Axes) -> jax.Array:
     return jax.lax.psum_scatter(grad_VD, "fsdp", scatter_dimension=1, tiled=True)
 
 
-def chunks(tree, chunk: int):
+def chunks(tree: Any, chunk: int) -> Any:
     """Every [M, ...] array as [chunks, C, ...], zeros at the end."""
 
     def cut(x):
@@ -267,7 +280,7 @@ def chunks(tree, chunk: int):
     return jax.tree.map(cut, tree)
 
 
-def unchunked(tree, length: int):
+def unchunked(tree: Any, length: int) -> Any:
     """The [M, ...] arrays that `chunks` has cut."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], tree)
 

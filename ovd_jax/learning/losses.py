@@ -1,21 +1,29 @@
 """Losses of log-probabilities, and how tokens are weighted against each other."""
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax.errors import UserError
+from ovd_jax.learning.logprobs import Loss
 from ovd_jax.models.attention import Layout
+from ovd_jax.models.sharding import Array
 
 PADDING = -1  # the segment of slots that hold no token
+
+
+Surrogate = tuple[jax.Array, jax.Array, jax.Array]  # gain, ratio, is clipped
+Mask = Callable[[jax.Array], jax.Array]
 
 
 class TopK(flax.struct.PyTreeNode):
     """The likeliest A tokens at each of some positions."""
 
-    ids: jax.Array  # int32, [..., A]
-    logprobs: jax.Array  # float32
+    ids: Array  # int32, [..., A]
+    logprobs: Array  # float32
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -25,19 +33,19 @@ class Batch(flax.struct.PyTreeNode):
     stretches of `stretch` slots; no completion reaches over the end of a stretch.
     """
 
-    prompts_KP: jax.Array  # int32, right-padded
-    prompt_lengths_K: jax.Array  # int32, at least 1
-    tokens_KC: jax.Array  # int32
-    segments_KC: jax.Array  # int32: 1, 2, ... for the completions of a pack; PADDING
-    offsets_KC: jax.Array  # int32: a token's place in its completion
-    weights_KC: jax.Array  # float32: what the token counts; 0 where it is not trained
-    teacher_KC: jax.Array  # bool: the token was written by the teacher
-    advantages_KC: jax.Array  # float32: constant over a step, or over a trajectory
-    sampler_logprobs_KC: jax.Array  # float32: the sampler's; 0 for the teacher's
-    behavior_logprobs_KC: jax.Array | None = None  # float32: of the policy when the
+    prompts_KP: Array  # int32, right-padded
+    prompt_lengths_K: Array  # int32, at least 1
+    tokens_KC: Array  # int32
+    segments_KC: Array  # int32: 1, 2, ... for the completions of a pack; PADDING
+    offsets_KC: Array  # int32: a token's place in its completion
+    weights_KC: Array  # float32: what the token counts; 0 where it is not trained
+    teacher_KC: Array  # bool: the token was written by the teacher
+    advantages_KC: Array  # float32: constant over a step, or over a trajectory
+    sampler_logprobs_KC: Array  # float32: the sampler's; 0 for the teacher's
+    behavior_logprobs_KC: Array | None = None  # float32: of the policy when the
     # batch was collected; None: it is this very policy
-    ref_logprobs_KC: jax.Array | None = None  # float32: of the frozen reference
-    teacher_logprobs_KC: jax.Array | None = None  # float32: of a token-level teacher
+    ref_logprobs_KC: Array | None = None  # float32: of the frozen reference
+    teacher_logprobs_KC: Array | None = None  # float32: of a token-level teacher
     teacher_top: TopK | None = None  # its likeliest tokens in each one's place
     problems_K: np.ndarray | None = None  # int: packs of one number share a problem,
     # and a minibatch; None: each has its own. The host's, for `Learner.split`
@@ -113,7 +121,7 @@ def policy_loss(
     importance_cap: float | None = None,
     surrogate: str = "clip",
     kl_estimator: str = "k3",
-):
+) -> Loss:
     """A surrogate (eq. 4: `clip`) plus KL to the reference: (loss, sums of metrics).
 
     All arrays have one shape, any but for `gspo`, which needs [K, C]; the sums are by
@@ -161,7 +169,7 @@ def policy_loss(
     }
 
 
-def masked(batch: Batch):
+def masked(batch: Batch) -> tuple[Mask, Mask]:
     """(x with 0 where it is not trained, its sum).
 
     An untrained position may hold inf or nan. It is taken out before `exp` too: past
@@ -175,7 +183,9 @@ def masked(batch: Batch):
     return trained, lambda x: jnp.sum(trained(x))
 
 
-def clipped_surrogate(log_ratio, batch: Batch, *, clip_low: float, clip_high: float):
+def clipped_surrogate(
+    log_ratio: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
+) -> Surrogate:
     """PPO's (arXiv:1707.06347, eq. 7), as GRPO has it; a wider `clip_high` is DAPO's
     clip-higher. (gain, ratio, whether it is clipped) of each token."""
     ratio = jnp.exp(log_ratio)
@@ -185,7 +195,9 @@ def clipped_surrogate(log_ratio, batch: Batch, *, clip_low: float, clip_high: fl
     return gain, ratio, ratio != clipped
 
 
-def gspo_surrogate(log_ratio_KC, batch: Batch, *, clip_low: float, clip_high: float):
+def gspo_surrogate(
+    log_ratio_KC: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
+) -> Surrogate:
     """GSPO's (arXiv:2507.18071, eqs. 5 and 7): all tokens of a trajectory have one
     ratio, the geometric mean of theirs, and are clipped together."""
     return clipped_surrogate(
@@ -194,7 +206,9 @@ def gspo_surrogate(log_ratio_KC, batch: Batch, *, clip_low: float, clip_high: fl
     )  # fmt: skip
 
 
-def cispo_surrogate(log_ratio, batch: Batch, *, clip_low: float, clip_high: float):
+def cispo_surrogate(
+    log_ratio: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
+) -> Surrogate:
     """CISPO's (arXiv:2506.13585, eq. 4): the log-probability, weighted by the clipped
     ratio, which no gradient goes through, so that clipped tokens teach too.
 
@@ -255,13 +269,15 @@ def k3(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
-def importance_weights(behavior_logprobs, batch: Batch, *, cap: float) -> jax.Array:
+def importance_weights(
+    behavior_logprobs: jax.Array, batch: Batch, *, cap: float
+) -> jax.Array:
     """min(p_behavior / p_sampler, cap); 1 for the teacher's tokens."""
     ratio = jnp.exp(behavior_logprobs - batch.sampler_logprobs_KC)
     return jnp.where(batch.teacher_KC, 1.0, jnp.minimum(ratio, cap))
 
 
-def imitation_loss(logprobs: jax.Array, entropies: jax.Array, batch: Batch):
+def imitation_loss(logprobs: jax.Array, entropies: jax.Array, batch: Batch) -> Loss:
     """Cross-entropy of the trained tokens, by their weights: (loss, sums)."""
     _, total = masked(batch)
     return -total(logprobs * batch.weights_KC), {
@@ -270,7 +286,9 @@ def imitation_loss(logprobs: jax.Array, entropies: jax.Array, batch: Batch):
     }
 
 
-def dpo_loss(logprobs_KC: jax.Array, entropies_KC, batch: Batch, *, beta: float):
+def dpo_loss(
+    logprobs_KC: jax.Array, entropies_KC: jax.Array, batch: Batch, *, beta: float
+) -> Loss:
     """DPO (arXiv:2305.18290, eq. 7) where each pack is a pair: (loss, sums).
 
     Advantages are 1 on the trajectory to prefer and -1 on the other. A pack's weights

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from ovd_jax.errors import UserError
-from ovd_jax.learning.logprobs import token_logprobs, token_loss
+from ovd_jax.learning.logprobs import Loss, token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
+from ovd_jax.models.attention import Layout
 from ovd_jax.models.lora import trained, with_trained
 from ovd_jax.models.sharding import lay_out
 from ovd_jax.models.transformer import Transformer, is_matrix
@@ -26,7 +27,9 @@ class TrainState(flax.struct.PyTreeNode):
     reference: Transformer | None = None  # what is trained as it was at a refresh
 
     @classmethod
-    def create(cls, model: Transformer, tx: optax.GradientTransformation):
+    def create(
+        cls, model: Transformer, tx: "optax.GradientTransformation | Optimizer"
+    ) -> "TrainState":
         """The state before the first step, in its layout on the mesh."""
         opt_state = tx.init(trained(model))
         return lay_out(cls(jnp.zeros((), jnp.int32), model, opt_state))
@@ -92,7 +95,7 @@ def optimizer(
     return Optimizer(skipping.init, skipping.update, rate)
 
 
-def decay_mask(params):
+def decay_mask(params: Any) -> Any:
     """True for matrices: norms and biases are not decayed."""
     return jax.tree_util.tree_map_with_path(lambda path, _: is_matrix(path), params)
 
@@ -101,7 +104,7 @@ class Stepper:
     """Jitted optimizer steps on the sum of `loss_fn(model, part) -> (loss, sums)` over
     the parts of a batch, all of one shape."""
 
-    def __init__(self, loss_fn: Callable, tx: optax.GradientTransformation):
+    def __init__(self, loss_fn: Callable, tx: optax.GradientTransformation | Optimizer):
         self.zeros = jax.jit(zero_gradients)
         self.add = jax.jit(functools.partial(add_gradients, loss_fn), donate_argnums=1)
         self.apply = jax.jit(
@@ -129,7 +132,9 @@ def zero_gradients(model: Transformer) -> Transformer:
     return lay_out(zeros)
 
 
-def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
+def add_gradients(
+    loss_fn: Callable, model: Transformer, grads: Transformer, part: Any
+) -> tuple[Transformer, dict]:
     """(grads + the gradient of the part's loss, its sums with `loss`).
 
     The backward pass adds into `grads` itself, layer by layer: parts of a batch cost no
@@ -147,7 +152,12 @@ def add_gradients(loss_fn, model: Transformer, grads: Transformer, part):
     return lay_out(grads), sums | {"loss": loss}
 
 
-def apply_gradients(state: TrainState, grads: Transformer, *, tx):
+def apply_gradients(
+    state: TrainState,
+    grads: Transformer,
+    *,
+    tx: optax.GradientTransformation | Optimizer,
+) -> tuple[TrainState, dict]:
     """(next state, the gradient's norm and how many steps were skipped, so far and
     up to now without a break).
 
@@ -172,7 +182,7 @@ def token_objective(
     temperature: float,
     chunk: int,
     remat: str,
-):
+) -> Loss:
     """`loss_fn` of the tokens of some packs, each by itself: (loss, sums)."""
     others = ("prompts_KP", "prompt_lengths_K", "problems_K", "teacher_top")
     per_token = jax.tree.map(jnp.ravel, batch.replace(**dict.fromkeys(others)))
@@ -195,7 +205,7 @@ def pack_objective(
     temperature: float,
     chunk: int,
     remat: str,
-):
+) -> Loss:
     """`loss_fn` of all log-probabilities [K, C], for losses that sum over trajectories:
     (loss, sums). Costs the logits a second time, in the backward pass."""
     hidden_MD = completion_hidden(model, batch, remat=remat)
@@ -213,8 +223,8 @@ def policy_objective(
     chunk: int,
     remat: str,
     loss_fn: Callable = policy_loss,
-    **loss_options,
-):
+    **loss_options: Any,
+) -> Loss:
     """GRPO's loss of some packs, by the weights they carry: (loss, sums)."""
     is_joint = loss_options.get("surrogate") == "gspo"
     objective = pack_objective if is_joint else token_objective
@@ -224,7 +234,13 @@ def policy_objective(
     )  # fmt: skip
 
 
-def imitation_objective(model: Transformer, part, *, chunk: int, remat: str):
+def imitation_objective(
+    model: Transformer,
+    part: tuple[jax.Array, jax.Array, Layout | None],
+    *,
+    chunk: int,
+    remat: str,
+) -> Loss:
     """Cross-entropy of `part` = (tokens_BT, weights_BT, layout or None).
 
     The sum over tokens weighted by `weights_BT`, float32, 0 where a token is only read;
@@ -245,7 +261,9 @@ def imitation_objective(model: Transformer, part, *, chunk: int, remat: str):
     )
 
 
-def completion_hidden(model: Transformer, batch: Batch, *, remat: str = "none"):
+def completion_hidden(
+    model: Transformer, batch: Batch, *, remat: str = "none"
+) -> jax.Array:
     """The hidden states that predict the completions' tokens, [K * C, D]."""
     tokens_KM = jnp.concatenate([batch.prompts_KP, batch.tokens_KC], axis=1)
     hidden_KMD = model.hidden(tokens_KM, batch.layout(), remat=remat)
@@ -255,7 +273,9 @@ def completion_hidden(model: Transformer, batch: Batch, *, remat: str = "none"):
 
 
 @functools.partial(jax.jit, static_argnames=("temperature", "chunk"))
-def batch_logprobs(model, batch: Batch, *, temperature: float, chunk: int):
+def batch_logprobs(
+    model: Transformer, batch: Batch, *, temperature: float, chunk: int
+) -> jax.Array:
     """Log-probabilities [K, C] of the completions' tokens."""
     logprobs, _ = token_logprobs(
         completion_hidden(model, batch),

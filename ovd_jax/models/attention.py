@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from ovd_jax.models.sharding import ROWS, platform, row_shards
+from ovd_jax.models.sharding import ROWS, Array, platform, row_shards
 
 FORMS = ("auto", "blocked")  # of attention: what suits the platform, or the one for all
 _SPLASH_SLOTS = 1 << 15  # of a row: two slots must fit into an int32
@@ -30,9 +30,9 @@ class Layout(flax.struct.PyTreeNode):
     the row's.
     """
 
-    positions_BT: jax.Array  # int32: for the rotary embedding
-    segments_BT: jax.Array  # int32
-    prefix_BT: jax.Array  # int32
+    positions_BT: Array  # int32: for the rotary embedding
+    segments_BT: Array  # int32
+    prefix_BT: Array  # int32
     prompt: int = flax.struct.field(pytree_node=False, default=0)
     stretch: int | None = flax.struct.field(pytree_node=False, default=None)
 
@@ -51,14 +51,24 @@ def causal(batch: int, length: int) -> Layout:
     return Layout(zeros + jnp.arange(length)[None], zeros, zeros, stretch=length)
 
 
-def sees(queries, keys) -> jax.Array:
+def sees(
+    queries: tuple[jax.Array, jax.Array, jax.Array],
+    keys: tuple[jax.Array, jax.Array, jax.Array],
+) -> jax.Array:
     """True where a query sees a key; each is (slots, segments, prefixes)."""
     slot_T, segment_T, prefix_T = (x[..., :, None] for x in queries)
     slot_S, segment_S, _ = (x[..., None, :] for x in keys)
     return (slot_S < prefix_T) | ((segment_S == segment_T) & (slot_S <= slot_T))
 
 
-def attend(q_BTHE, k_BTKE, v_BTKE, layout: Layout, *, form: str = "auto") -> jax.Array:
+def attend(
+    q_BTHE: jax.Array,
+    k_BTKE: jax.Array,
+    v_BTKE: jax.Array,
+    layout: Layout,
+    *,
+    form: str = "auto",
+) -> jax.Array:
     """Grouped-query attention under `layout`; [B, T, H*E].
 
     On TPUs by the kernel of `models/splash.py`, where rows are such as it can read;
@@ -91,7 +101,9 @@ def _splash(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
     return run(q_BTHE, k_BTKE, v_BTKE, layout)
 
 
-def attend_blocked(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
+def attend_blocked(
+    q_BTHE: jax.Array, k_BTKE: jax.Array, v_BTKE: jax.Array, layout: Layout
+) -> jax.Array:
     """As `attend`, on any platform.
 
     Scores are computed for one block of queries at a time, against the prompt and the
@@ -114,7 +126,13 @@ def attend_blocked(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
     return jnp.concatenate(mixed, axis=1)
 
 
-def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
+def attend_cached(
+    q_PGHE: jax.Array,
+    prompt: tuple[jax.Array, jax.Array],
+    own: tuple[jax.Array, jax.Array],
+    lengths_P: jax.Array,
+    count: jax.Array,
+) -> jax.Array:
     """Attention of one new token in each of G rows that share a prompt; [P, G, H*E].
 
     `prompt` holds keys [P, K, E, S] and values [P, K, S, E], of which a row sees
@@ -147,7 +165,9 @@ def attend_cached(q_PGHE, prompt, own, lengths_P, count) -> jax.Array:
     return (mixed / total).astype(own_v.dtype).reshape(prompts, rows, -1)
 
 
-def attend_behind(q_BTHE, k_BKES, v_BKSE, lengths_B) -> jax.Array:
+def attend_behind(
+    q_BTHE: jax.Array, k_BKES: jax.Array, v_BKSE: jax.Array, lengths_B: jax.Array
+) -> jax.Array:
     """Attention of T new tokens that stand in a cache behind its first `lengths_B`
     slots, each seeing all before it and itself; [B, T, H*E]."""
     batch, length, heads, size = q_BTHE.shape

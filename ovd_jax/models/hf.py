@@ -5,12 +5,14 @@ import functools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.typing import DTypeLike
 
 from ovd_jax.errors import UserError
 from ovd_jax.models import shards
@@ -70,7 +72,11 @@ def resolve(model: str) -> Path:
 
 
 def load(
-    folder: Path, dtype=jnp.float32, shardings=None, *, matrices=jnp.float32
+    folder: Path,
+    dtype: DTypeLike = jnp.float32,
+    shardings: Any = None,
+    *,
+    matrices: DTypeLike = jnp.float32,
 ) -> Transformer:
     """The model in `folder`, computing in `dtype`; its matrices are kept as `matrices`,
     all else in float32.
@@ -159,7 +165,7 @@ def _put(value, layer, index, transposed):
     return jax.lax.dynamic_update_index_in_dim(value, layer, index, axis=0)
 
 
-def stored_tensors(model: Transformer, dtype) -> list[shards.Tensor]:
+def stored_tensors(model: Transformer, dtype: DTypeLike) -> list[shards.Tensor]:
     """The model's weights under Hugging Face's names and in its layout."""
     top, layers = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
@@ -192,8 +198,8 @@ def _take(value, index, transposed, dtype):
 def save(
     model: Transformer,
     folder: Path,
-    tokenizer=None,
-    dtype=jnp.float32,
+    tokenizer: Any = None,
+    dtype: DTypeLike = jnp.float32,
     *,
     source: Path | None = None,
     max_shard_bytes: int = 5 * 10**9,

@@ -88,7 +88,7 @@ def merge_layers(layers: Layer) -> Layer:
     return layers
 
 
-def trained(model):
+def trained(model: Transformer) -> Transformer:
     """The part of `model` that optimizers change: adapters, or all if there are none.
 
     It has the model's structure with None for each array that is frozen; gradients,
@@ -104,7 +104,7 @@ def trained(model):
     return jax.tree.map(lambda x, keep: x if keep else None, model, adapters)
 
 
-def with_trained(model, part):
+def with_trained(model: Transformer, part: Transformer) -> Transformer:
     """`model` with `part`, as `trained` gives it, in its place; the rest is shared."""
     return jax.tree.map(lambda old, new: old if new is None else new, model, part)
 

@@ -9,15 +9,19 @@ the mesh leave arrays as they are.
 import math
 import re
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ovd_jax.errors import UserError
 
+Array = jax.Array | np.ndarray  # on the devices, or still the host's
+Tree = TypeVar("Tree")  # of arrays
 AXES = ("data", "fsdp", "tp")
 ROWS = P(("data", "fsdp"))  # of whatever has a row an example
 RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the layers
@@ -35,7 +39,9 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
 )
 
 
-def make_mesh(*, data: int, fsdp: int, tp: int, devices=None) -> jax.sharding.Mesh:
+def make_mesh(
+    *, data: int, fsdp: int, tp: int, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
     """All devices as `data` x `fsdp` x `tp`; one of the three may be -1: the rest.
 
     Raises UserError where they do not come to the number of devices.
@@ -61,7 +67,7 @@ def mesh_sizes(sizes: Sequence[int], count: int) -> tuple[int, ...]:
     return filled
 
 
-def spec_for(path, leaf) -> P:
+def spec_for(path: tuple, leaf: jax.Array) -> P:
     """How the parameter at `path` is split; UserError if no rule covers it."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     for pattern, spec in RULES:
@@ -72,7 +78,7 @@ def spec_for(path, leaf) -> P:
     )
 
 
-def shardings(tree, mesh: jax.sharding.Mesh):
+def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """The sharding of every array of a model or a `TrainState`.
 
     An optimizer's moments lie as their parameter does, whose path theirs ends with.
@@ -95,7 +101,7 @@ def shardings(tree, mesh: jax.sharding.Mesh):
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def lay_out(tree):
+def lay_out(tree: Tree) -> Tree:
     """A model or a `TrainState`, under jit, in its layout on the mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -159,19 +165,19 @@ def look_up(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
     return run(table_VD, jnp.arange(len(table_VD)), tokens)
 
 
-def gather_fsdp(path, x: jax.Array) -> jax.Array:
+def gather_fsdp(path: tuple, x: jax.Array) -> jax.Array:
     """A parameter, under jit, split over `tp` alone; one of a layer has no N."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, without_fsdp(path, x))
 
 
-def without_fsdp(path, x) -> P:
+def without_fsdp(path: tuple, x: jax.Array) -> P:
     """How the parameter at `path` is split over `tp` alone."""
     return P(*(axis if axis == "tp" else None for axis in spec_for(path, x)[-x.ndim :]))
 
 
-def put_rows(tree):
+def put_rows(tree: Tree) -> Tree:
     """Host arrays, the same on every process, as arrays split by rows."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
@@ -182,7 +188,7 @@ def put_rows(tree):
     )
 
 
-def fetch(tree):
+def fetch(tree: Any) -> Any:
     """NumPy arrays of all of `tree`, on every process; all of them must call it."""
 
     def whole(x):

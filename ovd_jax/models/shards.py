@@ -65,7 +65,7 @@ class Tensors:
                 "read. Use the checkpoint that is not quantised."
             )
 
-    def read(self, name: str, index=(slice(None),)) -> np.ndarray:
+    def read(self, name: str, index: tuple[slice, ...] = (slice(None),)) -> np.ndarray:
         """`tensor[index]`, without the rest of it; `index` is a tuple of slices."""
         with _opened(self._stored[name][0]) as file:
             return file.get_slice(name)[index]

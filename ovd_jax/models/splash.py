@@ -24,13 +24,21 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask_info as mask_infos,
 )
 
+from ovd_jax.models.attention import Layout
 from ovd_jax.shapes import round_up
 
 _LANES = 128  # blocks are multiples of it
 _BLOCK = 512  # slots of a block, at most
 
 
-def attend(q_BTHE, k_BTKE, v_BTKE, layout, *, interpret: bool = False) -> jax.Array:
+def attend(
+    q_BTHE: jax.Array,
+    k_BTKE: jax.Array,
+    v_BTKE: jax.Array,
+    layout: Layout,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
     """As `attention.attend`, for a layout with `stretch` and at most 2**15 slots;
     [B, T, H, E].
 

@@ -77,7 +77,9 @@ def rope_frequencies(config: TransformerConfig) -> jax.Array:
     return frequencies * (keep + (1 - keep) / scaling.factor)
 
 
-def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array:
+def rotate(
+    x_BTHE: jax.Array, positions_BT: jax.Array, frequencies: jax.Array
+) -> jax.Array:
     """Applies rotary position embeddings, pairing channel i with i + E/2 as HF does."""
     positions_BT11 = positions_BT[:, :, None, None].astype(jnp.float32)
     angles = positions_BT11 * frequencies[None, None, None]
@@ -87,19 +89,19 @@ def rotate(x_BTHE: jax.Array, positions_BT: jax.Array, frequencies) -> jax.Array
     return jnp.concatenate(rotated, axis=-1).astype(x_BTHE.dtype)
 
 
-def embed_tokens(embed: nnx.Embed, tokens) -> jax.Array:
+def embed_tokens(embed: nnx.Embed, tokens: jax.Array) -> jax.Array:
     """Embeddings [rows, ..., D] of `tokens` [rows, ...]."""
     return look_up(embed.embedding[...], tokens).astype(embed.dtype)
 
 
-def is_matrix(path) -> bool:
+def is_matrix(path: tuple) -> bool:
     """Whether the parameter at `path` is neither a bias nor a norm's scale."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     return not any(part in name for part in ("norm", "bias"))
 
 
 @jax.custom_vjp
-def product(x, kernel_DF) -> jax.Array:
+def product(x: jax.Array, kernel_DF: jax.Array) -> jax.Array:
     """x [..., D] @ W.
 
     The gradient by W is x^T @ its cotangent. JAX alone would ask for the transpose,
@@ -168,7 +170,9 @@ class Layer(nnx.Module):
         self.up = linear(c.width, c.mlp_width)
         self.down = linear(c.mlp_width, c.width)
 
-    def project(self, x_BTD, positions_BT, frequencies):
+    def project(
+        self, x_BTD: jax.Array, positions_BT: jax.Array, frequencies: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values, the first two rotated to their positions."""
         heads = (*x_BTD.shape[:2], -1, self.head_dim)
         normed_BTD = self.attention_norm(x_BTD)
@@ -180,7 +184,7 @@ class Layer(nnx.Module):
         k_BTKE = rotate(k_BTKE, positions_BT, frequencies)
         return q_BTHE, k_BTKE, self.v(normed_BTD).reshape(heads)
 
-    def finish(self, x_BTD, mixed_BTD):
+    def finish(self, x_BTD: jax.Array, mixed_BTD: jax.Array) -> jax.Array:
         """Adds what attention gathered, then the gated mlp."""
         x_BTD = x_BTD + self.o(mixed_BTD)
         normed_BTD = self.mlp_norm(x_BTD)
@@ -224,7 +228,7 @@ class Transformer(nnx.Module):
         )
 
     def hidden(
-        self, tokens_BT, layout: Layout | None = None, *, remat: str = "none"
+        self, tokens_BT: jax.Array, layout: Layout | None = None, *, remat: str = "none"
     ) -> jax.Array:
         """Final hidden states [B, T, D], causal or under `layout`.
 
@@ -234,7 +238,7 @@ class Transformer(nnx.Module):
         hidden_BTD, _ = self._run(tokens_BT, layout, remat=remat)
         return hidden_BTD
 
-    def read(self, tokens_BT):
+    def read(self, tokens_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(final hidden states [B, T, D], keys [N, B, T, K, E], values): what is needed
         to go on from right-padded rows."""
         hidden_BTD, (keys, values) = self._run(tokens_BT, None, keep=True)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ovd_jax.reporting.panels import DPI, INK, PALETTE, PERCENT, STYLE
+from ovd_jax.reporting.panels import DPI, INK, PALETTE, PERCENT, STYLE, margins
 
 
 def plot_bars(
@@ -26,8 +26,7 @@ def plot_bars(
     width = 0.8 / len(series)
     with matplotlib.rc_context(STYLE):
         size = (max(6.0, 1.2 + 0.35 * len(sets) * (len(series) + 1)), 4.4)
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+        figure = Figure(figsize=size, dpi=DPI, layout=margins())
         axes = figure.subplots()
         for index, (label, of) in enumerate(series.items()):
             there = [i for i, name in enumerate(sets) if name in of]

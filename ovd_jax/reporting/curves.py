@@ -28,6 +28,7 @@ from ovd_jax.reporting.panels import (
     draw_smoothed,
     label_axes,
     label_ends,
+    margins,
     mean_curve,
     percent_axis,
     say_missing,
@@ -50,8 +51,7 @@ def plot_run(
     searches = any("searches" in row for row in metrics)
     with matplotlib.rc_context(STYLE):
         size = (11, 10.5 if searches else 7)
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, hspace=0.03, wspace=0.02)
+        figure = Figure(figsize=size, dpi=DPI, layout=margins(between=0.03))
         panels = figure.subplots(3 if searches else 2, 2).flat
         draw_reward(next(panels), metrics)
         draw_acceptance(next(panels), metrics)
@@ -79,8 +79,7 @@ def plot_comparison(
     seeds, each a list of (place on that axis, value).
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5 * len(panels), 4.6), dpi=DPI, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+        figure = Figure(figsize=(7.5 * len(panels), 4.6), dpi=DPI, layout=margins())
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (xlabel, series) in zip(all_axes, panels.items(), strict=True):
             label_axes(axes, title, ylabel, xlabel)
@@ -160,7 +159,9 @@ def draw_scores(axes: Axes, metrics: Sequence[Mapping]) -> None:
     axes.set_title(f"mean  {mean[-1]:.1f}", loc="right", color=ORANGE, fontsize=9)
 
 
-def draw_accuracy(axes: Axes, metrics: Sequence[Mapping], teacher: float | None):
+def draw_accuracy(
+    axes: Axes, metrics: Sequence[Mapping], teacher: float | None
+) -> None:
     """Accuracy on the training problems as sampled, and on held-out ones."""
     label_axes(axes, "Accuracy", "correct answers")
     steps, train, held_out = columns(metrics, "accuracy", "eval_accuracy")

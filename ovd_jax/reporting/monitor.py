@@ -66,7 +66,7 @@ class Monitor(Stopwatch):
         self.compiles = 0
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
-    def _on_event(self, event: str, _seconds: float, **_) -> None:
+    def _on_event(self, event: str, duration_secs: float, **_: str | int) -> None:
         self.compiles += event == _COMPILE_EVENT
 
     def take(self) -> dict[str, float]:
@@ -86,6 +86,6 @@ def resident_mib() -> float:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache, unless JAX is told another place."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore  # made at run time
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,10 +1,12 @@
 """How a panel of a picture looks: colours, lines, and the names at their ends."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -18,7 +20,7 @@ STEP = "training step"
 DENSITY = LinearSegmentedColormap.from_list(
     "density", ("#ffffff", "#cfe3f3", "#6fb0dc", BLUE, "#083d66")
 )
-STYLE = {
+STYLE: dict[Any, Any] = {  # the keys that matplotlib knows
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": GREY,
@@ -46,7 +48,12 @@ MOST_COLUMNS = 120  # of the heat map: more steps share a column, or it is noise
 MARKED_POINTS = 40  # of a line: beyond these its markers only hide it
 
 
-def label_axes(axes: Axes, title: str, ylabel: str, xlabel=STEP) -> None:
+def margins(between: float = 0.02) -> ConstrainedLayoutEngine:
+    """Room around the panels of a picture, in inches; a share of it is between rows."""
+    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, hspace=between)
+
+
+def label_axes(axes: Axes, title: str, ylabel: str, xlabel: str = STEP) -> None:
     """Title and labels of a panel, ticked at whole numbers."""
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ticks = MaxNLocator(7, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
@@ -96,7 +103,9 @@ def column_edges(centers: np.ndarray) -> np.ndarray:
     return np.concatenate([outer[:1], middles, outer[1:]])
 
 
-def draw_smoothed(axes: Axes, steps, values, color: str, text: str):
+def draw_smoothed(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, text: str
+) -> tuple[float, str, str] | None:
     """Draws `values` faintly and their rolling mean; returns the label for its end."""
     known = np.isfinite(values)
     if not known.any():
@@ -107,7 +116,15 @@ def draw_smoothed(axes: Axes, steps, values, color: str, text: str):
     return mean[known][-1], text.format(mean[known][-1]), color
 
 
-def draw_line(axes: Axes, steps, values, color: str, *, marked=False, halo=False):
+def draw_line(
+    axes: Axes,
+    steps: np.ndarray,
+    values: np.ndarray,
+    color: str,
+    *,
+    marked: bool = False,
+    halo: bool = False,
+) -> None:
     """A bold line; marked where asked for, and where a lone point would not show."""
     dots = len(steps) == 1 or (marked and len(steps) <= MARKED_POINTS)
     axes.plot(
@@ -119,16 +136,18 @@ def draw_line(axes: Axes, steps, values, color: str, *, marked=False, halo=False
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str] | None]) -> None:
     """Names each line at its right end, moved apart where the names would overlap."""
-    ends = sorted((end for end in ends if end), key=lambda end: end[0])
-    if not ends:
+    named = sorted((end for end in ends if end), key=lambda end: end[0])
+    if not named:
         say_missing(axes)
         return
     axes.margins(x=0.02)
     low, high = axes.get_ylim()
-    wanted = [(value - low) / (high - low) for value, _, _ in ends]
-    for height, (_, text, color) in zip(spread(wanted), ends, strict=True):
-        place = dict(transform=axes.transAxes, va="center", fontsize=8.5)
-        axes.text(1.015, height, text, color=color, weight="bold", **place)
+    wanted = [(value - low) / (high - low) for value, _, _ in named]
+    for height, (_, text, color) in zip(spread(wanted), named, strict=True):
+        axes.text(
+            1.015, height, text, color=color, weight="bold",
+            transform=axes.transAxes, va="center", fontsize=8.5,
+        )  # fmt: skip
 
 
 def spread(heights: Sequence[float], gap: float = 0.065) -> list[float]:
@@ -153,5 +172,6 @@ def percent_axis(axes: Axes) -> None:
 def say_missing(axes: Axes) -> None:
     """An empty panel says why it is empty."""
     axes.set(xticks=[], yticks=[])
-    place = dict(transform=axes.transAxes, ha="center")
-    axes.text(0.5, 0.5, "not recorded", color=GREY, **place)
+    axes.text(
+        0.5, 0.5, "not recorded", color=GREY, transform=axes.transAxes, ha="center"
+    )

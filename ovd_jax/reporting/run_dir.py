@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TextIO
 
 from ovd_jax.errors import UserError
 from ovd_jax.files import open_rows_file, write_text
@@ -17,7 +18,7 @@ from ovd_jax.jsonl import read_object
 
 _ROW = re.compile(rb'\{"step": (\d{1,18})(?:, .*)?\}\n', re.DOTALL)  # of `write_rows`
 
-Log = Callable[[int, dict[str, float]], None]  # step, scalars
+Log = Callable[[int, Mapping[str, float]], None]  # step, scalars
 Close = Callable[[], None]
 
 
@@ -136,7 +137,7 @@ def read_metrics(path: str | Path) -> list[dict]:
     return list(read_rows(path / "metrics.jsonl" if path.is_dir() else path))
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """`value` as JSON holds it: arrays as lists, NaN and infinities as None."""
     if hasattr(value, "tolist"):  # NumPy and JAX scalars and arrays
         value = value.tolist()
@@ -149,12 +150,12 @@ def plain(value):
     return value
 
 
-def to_json(value) -> str:
+def to_json(value: object) -> str:
     """One line of ASCII: a lone surrogate in sampled text is escaped, not an error."""
     return json.dumps(plain(value), ensure_ascii=True, allow_nan=False, default=str)
 
 
-def write_rows(file, step: int, rows: Iterable[Mapping]) -> None:
+def write_rows(file: TextIO, step: int, rows: Iterable[Mapping]) -> None:
     """Appends all rows of a step at once and hands them to the operating system."""
     # Named twice: the step comes first in the line, and a row's own does not win.
     steps = {"step": step}
@@ -182,7 +183,7 @@ def read_rows(path: Path) -> Iterator[dict]:
             yield row
 
 
-def open_rows(path: Path, start_step: int):
+def open_rows(path: Path, start_step: int) -> TextIO:
     """Opens `path` for appending, cut off where the rows before `start_step` end.
 
     Raises UserError, and cuts nothing, where a damaged line has such rows behind it.
@@ -195,7 +196,7 @@ def open_rows(path: Path, start_step: int):
     return io.TextIOWrapper(file, encoding="ascii")
 
 
-def end_of_rows(file, path: Path, start_step: int) -> int:
+def end_of_rows(file: Iterable[bytes], path: Path, start_step: int) -> int:
     """The offset in `file`, of rows in the order of their steps, at which the rows
     before `start_step` end. Rows are not parsed: there may be gigabytes of them."""
     offset, end, damaged = 0, None, 0
@@ -244,7 +245,7 @@ def _tensorboard(path: Path, start_step: int, config: dict) -> tuple[Log, Close]
 
 
 def _wandb(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
-    import wandb
+    import wandb  # type: ignore  # an extra that a user installs
 
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "ovd_jax"),
@@ -259,7 +260,7 @@ def _wandb(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
 
 
 def _trackio(path: Path, start_step: int, config: dict) -> tuple[Log, Close]:
-    import trackio
+    import trackio  # type: ignore  # an extra that a user installs
 
     run = trackio.init(
         project=os.environ.get("TRACKIO_PROJECT", "ovd_jax"),

@@ -84,4 +84,4 @@ def first_rejected_step(
     """
     values = {index: verdict.steps[index].value for index in among}
     under = [index for index, value in values.items() if value < threshold]
-    return under[0] if under else min(values, key=values.get)
+    return under[0] if under else min(values, key=lambda index: values[index])

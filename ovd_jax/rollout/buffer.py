@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ovd_jax.client.accounting import auc, entropy
 from ovd_jax.rollout.trajectory import Group, Rollout, Trajectory, Verdict
@@ -54,17 +54,18 @@ class RolloutBuffer:
 
     def of_scores(self, judged: Sequence[Rollout]) -> dict:
         """What is logged of the teacher's verdicts on some rollouts."""
+        verdicts = [(r.reward_before == 1.0, r.verdict) for r in judged if r.verdict]
         right, wrong = (
-            [r.verdict.value for r in judged if (r.reward_before == 1.0) == is_right]
-            for is_right in (True, False)
+            [verdict.value for is_right, verdict in verdicts if is_right == wanted]
+            for wanted in (True, False)
         )
         return {
-            "score_mean": mean(r.verdict.value for r in judged),
+            "score_mean": mean(verdict.value for _, verdict in verdicts),
             "score_histogram": self.score_histogram(),
             "score_entropy": entropy(self.score_histogram()),
             "score_auc": auc(right, wrong),
             "score_outside_mass": mean(
-                score.outside for r in judged for score in scores_of(r.verdict)
+                score.outside for _, verdict in verdicts for score in scores_of(verdict)
             ),
         }
 
@@ -166,13 +167,13 @@ def is_flat(advantages: Sequence[Sequence[float]]) -> bool:
     return all(abs(value) < 1e-6 for steps in advantages for value in steps)
 
 
-def share(values) -> float | None:
+def share(values: Iterable[float]) -> float | None:
     """The share of true values, None of nothing."""
     values = list(values)
     return mean(values) if values else None
 
 
-def mean(values) -> float:
+def mean(values: Iterable[float]) -> float:
     """The mean, 0 of nothing."""
     values = [float(value) for value in values]
     return statistics.fmean(values) if values else 0.0

@@ -6,6 +6,7 @@ and of the records named here. A stranger's file can hold nothing else.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, cast
 
 import msgpack
 
@@ -25,15 +26,18 @@ RECORDS = {
 _TUPLE, _RECORD = 1, 2  # msgpack's extension codes
 
 
-def encode(value) -> bytes:
+def encode(value: Any) -> bytes:
     """`value` as msgpack: None, numbers, text, bytes, lists, tuples, mappings and the
     records of `RECORDS`, in one another. Raises TypeError for anything else."""
-    return msgpack.packb(
-        value, default=_extension, strict_types=True, unicode_errors="surrogatepass"
+    return cast(
+        bytes,
+        msgpack.packb(
+            value, default=_extension, strict_types=True, unicode_errors="surrogatepass"
+        ),
     )
 
 
-def decode(data: bytes):
+def decode(data: bytes) -> Any:
     """What `encode` was given. Raises ValueError where `data` is not such."""
     try:
         return msgpack.unpackb(

@@ -214,7 +214,9 @@ def make_conversation(
     )
 
 
-def tokens_until(tokens: Sequence[int], characters: int, decode) -> int:
+def tokens_until(
+    tokens: Sequence[int], characters: int, decode: Callable[[Sequence[int]], str]
+) -> int:
     """The fewest leading tokens whose text has `characters` whole characters or
     more."""
     low, high = 0, len(tokens)

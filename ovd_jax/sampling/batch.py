@@ -12,6 +12,7 @@ import numpy as np
 from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
+from ovd_jax.sampling.decoder import Decoder
 from ovd_jax.sampling.resume import line_up, read_on
 from ovd_jax.shapes import bucket, compact, right_pad, round_up
 
@@ -46,7 +47,9 @@ class Row:
         for part in (self.tokens, self.logprobs, self.observed):
             del part[size:]
 
-    def add(self, tokens: Sequence[int], logprobs: Sequence[float], *, observed: bool):
+    def add(
+        self, tokens: Sequence[int], logprobs: Sequence[float], *, observed: bool
+    ) -> None:
         """Appends tokens."""
         self.tokens += tokens
         self.logprobs += logprobs
@@ -168,7 +171,7 @@ class Run:
                 finished.append((number, Completion(*parts, observed)))
         return finished
 
-    def decode(self, decoder) -> None:
+    def decode(self, decoder: Decoder) -> None:
         """Has the device sample on, in a smaller grid where rows have left it."""
         self._count = min(self._count + _LOOK_EVERY, self._most)
         cells_PG, alive_PG = compact(
@@ -217,7 +220,7 @@ class Run:
         joining = len(self._joining())
         return joining > 0 and joining >= _JOIN_SHARE * self._kept_PG.sum()
 
-    def join(self, decoder) -> None:
+    def join(self, decoder: Decoder) -> None:
         """Has rows that wait read on, and puts all into lines of their own."""
         joining = self._joining()
         observations = self._environment.observations(joining)

@@ -1,7 +1,8 @@
-"""What a sampler answers, and what it converses with; host code may read this."""
+"""What a sampler is asked and answers, and what it converses with; host code may read
+this."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 
@@ -20,7 +21,41 @@ class Environment(Protocol):
 
     def ended(self, turns: Sequence[tuple[int, Completion, int]]) -> list[bool]:
         """Which conversations go on, for (row, its turn, tokens it has left in all)."""
+        ...
 
     def observations(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """What each of these rows, which go on, reads next: at least one token, and
         fewer than it has left."""
+        ...
+
+
+class Generate(Protocol):
+    """A sampler with its model: see `Sampler.__call__`."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seed: int,
+        samples: int = 1,
+        limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[Completion]]:
+        """`samples` completions of each prompt."""
+        ...
+
+
+class Stream(Protocol):
+    """The same, as completions finish: see `Sampler.stream`."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seed: int,
+        samples: int = 1,
+        limits: Sequence[int] | None = None,
+        draws: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[tuple[int, Completion]]:
+        """(row, completion), where row i is sample `i % samples` of its prompt."""
+        ...

@@ -5,13 +5,14 @@ them, T counts a prompt's tokens and O the new ones of a row.
 """
 
 import functools
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from ovd_jax.models.attention import attend_cached
-from ovd_jax.models.sharding import split_rows
+from ovd_jax.models.sharding import Array, split_rows
 from ovd_jax.models.transformer import Transformer, embed_tokens, rope_frequencies
 from ovd_jax.sampling.decoder import Decoder, next_logits
 from ovd_jax.sampling.top_p import choose
@@ -38,7 +39,7 @@ class DecodeState(flax.struct.PyTreeNode):
 
 
 @jax.jit
-def row_rngs(seed, rows_PG) -> jax.Array:
+def row_rngs(seed: int, rows_PG: Array) -> jax.Array:
     """fold_in(key(seed), row) for every row."""
     return jax.vmap(
         jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))
@@ -48,14 +49,14 @@ def row_rngs(seed, rows_PG) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("slots", "temperature", "top_k", "top_p"))
 def prefill(
     model: Transformer,
-    tokens_PT,
-    lengths_P,
-    limits_PG,
-    rngs_PG,
-    stop_ids,
+    tokens_PT: Array,
+    lengths_P: Array,
+    limits_PG: Array,
+    rngs_PG: jax.Array,
+    stop_ids: Array,
     *,
     slots: int,
-    **sampling,
+    **sampling: Any,
 ) -> DecodeState:
     """Reads right-padded prompts once and samples the first token of every row.
 
@@ -100,7 +101,7 @@ def split_state(state: DecodeState) -> DecodeState:
     donate_argnames="state",
 )
 def decode(
-    decoder: Decoder, state: DecodeState, stop_ids, until, **sampling
+    decoder: Decoder, state: DecodeState, stop_ids: Array, until: int, **sampling: Any
 ) -> DecodeState:
     """Samples on until every row is done or `until` tokens exist."""
 
@@ -114,7 +115,7 @@ def decode(
     return jax.lax.while_loop(unfinished, body, state)
 
 
-def step(decoder: Decoder, state: DecodeState):
+def step(decoder: Decoder, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Reads the last token of every row: (logits [P * G, V] for the next, state)."""
     place = state.count - 1
     tokens_PG = jax.lax.dynamic_index_in_dim(
@@ -139,7 +140,9 @@ def step(decoder: Decoder, state: DecodeState):
     return next_logits(x_BD, decoder.head_VD), state
 
 
-def append(state: DecodeState, logits_BV, stop_ids, **sampling) -> DecodeState:
+def append(
+    state: DecodeState, logits_BV: jax.Array, stop_ids: jax.Array, **sampling: Any
+) -> DecodeState:
     """Samples a token for every row that goes on.
 
     A row is done after one of `stop_ids`, which it keeps, or at its limit. Token i of a
@@ -170,7 +173,7 @@ def append(state: DecodeState, logits_BV, stop_ids, **sampling) -> DecodeState:
 
 
 @functools.partial(jax.jit, static_argnames="slots")
-def regroup(state: DecodeState, cells_PG, *, slots: int) -> DecodeState:
+def regroup(state: DecodeState, cells_PG: Array, *, slots: int) -> DecodeState:
     """The rows numbered `cells_PG` in a new grid, with room for `slots` tokens.
 
     All rows of a line must have shared a prompt.

@@ -8,6 +8,8 @@ benchmarks/matmul.py shows the forms side by side. Accelerators do not mind.
 Axes as in `models/transformer.py`; B counts rows, O the outputs of a product.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,9 @@ class DecoderLayer(flax.struct.PyTreeNode):
             head_dim=config.head_dim,
         )
 
-    def project(self, x_PGD, positions_PG, frequencies):
+    def project(
+        self, x_PGD: jax.Array, positions_PG: jax.Array, frequencies: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """As `Layer.project`."""
         normed_PGD = self.attention_norm(x_PGD)
         qkv_BO = upright(self.qkv_OD, _columns(normed_PGD)).T
@@ -82,7 +86,7 @@ class DecoderLayer(flax.struct.PyTreeNode):
         )
         return q_PGHE, k_PGKE, v_PGKE
 
-    def finish(self, x_PGD, mixed_PGO):
+    def finish(self, x_PGD: jax.Array, mixed_PGO: jax.Array) -> jax.Array:
         """As `Layer.finish`."""
         shape = x_PGD.shape
         x_PGD = x_PGD + upright(self.o_DO, _columns(mixed_PGO)).T.reshape(shape)
@@ -125,13 +129,13 @@ def unstack(model: Transformer) -> Decoder:
     )
 
 
-def upright(weight_OD: jax.Array, x_DB: jax.Array, **options) -> jax.Array:
+def upright(weight_OD: jax.Array, x_DB: jax.Array, **options: Any) -> jax.Array:
     """W @ x, [O, B]; the barriers keep the compiler from turning the product around."""
     x_DB = jax.lax.optimization_barrier(x_DB.astype(weight_OD.dtype))
     return jax.lax.optimization_barrier(jnp.matmul(weight_OD, x_DB, **options))
 
 
-def next_logits(hidden_BD, head_VD) -> jax.Array:
+def next_logits(hidden_BD: jax.Array, head_VD: jax.Array) -> jax.Array:
     """Float32 logits [B, V] after the last hidden state."""
     return upright(head_VD, hidden_BD.T, preferred_element_type=jnp.float32).T
 

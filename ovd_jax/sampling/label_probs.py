@@ -1,6 +1,6 @@
 """The distribution of a model's next word over a few labels, such as scores 0-9."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,17 +48,23 @@ def label_probabilities(
     return np.stack([mass[label] for label in labels], axis=1)
 
 
-def inner_prefixes(labels) -> set[tuple[int, ...]]:
+def inner_prefixes(labels: Iterable[tuple[int, ...]]) -> set[tuple[int, ...]]:
     """Everything that some label goes on from."""
     return {label[:length] for label in labels for length in range(len(label))}
 
 
-def goes_on(label, prefix) -> bool:
+def goes_on(label: tuple[int, ...], prefix: tuple[int, ...]) -> bool:
     """Whether `label` is longer than `prefix` and begins with it."""
     return len(label) > len(prefix) and label[: len(prefix)] == prefix
 
 
-def next_probabilities(model, prompts, token_ids, *, rows: int) -> np.ndarray:
+def next_probabilities(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    *,
+    rows: int,
+) -> np.ndarray:
     """Softmax over the whole vocabulary, read at `token_ids`: [prompts, ids] float64.
 
     What prompts begin with alike is read once, `rows` sequences at a time.

@@ -73,7 +73,9 @@ def common(first: Sequence[int], second: Sequence[int]) -> int:
     return size
 
 
-def to_arrays(trees: Sequence[Tree], height: int):
+def to_arrays(
+    trees: Sequence[Tree], height: int
+) -> tuple[np.ndarray, Layout, np.ndarray]:
     """(tokens_BT, layout, ends_BK) for `height` rows, right-padded to few widths.
 
     K is a power of two; where a row has fewer ends the rest point at its first token.

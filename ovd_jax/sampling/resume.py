@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ovd_jax.models.attention import attend_behind
-from ovd_jax.models.sharding import split_rows
+from ovd_jax.models.sharding import Array, split_rows
 from ovd_jax.models.transformer import embed_tokens, rope_frequencies
 from ovd_jax.sampling.decode import DecodeState, split_state
 from ovd_jax.sampling.decoder import Decoder
@@ -18,12 +18,12 @@ from ovd_jax.sampling.decoder import Decoder
 @functools.partial(jax.jit, static_argnames=("width", "slots"))
 def line_up(
     state: DecodeState,
-    cells_B,
-    own_B,
-    lasts_B,
-    limits_B,
-    rngs_B1,
-    offsets_B,
+    cells_B: Array,
+    own_B: Array,
+    lasts_B: Array,
+    limits_B: Array,
+    rngs_B1: jax.Array,
+    offsets_B: Array,
     *,
     width: int,
     slots: int,
@@ -79,7 +79,9 @@ def line_up(
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def read_on(decoder: Decoder, state: DecodeState, reads_JW, counts_J) -> DecodeState:
+def read_on(
+    decoder: Decoder, state: DecodeState, reads_JW: Array, counts_J: Array
+) -> DecodeState:
     """The state after the first J lines have read `counts_J` of the tokens `reads_JW`
     into their caches, all at once; nothing is sampled."""
     rows, width = reads_JW.shape
@@ -104,7 +106,9 @@ def read_on(decoder: Decoder, state: DecodeState, reads_JW, counts_J) -> DecodeS
     )
 
 
-def put_behind(cache, new, lengths_B, axis: int) -> jax.Array:
+def put_behind(
+    cache: jax.Array, new: jax.Array, lengths_B: jax.Array, axis: int
+) -> jax.Array:
     """`cache` with `new` put along `axis` behind the first `lengths_B` of each row."""
     put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1)
     return jax.vmap(put)(cache, new.astype(cache.dtype), lengths_B)

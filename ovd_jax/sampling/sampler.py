@@ -133,7 +133,7 @@ class Sampler:
         """Room for so many tokens of a prompt, or of one and what came behind it."""
         return round_up(fine_bucket(tokens), self.prompt_multiple)
 
-    def stop_string_end(self, tokens) -> int | None:
+    def stop_string_end(self, tokens: Sequence[int]) -> int | None:
         """How many tokens complete the first stop string; None if they do not."""
         if not self.stop_strings or not self._has_stop(tokens):
             return None

@@ -10,7 +10,14 @@ _BLOCK = 256  # tokens whose probabilities are added up first
 _UNDER_ONE = 1 - 1e-6  # a draw at the very end must not fall off it
 
 
-def choose(logits_BV, rngs_B, *, temperature: float, top_k: int, top_p: float):
+def choose(
+    logits_BV: jax.Array,
+    rngs_B: jax.Array,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> tuple[jax.Array, jax.Array]:
     """A token for each row and its log-probability under softmax(logits / temperature).
 
     Temperature 0 takes the likeliest token, with log-probabilities at temperature 1.
@@ -28,14 +35,14 @@ def choose(logits_BV, rngs_B, *, temperature: float, top_k: int, top_p: float):
     return tokens_B.astype(jnp.int32), logprobs_B
 
 
-def keep_top_k(logits_BV, k: int) -> jax.Array:
+def keep_top_k(logits_BV: jax.Array, k: int) -> jax.Array:
     """-inf for all but the `k` likeliest tokens (and those tied with the last)."""
     k = min(k, logits_BV.shape[-1])
     threshold_B1 = jax.lax.top_k(logits_BV, k)[0][:, -1:]
     return jnp.where(logits_BV >= threshold_B1, logits_BV, -jnp.inf)
 
 
-def draw(logits_BV, rngs_B, *, top_p: float) -> jax.Array:
+def draw(logits_BV: jax.Array, rngs_B: jax.Array, *, top_p: float) -> jax.Array:
     """A token of each row from softmax(logits), int32 [B]; with `top_p` under 1 from
     the smallest set of likeliest tokens whose probability reaches it (and those tied
     with the last).

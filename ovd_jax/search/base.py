@@ -1,7 +1,7 @@
 """What a search engine is asked and what it answers, however it finds it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -38,6 +38,15 @@ class SearchBackend(Protocol):
     `Search` is one for any `Engine`; to add an engine, see examples/own_engine.py.
     """
 
+    @property
+    def identity(self) -> Mapping:
+        """All that decides what is found but query and seed, as JSON."""
+        ...
+
+    def begin(self, step: int) -> None:
+        """What is searched from now on belongs to this step of training."""
+        ...
+
     def search(
         self, queries: Sequence[Query], *, seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
@@ -46,12 +55,16 @@ class SearchBackend(Protocol):
         A function of the query and, where documents are made up, of the seed beside it:
         never of the other queries. Raises SearchError.
         """
+        ...
 
     def view(self) -> "SearchBackend":
         """The same engine for another user, whose searches are counted apart."""
+        ...
 
     def metrics(self) -> dict[str, float]:
         """What was asked since the last call, and the seconds waited for it."""
+        ...
 
     def close(self) -> None:
         """Ends connections; a search that waits for an engine raises SearchError."""
+        ...

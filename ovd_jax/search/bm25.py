@@ -28,7 +28,7 @@ def _without_jax() -> Iterator[None]:
     """Makes `import jax` fail: bm25s would take a device with it when it is imported,
     for a choice of the best that we do ourselves."""
     hidden = {name: sys.modules.get(name) for name in ("jax", "jax.lax")}
-    sys.modules.update(dict.fromkeys(hidden))
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[call-overload]  # None hides
     try:
         yield
     finally:

@@ -27,16 +27,24 @@ class Away(SearchError):
 
 
 class Engine(Protocol):
-    """Where documents come from."""
+    """Where documents come from.
 
-    identity: Mapping  # JSON: all that they depend on but query and seed
-    draws: bool  # whether they depend on the seed
+    It may have `view`, `begin`, `metrics` and `close` of `SearchBackend` too.
+    """
+
+    draws: bool  # whether documents depend on the seed
+
+    @property
+    def identity(self) -> Mapping:
+        """All that documents depend on but query and seed, as JSON."""
+        ...
 
     def find(
         self, queries: Sequence[Query], seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
         """Documents for each query, drawn from the seed beside it. Raises
         SearchError."""
+        ...
 
 
 class Nothing:
@@ -45,7 +53,9 @@ class Nothing:
     identity: Mapping = {"engine": "none"}
     draws = False
 
-    def find(self, queries, seeds) -> list[tuple[Document, ...]]:
+    def find(
+        self, queries: Sequence[Query], seeds: Sequence[int]
+    ) -> list[tuple[Document, ...]]:
         """No documents."""
         return [() for _ in queries]
 
@@ -86,8 +96,8 @@ class Search:
         """The same engine and cache for another user, whose searches are counted
         apart."""
         view = copy.copy(self)
-        if hasattr(self.engine, "view"):
-            view.engine = self.engine.view()
+        if view_engine := getattr(self.engine, "view", None):
+            view.engine = view_engine()
         view._lock, view._counts, view._seconds = threading.Lock(), Counter(), 0.0
         return view
 
@@ -102,9 +112,12 @@ class Search:
             seeds = [0] * len(queries)
         asked = list(zip(queries, seeds, strict=True))
         started = time.perf_counter()
-        found = {pair: self._kept(*pair) for pair in asked}
-        missing = [pair for pair, documents in found.items() if documents is None]
-        self._count(queries=len(asked), cache_hits=len(found) - len(missing))
+        kept = {pair: self._kept(*pair) for pair in asked}
+        found = {
+            pair: documents for pair, documents in kept.items() if documents is not None
+        }
+        missing = [pair for pair in kept if pair not in found]
+        self._count(queries=len(asked), cache_hits=len(found))
         if missing:
             found |= zip(missing, self._find(missing), strict=True)
         with self._lock:
@@ -120,8 +133,8 @@ class Search:
 
     def begin(self, step: int) -> None:
         """Tells an engine whose documents change with training which step it is."""
-        if hasattr(self.engine, "begin"):
-            self.engine.begin(step)
+        if begin := getattr(self.engine, "begin", None):
+            begin(step)
 
     def metrics(self) -> dict[str, float]:
         """Counts and seconds since the last call; the seconds of threads add up."""
@@ -130,14 +143,14 @@ class Search:
             self._counts, self._seconds = Counter(), 0.0
         names = ("queries", "cache_hits", "empty", "failures")
         own = {f"search_{name}": float(counts[name]) for name in names}
-        more = self.engine.metrics() if hasattr(self.engine, "metrics") else {}
-        return own | {"seconds_search": seconds} | more
+        metrics = getattr(self.engine, "metrics", dict)
+        return own | {"seconds_search": seconds} | metrics()
 
     def close(self) -> None:
         """Ends the engine's connections, and the waiting for one that is away."""
         self._closed.set()
-        if hasattr(self.engine, "close"):
-            self.engine.close()
+        if close := getattr(self.engine, "close", None):
+            close()
 
     def _count(self, **amounts: int) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
 """What a server of ours asks of requests, whoever sends them."""
 
 import asyncio
+from collections.abc import Callable
 
 _RETRY_LATER = b"The server is busy, or the request came too slowly."
 
@@ -50,7 +51,7 @@ class Guard:
         return None if len(body) > self._most_bytes else bytes(body)
 
 
-def given(body: bytes, receive):
+def given(body: bytes, receive: Callable) -> Callable:
     """An ASGI `receive` whose request has this body."""
     left = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -60,7 +61,7 @@ def given(body: bytes, receive):
     return first_body
 
 
-async def refuse(send, status: int, said: bytes) -> None:
+async def refuse(send: Callable, status: int, said: bytes) -> None:
     """Answers with a status and a text, and ends the connection."""
     headers = [
         (b"content-type", b"text/plain"),

@@ -10,6 +10,7 @@ import math
 import reprlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import tenacity
@@ -124,13 +125,14 @@ class Http:
 def _pause(state: tenacity.RetryCallState) -> float:
     """Seconds until the next try: what the server asked for, or about twice as long
     each time."""
-    asked = state.outcome.exception().retry_after
+    error = state.outcome and state.outcome.exception()
+    asked = error.retry_after if isinstance(error, Away) else None
     if asked is not None:
         return min(asked, _LONGEST_RETRY_AFTER)
     return _BACKOFF(state)
 
 
-def document(entry) -> Document:
+def document(entry: Any) -> Document:
     """The document in an entry of an answer, with or without a score around it."""
     inner = entry.get("document", entry)
     title, _, text = inner["contents"].partition("\n")

@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ovd_jax.client.probe import find_dialect, say_changes
 from ovd_jax.client.reminder import Refusals
@@ -23,6 +23,7 @@ from ovd_jax.search.engine import Away
 from ovd_jax.search.simulator_prompts import SimulatorPrompt, ask, read
 from ovd_jax.seeds import derive
 from ovd_jax.text import (
+    Tokenizer,
     chat_prompt,
     check_chat,
     decode,
@@ -30,6 +31,9 @@ from ovd_jax.text import (
     special_tokens,
 )
 from ovd_jax.thoughts import after_thought
+
+if TYPE_CHECKING:
+    from ovd_jax.sampling.completion import Generate
 
 
 def noise_share(step: int, total: int, start: float, end: float) -> float:
@@ -42,17 +46,28 @@ def noise_share(step: int, total: int, start: float, end: float) -> float:
 class Writer(Protocol):
     """A model that answers texts."""
 
-    identity: Mapping  # JSON: all that its answers depend on but text and seed
     special_tokens: tuple[str, ...]
+
+    @property
+    def identity(self) -> Mapping:
+        """All that its answers depend on but text and seed, as JSON."""
+        ...
 
     def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """An answer to each text, maybe cut. Raises SearchError."""
+        ...
 
     def view(self) -> "Writer":
         """The same model for another user, whose costs are counted apart."""
+        ...
 
     def metrics(self) -> dict[str, float]:
         """What that cost since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Ends connections."""
+        ...
 
 
 class Simulated:
@@ -209,7 +224,14 @@ class LocalWriter:
     """A model in this process: `generate(prompts, seed=, draws=)` takes and gives
     tokens, as a sampler with its model."""
 
-    def __init__(self, generate: Callable, tokenizer, *, chat: bool, identity: Mapping):
+    def __init__(
+        self,
+        generate: "Generate",
+        tokenizer: Tokenizer,
+        *,
+        chat: bool,
+        identity: Mapping,
+    ):
         if chat:
             check_chat(tokenizer, "set search.prompt to 'plain'")
         self.identity = {**identity, "chat": chat}

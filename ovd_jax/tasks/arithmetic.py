@@ -15,12 +15,12 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+import types
+from collections.abc import Iterator, Mapping, Sequence
 
 from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Grade, Problem
-from ovd_jax.text import plain_prompt
+from ovd_jax.text import Tokenizer, plain_prompt
 
 ANSWER = "#### "
 _HELD_OUT_SHARE = 0.1
@@ -52,14 +52,14 @@ class ArithmeticTask:
 
     stop_strings = ()
     step_stop = "\n"
-    sources: ClassVar[dict[str, str]] = {}
+    sources: Mapping[str, str] = types.MappingProxyType({})
 
     def __init__(
         self,
         *,
         difficulty: Difficulty = Difficulty(),
         seed: int = 0,
-        tokenizer: Any = None,
+        tokenizer: Tokenizer | None = None,
     ):
         self.difficulty = difficulty
         self.seed = seed
@@ -98,7 +98,7 @@ class ArithmeticTask:
         match = re.match(r"\s*(\d{1,9})\s*$", text.rpartition(ANSWER)[2])
         return str(int(match[1])) if match and ANSWER in text else None
 
-    def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
+    def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
         """1 for the right final number, else 0."""
         return [grade.reward for grade in self.grade(problems, texts)]
 
@@ -178,8 +178,8 @@ def apply(operator: str, left: int, right: int) -> int:
 
 def solve(expression: str) -> Iterator[str]:
     """The model solution's lines: the leftmost innermost operation falls first."""
-    while not expression.isdigit():
-        expression = reduce_at(expression, _INNERMOST.search(expression))
+    while match := _INNERMOST.search(expression):
+        expression = reduce_at(expression, match)
         yield expression if not expression.isdigit() else ANSWER + expression
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Grade, Problem
@@ -15,6 +14,7 @@ from ovd_jax.tasks.grading.extract import extract_answer, last_line
 from ovd_jax.tasks.grading.grader import Grader
 from ovd_jax.tasks.steps import STOPS, check_rule, step_ends
 from ovd_jax.text import (
+    Tokenizer,
     chat_prompt,
     check_chat,
     neutralize,
@@ -80,7 +80,7 @@ class MathTask:
         held_out_data: str = "",
         seed: int,
         template: str = "chat",
-        tokenizer: Any = None,
+        tokenizer: Tokenizer | None = None,
         system: str = SYSTEM,
         step_rule: str = "lines",
         max_prompt_tokens: int = 0,
@@ -103,7 +103,7 @@ class MathTask:
             check_chat(tokenizer, "set prompt_template to 'plain'")
         self._load = functools.partial(load_checked, load=load)
         self._dataset = Dataset(data, held_out_data, seed=seed, load=self._load)
-        if max_prompt_tokens:
+        if max_prompt_tokens and tokenizer is not None:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
         self._grader = Grader(tolerance=tolerance)
 
@@ -123,7 +123,7 @@ class MathTask:
         """The question in its template, with choices as "(A) ..." lines."""
         question = neutralize(problem.asked, self._special_tokens)
         text = self._template.text.format(question=question)
-        if not self._template.chat:
+        if not self._template.chat or self._tokenizer is None:
             return plain_prompt(self._tokenizer, text)
         return chat_prompt(self._tokenizer, text, system=self._system)
 
@@ -135,7 +135,7 @@ class MathTask:
         """The final answer: see `extract_answer`."""
         return extract_answer(text)
 
-    def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
+    def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
         """1.0 for each text whose final answer equals the gold answer, else 0.0."""
         return [grade.reward for grade in self.grade(problems, texts)]
 
@@ -163,6 +163,8 @@ def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
     if not answer or not problem.choices:
         return answer or "", problem.answer
     gold = choice_letter(problem.answer, problem.choices)
+    if gold is None:  # `load_checked` lets no such problem in
+        raise ValueError(f"{problem.answer!r} is none of {problem.choices}")
     if letter := choice_letter(answer, problem.choices):
         return letter, gold
     return answer, problem.choices[ord(gold) - ord("A")]

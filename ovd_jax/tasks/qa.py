@@ -3,7 +3,6 @@ engine."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Query, SearchBackend
@@ -23,6 +22,7 @@ from ovd_jax.tasks.data.sets import QA_SETS
 from ovd_jax.tasks.grading import qa_metrics
 from ovd_jax.tasks.qa_prompts import load_prompt
 from ovd_jax.text import (
+    Tokenizer,
     chat_prompt,
     check_chat,
     neutralize,
@@ -67,7 +67,7 @@ class QATask:
         prompt: str = "search",
         reward: str = "f1",
         chat: bool = True,
-        tokenizer: Any = None,
+        tokenizer: Tokenizer | None = None,
         max_prompt_tokens: int = 0,
         search: SearchBackend | None = None,
         max_observation_chars: int = 4000,
@@ -96,7 +96,7 @@ class QATask:
         self._max_chars = max_observation_chars
         self._load = load
         self._dataset = Dataset(data, held_out_data, seed=seed, load=load)
-        if max_prompt_tokens:
+        if max_prompt_tokens and tokenizer is not None:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
@@ -117,7 +117,7 @@ class QATask:
         if self._prompt.reads:
             slots["documents"], _ = self._documents(problem)
         text = self._prompt.text.format(**slots)
-        if not self._chat:
+        if not self._chat or self._tokenizer is None:
             return plain_prompt(self._tokenizer, text)
         return chat_prompt(self._tokenizer, text)
 
@@ -129,7 +129,7 @@ class QATask:
         """What stands in the first closed answer tag."""
         return next(iter(contents(text, ANSWER)), None)
 
-    def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
+    def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
         """F1 or strict EM of each answer, 0.0 where there is none."""
         return [grade.reward for grade in self.grade(problems, texts)]
 
@@ -178,7 +178,7 @@ class QATask:
         """What the engine finds for the question itself, and how many documents are cut
         in it; the engine is asked once, for prompt and grade."""
         question = problem.question
-        if question not in self._found:
+        if question not in self._found and self._search is not None:
             (found,) = self._search.search([Query(question)], seeds=[0])
             shown = observation(found, self._special_tokens, self._max_chars)
             cut = shortened(found, self._max_chars)

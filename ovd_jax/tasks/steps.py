@@ -108,7 +108,10 @@ def _end(rule: str, text: str, token: re.Match, closer: re.Match) -> int | None:
     mark = token[0]
     if rule == "tags":
         encloses = mark[0] == "<" and closer is not token
-        return _BLANK.match(text, closer.end()).end() if encloses else None
+        if not encloses:
+            return None
+        blank = _BLANK.match(text, closer.end())
+        return blank.end() if blank else closer.end()
     if mark[0] == "\n":
         if rule == "blank_lines":
             return token.end() if "\n" in mark[1:] else None
@@ -132,7 +135,7 @@ def _closing_tokens(text: str, tokens: list[re.Match]) -> dict[int, int]:
             for name in _INLINE if "\n" in mark[1:] else ():
                 following.pop(name, None)
             continue
-        closer = f"</{mark[1:]}" if mark[0] == "<" else _CLOSERS.get(mark)
+        closer = f"</{mark[1:]}" if mark[0] == "<" else _CLOSERS.get(mark, "")
         before, after = text[token.start() - 1 : token.start()], text[token.end() :][:1]
         if following[closer] and not (mark == "$" and after.isspace()):
             closing[index] = following[closer][-1]

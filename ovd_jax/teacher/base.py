@@ -67,7 +67,10 @@ class Teacher(Protocol):
     One that answers beside this process may have `begin` too: see `OpenAITeacher`.
     """
 
-    levels: int  # v: scores are 0..v-1
+    @property
+    def levels(self) -> int:
+        """The number of scores v: they are 0..v-1."""
+        ...
 
     def score(
         self,
@@ -82,6 +85,7 @@ class Teacher(Protocol):
         What a request draws is a function of `seed` and its place, which is its index
         where none are given: see `draw_seeds`.
         """
+        ...
 
     def demonstrate(
         self,
@@ -96,15 +100,18 @@ class Teacher(Protocol):
         Where a request has a `stop`, an answer that was cut at the budget counts up to
         its last `stop`: see `complete_part`.
         """
+        ...
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
         """In words, why each solution is wrong and how to do better; None where no
         answer came."""
+        ...
 
     def metrics(self) -> dict[str, float | None]:
         """What was asked since the last call, and the seconds waited for it."""
+        ...
 
 
 def complete_part(text: str, request: DemonstrationRequest, *, cut: bool) -> str | None:

@@ -90,8 +90,8 @@ def claim(sentence: str, question: str, labels: tuple[str, ...]) -> int:
         return EXPLICIT
     alone = _BRACKETED.fullmatch(text) or _NOTE.fullmatch(text)
     kinds = {SCORE: True} if alone else _kinds(scale.without_words(text))
-    form = kinds and scale.form(text)
-    if not form:
+    form = scale.form(text) if kinds else None
+    if not kinds or not form:
         return NO
     tokens = set(_TOKEN.findall(text))
     own, fraction = OWN in kinds, form != "number"

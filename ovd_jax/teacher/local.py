@@ -2,12 +2,16 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ovd_jax.client.accounting import LEFT_OUT, Accounting
 from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
+    Place,
     Score,
     ScoreRequest,
     complete_part,
@@ -18,6 +22,7 @@ from ovd_jax.teacher.outside_mass import OutsideMass
 from ovd_jax.teacher.prompts import TeacherPrompt
 from ovd_jax.teacher.requests import demonstration_texts, feedback_text, score_text
 from ovd_jax.text import (
+    Tokenizer,
     chat_prompt,
     check_chat,
     decode,
@@ -30,6 +35,9 @@ from ovd_jax.thoughts import (
     holds_thought,
     opens_thought,
 )
+
+if TYPE_CHECKING:
+    from ovd_jax.sampling.completion import Completion
 
 _MOST = 0.5  # of the probability of a first token
 
@@ -46,9 +54,9 @@ class LocalTeacher:
     def __init__(
         self,
         *,
-        generate: Callable,
-        label_probabilities: Callable,
-        tokenizer,
+        generate: Callable[..., "list[list[Completion]]"],
+        label_probabilities: Callable[..., np.ndarray],
+        tokenizer: Tokenizer,
         prompt: TeacherPrompt,
         score_rule: str,
         score_temperature: float,
@@ -80,8 +88,12 @@ class LocalTeacher:
             )
 
     def score(
-        self, requests: Sequence[ScoreRequest], *, seed: int, places=None
-    ) -> list[Score]:
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
+    ) -> list[Score | None]:
         """Equal questions are asked once; each request still gets a draw of its own."""
         prompts = [self._score_prompt(request) for request in requests]
         distinct = list(dict.fromkeys(prompts))
@@ -96,7 +108,7 @@ class LocalTeacher:
             tokens_out=len(distinct),
         )
         masses = dict(zip(distinct, rows.tolist(), strict=True))
-        scores = [
+        scores: list[Score | None] = [
             read_score(
                 masses[prompt],
                 rule=self._rule,
@@ -111,18 +123,22 @@ class LocalTeacher:
         return scores
 
     def demonstrate(
-        self, requests: Sequence[DemonstrationRequest], *, seed: int, places=None
+        self,
+        requests: Sequence[DemonstrationRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
     ) -> list[str | None]:
         """Samples on from each prefix; None where the budget ran out first, or the
         prefix is too long. What a model thinks before it answers is left out."""
         written: list[str | None] = [None] * len(requests)
         draws = draw_seeds(seed, places, len(requests)) if places else None
         for stop in sorted({request.stops_at for request in requests}):
-            texts = {}
+            texts: dict[int, str] = {}
             for i, request in enumerate(requests):
                 if request.stops_at == stop and (parts := self._asked(request)):
                     texts[i] = self._in_chat(parts[0]) + parts[1]
-            more = {"stop": (stop,)} if stop else {}
+            more: dict[str, Any] = {"stop": (stop,)} if stop else {}
             if draws is not None:
                 more["draws"] = [[draws[i]] for i in texts]
             completions = self._write(list(texts.values()), seed, **more)
@@ -150,7 +166,7 @@ class LocalTeacher:
         names += tuple(f"teacher_{name}" for name in LEFT_OUT)
         return {name: taken[name] for name in names}
 
-    def _answer(self, completion) -> str | None:
+    def _answer(self, completion: "Completion") -> str | None:
         text = decode(self._tokenizer, completion.tokens)
         return text if self._thoughts else after_thought(text)
 
@@ -170,7 +186,7 @@ class LocalTeacher:
                 return f"its first token is {' or '.join(openers)}"
         return ""
 
-    def _write(self, texts: Sequence[str], seed: int, **more) -> list:
+    def _write(self, texts: Sequence[str], seed: int, **more) -> "list[Completion]":
         """One completion after each text; `more` is for `generate`."""
         if not texts:
             return []

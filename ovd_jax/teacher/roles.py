@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from ovd_jax.teacher.base import DemonstrationRequest, Place, Teacher
+from ovd_jax.teacher.base import (
+    DemonstrationRequest,
+    Place,
+    Score,
+    ScoreRequest,
+    Teacher,
+)
 
 
 class Roles:
@@ -14,6 +20,27 @@ class Roles:
 
     def __getattr__(self, name: str):
         return getattr(self._scorer, name)  # whatever it can do beside
+
+    @property
+    def levels(self) -> int:
+        """The scorer's."""
+        return self._scorer.levels
+
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
+    ) -> list[Score | None]:
+        """The scorer's."""
+        return self._scorer.score(requests, seed=seed, places=places)
+
+    def feedback(
+        self, requests: Sequence[ScoreRequest], *, seed: int
+    ) -> list[str | None]:
+        """The scorer's."""
+        return self._scorer.feedback(requests, seed=seed)
 
     def demonstrate(
         self,
@@ -31,7 +58,7 @@ class Roles:
         found, others = self._scorer.metrics(), self._continuer.metrics()
         for name, value in others.items():
             if name.startswith("seconds"):
-                found[name] = found.get(name, 0.0) + value
+                found[name] = (found.get(name) or 0.0) + (value or 0.0)
             else:
                 found[name.replace("teacher", "continuer")] = value
         return found
@@ -39,5 +66,5 @@ class Roles:
     def close(self) -> None:
         """Ends the connections of both."""
         for teacher in (self._scorer, self._continuer):
-            if hasattr(teacher, "close"):
-                teacher.close()
+            if close := getattr(teacher, "close", None):
+                close()

@@ -9,7 +9,7 @@ from ovd_jax.client.replies import Refused, Reply, Unavailable
 from ovd_jax.client.served_model import patient
 from ovd_jax.client.transport import Transport
 from ovd_jax.errors import UserError
-from ovd_jax.text import decode
+from ovd_jax.text import Tokenizer, decode
 
 _PROBE = "Solve 12 * (3 + 4) = x.\nFirst, 3 + 4 = 7; then 12 * 7 = 84, so x = 84.\n"
 _ALIKE = 0.9  # of the probe's tokens: the others may be written in another way
@@ -22,7 +22,7 @@ class ServedTokens:
     Raises UserError where they do not, or the server shows no such thing.
     """
 
-    def __init__(self, transport: Transport, *, tokenizer, top: int):
+    def __init__(self, transport: Transport, *, tokenizer: Tokenizer, top: int):
         self._transport = transport
         self._top = top  # likeliest tokens a place
         transport.run([transport.connect])
@@ -37,7 +37,7 @@ class ServedTokens:
         a text that the server refuses, such as one that is too long for it. Raises
         TeacherError where it refuses one after the other."""
         jobs = [
-            functools.partial(self._read, order, prompt, completion)
+            functools.partial(self._read, f"{order:09}", prompt, completion)
             for order, (prompt, completion) in enumerate(rows)
         ]
         return self._transport.run(jobs)
@@ -54,7 +54,7 @@ class ServedTokens:
         """Ends the connections."""
         self._transport.close()
 
-    async def _read(self, order, prompt, completion) -> list | None:
+    async def _read(self, order: str, prompt, completion) -> list | None:
         tokens = [*map(int, prompt), *map(int, completion)]
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
 
@@ -74,15 +74,15 @@ class ServedTokens:
         self._refusals.answered()
         return [
             {token: logprob for token, (logprob, _) in place.items()}
-            for place in reply.prompt_tokens[len(prompt) :]
+            for place in (reply.prompt_tokens or ())[len(prompt) :]
         ]
 
-    def _check_vocabulary(self, tokenizer) -> None:
+    def _check_vocabulary(self, tokenizer: Tokenizer) -> None:
         tokens = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
         ask = functools.partial(
             self._transport.post, "/completions", body,
-            order=0, home=0, check=lambda reply: None, starting=True,
+            order="", home=0, check=lambda reply: None, starting=True,
         )  # fmt: skip
         try:
             (reply,) = self._transport.run([ask])

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
@@ -51,12 +52,12 @@ def judged(
     )
 
 
-def joined(lines: list[str]) -> str:
+def joined(lines: Sequence[str]) -> str:
     """Lines as a student writes them: nothing follows the answer."""
     return "".join(x if x.startswith(ANSWER) else x + "\n" for x in lines)
 
 
-def trajectory_score(lines: list[str], scores: list[int]) -> int:
+def trajectory_score(lines: Sequence[str], scores: Sequence[int]) -> int:
     """The exact score of a whole solution: its worst step's, lower without an
     answer."""
     answered = bool(lines) and lines[-1].startswith(ANSWER)
@@ -93,7 +94,9 @@ def read_judged(path: str, task: ArithmeticTask) -> list[Example]:
     Raises UserError naming a row that is not so."""
     examples = []
     for where, row in read_jsonl(path):
-        question, lines, scores = (row.get(x) for x in ("question", "lines", "scores"))
+        question, lines, scores = (
+            cast(Any, row.get(name)) for name in ("question", "lines", "scores")
+        )
         if not (
             isinstance(question, str)
             and is_list_of(lines, str)

@@ -2,13 +2,17 @@
 
 import re
 import string
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ovd_jax.models.transformer import TransformerConfig
 from ovd_jax.teacher.prompts import JUDGE_STEP, JUDGE_TRAJECTORY
+from ovd_jax.text import Tokenizer
 from ovd_jax.toy.world_words import vocabulary
 
 FOLDER = Path(__file__).parent.parent / "embedded"
@@ -16,12 +20,12 @@ _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", JUDGE_STEP, JUDGE_TRAJECTORY)
 _PIECES = (*map(str, range(100)), *"+-*()=\n", "#### ")
 
 
-def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
+def arithmetic_tokenizer() -> Tokenizer:
     """One token a number up to 99, a sign, a bracket, or the answer mark."""
     return _word_tokenizer(_PIECES, r"#### |[1-9]\d|[\s\S]")
 
 
-def world_tokenizer() -> PreTrainedTokenizerFast:
+def world_tokenizer() -> Tokenizer:
     """One token a word of the made-up world or a tag, with or without a space before
     it; other text is spelled."""
     words = vocabulary()
@@ -37,13 +41,13 @@ def world_tokenizer() -> PreTrainedTokenizerFast:
 TOKENIZERS = {"arithmetic": arithmetic_tokenizer, "world": world_tokenizer}
 
 
-def _word_tokenizer(pieces, pattern: str) -> PreTrainedTokenizerFast:
+def _word_tokenizer(pieces: Iterable[str], pattern: str) -> Tokenizer:
     """Every match of `pattern` is a token: one of `pieces`, or unknown."""
     vocabulary = {piece: index for index, piece in enumerate((*_SPECIAL, *pieces))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<bos>",
@@ -52,6 +56,7 @@ def _word_tokenizer(pieces, pattern: str) -> PreTrainedTokenizerFast:
         additional_special_tokens=[JUDGE_STEP, JUDGE_TRAJECTORY],
         clean_up_tokenization_spaces=False,
     )
+    return cast(Tokenizer, made)  # it finds some of these members at run time
 
 
 def student_config(vocab_size: int) -> TransformerConfig:

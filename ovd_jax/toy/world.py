@@ -13,7 +13,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ovd_jax.search.base import Document
 from ovd_jax.tasks.base import Problem
@@ -94,7 +94,7 @@ class Question:
             subject = f"the {relation} of {subject}"
         return RELATIONS[last].ask.format(x=subject)
 
-    def follow(self, facts) -> tuple[list[Fact], Need | None]:
+    def follow(self, facts: Iterable[Fact]) -> tuple[list[Fact], Need | None]:
         """(the facts of the chain that `facts` hold, the first one that they lack)."""
         told = {(fact.subject, fact.relation): fact for fact in facts}
         chain, subject = [], self.start

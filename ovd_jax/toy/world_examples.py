@@ -6,7 +6,7 @@ as a search engine is taught the one world that runs are about.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
@@ -44,7 +44,9 @@ def prompt(question: str) -> str:
     return QA_PROMPTS["world"].text.format(question=question)
 
 
-def conversation(world: World, question: Question, rng: random.Random, write: Callable):
+def conversation(
+    world: World, question: Question, rng: random.Random, write: Callable
+) -> Iterator[tuple[State, str, list[Fact]]]:
     """(state, turn, what was found) of each turn that `write(state)` writes."""
     state = State(question)
     for _ in range(_MAX_TURNS):
@@ -74,7 +76,9 @@ def demonstration(world: World, rng: random.Random, *, hasty_share: float) -> Ex
     return Example(((prompt(question.text), 0.0), *pieces), ends=not facts)
 
 
-def with_slips(world: World, question: Question, rng: random.Random):
+def with_slips(
+    world: World, question: Question, rng: random.Random
+) -> Iterator[tuple[State, str, list[Fact]]]:
     """A conversation in which none, some or most of the turns are slips."""
     slips = rng.choice((0.0, 0.3, 0.6))
 

@@ -186,6 +186,7 @@ def _needless(state: State, right: str, rng: random.Random) -> str:
 def _other_query(state: State, right: str, rng: random.Random) -> str:
     """A query that is too broad, too narrow, old or for something else."""
     need = state.follow()[1]
+    assert need is not None  # else `slip` has nothing to search for
     relation = rng.choice([*RELATIONS])
     query = rng.choice(
         [

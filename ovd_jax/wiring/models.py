@@ -1,9 +1,11 @@
 """Model folders: weights, tokenizers, end tokens."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 from transformers import AutoTokenizer
 
 from ovd_jax.errors import UserError
@@ -17,11 +19,11 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.paths import smollm2_dir
 from ovd_jax.reporting.run_dir import checked_date
 from ovd_jax.sampling.sampler import Sampler
-from ovd_jax.text import dated_template, one_line
+from ovd_jax.text import Tokenizer, dated_template, one_line
 from ovd_jax.toy import tokenizers
 
 
-def dated(config, date: str):
+def dated(config: ConfigDict, date: str) -> ConfigDict:
     """`config` with a `date` for chat templates: its own, or else the one given."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -56,7 +58,9 @@ def find_model(name: str, role: str) -> Path:
     return hf.resolve(name)
 
 
-def load_model(folder: Path, config, *, master: bool = False) -> Transformer:
+def load_model(
+    folder: Path, config: ConfigDict, *, master: bool = False
+) -> Transformer:
     """The model in `folder`, computing in `config.compute_dtype`, on the mesh; it is
     never whole on one device.
 
@@ -85,14 +89,14 @@ def _read_model(folder: Path, dtype, matrices) -> Transformer:
     return hf.load(folder, dtype, shardings(abstract, mesh), matrices=matrices)
 
 
-def load_student(folder: Path, config) -> Transformer:
+def load_student(folder: Path, config: ConfigDict) -> Transformer:
     """The model to train, with the adapters that `config.lora` asks for."""
     lora = Lora(**config.lora)  # refuses what cannot be before weights are read
     model = load_model(folder, config, master=not lora.rank)
     return adapt(model, lora, jax.random.key(config.seed))
 
 
-def load_tokenizer(folder: Path, date: str = ""):
+def load_tokenizer(folder: Path, date: str = "") -> Tokenizer:
     """The tokenizer of a model folder; a chat template that asks for the day is told
     `date`, YYYY-MM-DD. Raises UserError if it cannot be read, is code of the folder's
     own, or has no end token."""
@@ -116,7 +120,7 @@ def load_tokenizer(folder: Path, date: str = ""):
     return tokenizer
 
 
-def stop_ids(folder: Path, tokenizer) -> tuple[int, ...]:
+def stop_ids(folder: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The tokenizer's end token, and those that `generation_config.json` or
     `config.json` list."""
     found = {tokenizer.eos_token_id}
@@ -134,12 +138,14 @@ def stop_ids(folder: Path, tokenizer) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def shapes(config) -> dict[str, int]:
+def shapes(config: ConfigDict) -> dict[str, Any]:
     """What all samplers of this process round their shapes up to."""
     return {name: config[name] for name in ("min_rows", "prompt_multiple")}
 
 
-def text_sampler(config, options, folder: Path, tokenizer) -> Sampler:
+def text_sampler(
+    config: ConfigDict, options: ConfigDict, folder: Path, tokenizer: Tokenizer
+) -> Sampler:
     """The sampler of a teacher or simulator in this process, by the `max_new_tokens`
     and `temperature` of its knobs, `options`."""
     return Sampler(

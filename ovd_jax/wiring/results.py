@@ -4,10 +4,12 @@ import json
 import os
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.errors import UserError
 
 
-def owner(config) -> tuple[str, dict[str, str]]:
+def owner(config: ConfigDict) -> tuple[str, dict[str, str]]:
     """(file of the results, what they are of, as that file has it)."""
     if config.evaluate == "teacher":
         return "audit.json", {"teacher": config.teacher.url or config.teacher.model}
@@ -17,7 +19,7 @@ def owner(config) -> tuple[str, dict[str, str]]:
     }
 
 
-def check_results(config) -> None:
+def check_results(config: ConfigDict) -> None:
     """Raises UserError where `config.run_dir` holds the results of another model."""
     name, own = owner(config)
     path = Path(config.run_dir) / name

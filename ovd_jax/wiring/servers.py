@@ -1,5 +1,9 @@
 """Connections to servers, and how they end."""
 
+from typing import Any
+
+from ml_collections import ConfigDict
+
 from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.credentials import key_for
 from ovd_jax.client.transport import Transport
@@ -13,7 +17,7 @@ NAME_KNOBS = {  # by the knob of a URL, the one that names the model there
 
 
 def make_transport(
-    urls: str, options, *, name: str, knob: str = "teacher.url"
+    urls: str, options: ConfigDict, *, name: str, knob: str = "teacher.url"
 ) -> Transport:
     """Requests to the servers at `urls`, which `knob` gives; `options` are knobs such
     as `teacher.*`."""
@@ -30,7 +34,7 @@ def make_transport(
     )
 
 
-def close(*parts) -> None:
+def close(*parts: Any) -> None:
     """Ends the connections and threads of those that have any."""
     for part in parts:
         if hasattr(part, "close"):

@@ -1,14 +1,21 @@
 """The student's samplers, here or behind a server."""
 
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.sampling.sampler import Sampler
+from ovd_jax.tasks.base import Task
+from ovd_jax.text import Tokenizer
 from ovd_jax.wiring.models import shapes, stop_ids
 from ovd_jax.wiring.servers import make_transport
 
 
-def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler:
+def student_sampler(
+    config: ConfigDict, folder: Path, tokenizer: Tokenizer, task: Task, **changes: Any
+) -> Sampler:
     """The sampler of `config`; `changes` are other fields than the training ones."""
     fields = {
         "max_new_tokens": config.max_new_tokens,
@@ -25,7 +32,9 @@ def student_sampler(config, folder: Path, tokenizer, task, **changes) -> Sampler
     )
 
 
-def held_out_sampler(config, folder: Path, tokenizer, task) -> Sampler:
+def held_out_sampler(
+    config: ConfigDict, folder: Path, tokenizer: Tokenizer, task: Task
+) -> Sampler:
     """The sampler of held-out evaluation."""
     return student_sampler(
         config, folder, tokenizer, task, temperature=config.eval_temperature
@@ -33,7 +42,11 @@ def held_out_sampler(config, folder: Path, tokenizer, task) -> Sampler:
 
 
 def served_student(
-    config, folder: Path, tokenizer, stop_strings: tuple[str, ...], temperature: float
+    config: ConfigDict,
+    folder: Path,
+    tokenizer: Tokenizer,
+    stop_strings: tuple[str, ...],
+    temperature: float,
 ) -> ServedStudent:
     """The student behind the server at `config.engine`; `folder` has its tokenizer."""
     return ServedStudent(

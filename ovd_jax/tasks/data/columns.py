@@ -65,13 +65,14 @@ def to_row(row: Mapping[str, Any], where: str) -> dict[str, Any] | None:
 
 def answer_of(row: Mapping[str, Any], choices: Sequence[Any]) -> Any:
     """The one answer of a row; the letter where it is a choice's number."""
-    answer = first(row, ANSWERS)
+    answer: Any = first(row, ANSWERS)
     if isinstance(answer, list):  # OlympiadBench: the first is asked for
         answer = answer[0] if answer else None
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
-    is_index = isinstance(answer, int) and not isinstance(answer, bool)
-    if is_index and 0 <= answer < len(choices):
+    if isinstance(answer, bool) or not isinstance(answer, int):
+        return as_text(answer)
+    if 0 <= answer < len(choices):
         return chr(ord("A") + answer)
     return as_text(answer)
 

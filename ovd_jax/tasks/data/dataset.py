@@ -4,12 +4,12 @@ out."""
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Problem
+from ovd_jax.text import Tokenizer
 
 HELD_OUT_SHARE = 0.1
 MAX_HELD_OUT = 500
@@ -28,10 +28,18 @@ class Dataset:
         load: `(data, "train" or "eval") -> problems`.
     """
 
-    def __init__(self, data: str, held_out_data: str, *, seed: int, load: Callable):
+    def __init__(
+        self,
+        data: str,
+        held_out_data: str,
+        *,
+        seed: int,
+        load: Callable[[str, str], tuple[Problem, ...]],
+    ):
         self._data = data
         self._seed = seed
-        self._train, self._held_out = (), ()
+        self._train: tuple[Problem, ...] = ()
+        self._held_out: tuple[Problem, ...] = ()
         if not data:
             return
         problems = load(data, "train")
@@ -41,7 +49,9 @@ class Dataset:
         else:
             self._train, self._held_out = _split(problems, seed)
 
-    def drop_long(self, prompt: Callable, tokenizer: Any, limit: int) -> None:
+    def drop_long(
+        self, prompt: Callable[[Problem], str], tokenizer: Tokenizer, limit: int
+    ) -> None:
         """Leaves out training problems whose prompt has more than `limit` tokens."""
         if not self._train:
             return

@@ -28,7 +28,7 @@ class Example:
     branches: tuple[Branch, ...] = ()
 
 
-def is_list_of(value, kind: type) -> bool:
+def is_list_of(value: object, kind: type) -> bool:
     """Whether `value` is a list, not empty, of items of one type."""
     return isinstance(value, list) and bool(value) and {*map(type, value)} == {kind}
 
@@ -38,10 +38,10 @@ def file_examples(path: str, *, seed: int) -> Callable[[int, int], list[Example]
     epoch. Raises UserError naming a row without them."""
     rows = []
     for where, row in read_jsonl(path):
-        texts = row.get("prompt"), row.get("completion")
-        if not all(isinstance(text, str) for text in texts) or not texts[1]:
+        prompt, completion = row.get("prompt"), row.get("completion")
+        if not (isinstance(prompt, str) and isinstance(completion, str) and completion):
             raise UserError(f"{where} needs the texts `prompt` and `completion`.")
-        rows.append(Example(((texts[0], 0.0), (texts[1], 1.0))))
+        rows.append(Example(((prompt, 0.0), (completion, 1.0))))
     if not rows:
         raise UserError(f"{path} holds no examples.")
 

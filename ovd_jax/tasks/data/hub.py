@@ -46,8 +46,8 @@ def load(data: str, split: str) -> Any:
         if URL.fullmatch(data):
             return datasets.load_dataset("json", data_files=data, split="train")
         parts = {"name": data, "config": None, "split": None}
-        if not Path(data).is_dir():
-            parts = NAME.fullmatch(data).groupdict()
+        if not Path(data).is_dir() and (match := NAME.fullmatch(data)):
+            parts = match.groupdict()
         return load_split(datasets, **parts, use=split)
     except Exception as error:  # `datasets` raises a dozen unrelated types
         raise UserError(
@@ -56,7 +56,9 @@ def load(data: str, split: str) -> Any:
         ) from error
 
 
-def load_split(datasets, name: str, config: str | None, split: str | None, use: str):
+def load_split(
+    datasets: Any, name: str, config: str | None, split: str | None, use: str
+) -> Any:
     """The split that is asked for, or the one that serves the use."""
     configs = datasets.get_dataset_config_names(name)
     usual = [c for c in ("default", "main") if c in configs]

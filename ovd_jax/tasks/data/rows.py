@@ -8,7 +8,7 @@ which is right.
 
 import collections
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,9 @@ def _count_unused(
         )
 
 
-def keep_good(problems: Iterable[Problem], check, data: str) -> tuple[Problem, ...]:
+def keep_good(
+    problems: Iterable[Problem], check: Callable[[Problem], None], data: str
+) -> tuple[Problem, ...]:
     """The problems that `check(problem)` does not raise UserError for; so may few."""
     kept, bad = [], BadRows()
     for problem in problems:

@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 import weakref
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, cast
 
 from ovd_jax.tasks.grading.equality import TOLERANCE, TRAILING_UNIT
 
@@ -127,7 +129,7 @@ def judge(answer: str, gold: str, tolerance: float) -> bytes:
             rf"\boxed{{{text}}}",
             [LatexExtractionConfig(boxed_match_priority=0)],
             fallback_mode="no_fallback",
-            parsing_timeout=None,
+            parsing_timeout=None,  # type: ignore[arg-type]  # it stands for no alarm
         )
         for text in texts
     )
@@ -150,7 +152,7 @@ def readable(text: str) -> str:
     return ARC.sub(r"\\", text)
 
 
-def lost_names(texts, parsed) -> bool:
+def lost_names(texts: Sequence[str], parsed: Sequence[Any]) -> bool:
     """Whether a formula with names in it was read as a bare number, a piece of it."""
     return any(
         getattr(found, "is_Number", False) and NAME.search(text)
@@ -158,7 +160,7 @@ def lost_names(texts, parsed) -> bool:
     )
 
 
-def same_value(answer, gold, tolerance: float) -> bool | None:
+def same_value(answer: Any, gold: Any, tolerance: float) -> bool | None:
     """Whether two numbers are equal, to more places than verify's 6 decimals, in which
     2^-98 is 0, or None where only it can tell."""
     from sympy import Float
@@ -176,14 +178,15 @@ def same_value(answer, gold, tolerance: float) -> bool | None:
     return None if exact else True
 
 
-def same_equation(answer, gold) -> bool | None:
+def same_equation(answer: Any, gold: Any) -> bool | None:
     """Whether two equations between polynomials, or their quotients, are a multiple of
     one another; None for anything else."""
     from sympy import Eq, solve, together
 
     if not (isinstance(answer, Eq) and isinstance(gold, Eq)):
         return None
-    sides = [together((eq.lhs - eq.rhs).doit()) for eq in (answer, gold)]
+    left, right = (cast(Any, eq.lhs) - eq.rhs for eq in (answer, gold))
+    sides: list[Any] = [together(side.doit()) for side in (left, right)]
     tops = [side.as_numer_denom()[0].expand() for side in sides]
     if not all(top.free_symbols for top in tops):  # 0 = 1, or what is always true
         return tops[0] == tops[1]

@@ -38,7 +38,7 @@ def bare(text: str) -> str:
 def label(text: str) -> str | None:
     """The letter that an answer begins with, as in "(B) green" or "B - green"."""
     match = LABELLED.match(text)
-    return match[match.lastindex] if match else None
+    return match[match.lastindex or 0] if match else None
 
 
 def compare_choices(answer: str, gold: str) -> str | None:
