@@ -43,7 +43,7 @@ with _without_jax():
     import bm25s
 
 K1, B = 0.9, 0.4  # as Anserini's for passages
-_FORM = "4"  # of the index; another one is built where it changes
+_FORM = "5"  # of the index; another one is built where it changes
 _MAX_QUERY = 64  # words
 
 

@@ -7,13 +7,15 @@ import unicodedata
 from collections.abc import Iterator
 
 # Scripts that put no space between words: Thai, Lao, Myanmar, Khmer, Tibetan, Chinese
-# characters, Japanese syllables. Hangul has spaces.
+# characters, Japanese syllables.
 _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u309f"
     "\u30a0-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003134f"
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
+# Korean has spaces, but puts its particles behind a noun without one.
+_HANGUL = re.compile("[\uac00-\ud7a3]{3,}")
 # Characters that mostly are words of their own, as syllables and letters are not.
 _CHINESE = re.compile(
     "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
@@ -32,7 +34,8 @@ _STOPWORDS = frozenset({
 
 def words_of(text: str, *, indexed: bool = False) -> Iterator[str]:
     """The words that count, in lower case, without accents in Latin, Greek and
-    Cyrillic; where a script has no spaces, each two neighbouring characters.
+    Cyrillic; where a script has no spaces, each two neighbouring characters, and these
+    beside the word in Korean.
 
     A Chinese character counts alone too. In a text that is `indexed` all characters of
     those scripts do, so that a query of a single one finds it.
@@ -46,6 +49,8 @@ def words_of(text: str, *, indexed: bool = False) -> Iterator[str]:
         for part in (word,) if word.isascii() else _parts(word, indexed):
             if part not in _STOPWORDS:
                 yield part
+                if _HANGUL.fullmatch(part):
+                    yield from map("".join, itertools.pairwise(part))
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -24,6 +24,10 @@ def write(path, rows, end="\n"):
     return str(path)
 
 
+CHAT = [{"role": "system", "content": "x"}, {"role": "user", "content": "2?"}]
+TARGETS = {"style": "rule", "ground_truth": {"target": ["2", "two"]}}
+
+
 @pytest.mark.parametrize(
     ("row", "question", "golds"),
     [
@@ -36,6 +40,14 @@ def write(path, rows, end="\n"):
         ({"problem": "2?", "answer": "2"}, "2?", ("2",)),
         ({"question": "2?", "answers": [2, "two"]}, "2?", ("2", "two")),
         ({"Question": "2?", "Answer": "2", "Body": "Two."}, "Two. 2?", ("2",)),
+        ({"query": "2?", "response": "So 2.\nThe answer is: 2"}, "2?", ("2",)),
+        ({"problem": "2?", "expected_answer": "2"}, "2?", ("2",)),
+        ({"problem": "2?", "generated_solution": r"\boxed{2}"}, "2?", ("2",)),
+        ({"prompt": "2?", "ground_truth": "2"}, "2?", ("2",)),
+        ({"prompt": CHAT, "reward_model": {"ground_truth": "2"}}, "2?", ("2",)),
+        ({"prompt": CHAT, "reward_model": TARGETS}, "2?", ("2", "two")),
+        ({"instruction": "Count.", "input": "2?", "answer": 2}, "Count.\n2?", ("2",)),
+        ({"instruction": "2?", "input": "", "answer": 2}, "2?", ("2",)),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -54,6 +66,20 @@ def test_rows_without_an_id_are_told_apart_by_their_line(tmp_path):
 
 def test_choices_may_be_numbers_and_answers_their_index(tmp_path):
     row = {"question": "2+2?", "choices": [3, 4.0, 5], "answer": 1}
+    (problem,) = load_problems(write(tmp_path / "own.jsonl", [row]), "eval")
+    assert (problem.choices, problem.answer) == (("3", "4", "5"), "B")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"options": ["3", "4", "5"], "answer": "B", "answer_index": 1},  # MMLU-Pro
+        {"options": ["A)3", "B)4", "C)5"], "rationale": "x", "correct": "B"},  # AQuA
+        {"options": ["(A) 3", "(B) 4", "(C) 5"], "answer": "B"},
+    ],
+)
+def test_options_may_be_the_choices(tmp_path, row):
+    row = {"question": "2+2?"} | row
     (problem,) = load_problems(write(tmp_path / "own.jsonl", [row]), "eval")
     assert (problem.choices, problem.answer) == (("3", "4", "5"), "B")
 

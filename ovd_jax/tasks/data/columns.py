@@ -1,6 +1,7 @@
 """Rows of data sets in their own columns, of files and of the hub alike, as rows of our
 schema: GSM8K, MATH, SVAMP, ASDiv, MAWPS, TabMWP, OlympiadBench, MMLU, ARC, GAIA,
-NQ-open, TriviaQA, PopQA, Musique, and the copies of FlashRAG and Search-R1."""
+MMLU-Pro, AQuA, NQ-open, TriviaQA, PopQA, Musique, the copies of FlashRAG and Search-R1,
+and files for other trainers, such as verl's."""
 
 import json
 import re
@@ -9,25 +10,33 @@ from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import as_text
-from ovd_jax.tasks.grading.extract import last_boxed
+from ovd_jax.tasks.grading.extract import after_phrase, last_boxed
 
 SPLITS = {"train": ("train",), "eval": ("test", "validation", "dev")}
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")  # GSM8K's: 48/2 = <<48/2=24>>24
 UNIT = re.compile(r"\s*\([^()]*\)")  # ASDiv's: 9 (apples)
 IDS = ("id", "_id", "ID", "task_id", "unique_id", "qid", "problem_id")
-QUESTIONS = ("question", "problem", "Question", "input")
+QUESTIONS = (
+    "question", "problem", "Question", "Problem", "input", "query", "prompt",
+    "instruction",
+)  # fmt: skip
 ANSWERS = (
     "choice_answer", "answer", "Answer", "final_answer", "target", "Final answer",
-    "answerKey",
+    "answerKey", "expected_answer", "ground_truth", "gold_answer", "reference_answer",
+    "correct_answer", "short_answer", "gold", "correct",
 )  # fmt: skip
 ALIASES = ("answers", "answer", "golden_answers", "possible_answers", "answer_aliases")
-SOLUTIONS = ("solution", "Equation", "formula")
+SOLUTIONS = (
+    "solution", "Equation", "formula", "rationale", "response", "generated_solution",
+)  # fmt: skip
+LETTERED = re.compile(r"^\(?([A-J])[).:]\s*")  # AQuA's choices: A)21
 
 
 def to_row(row: Mapping[str, Any], where: str) -> dict[str, Any] | None:
     """Question, answer, solution and choices out of a row's columns, with its id,
     source and split if it has them; None for a row with several questions' answers.
     Raises UserError, naming `where`, if there is no question or no answer."""
+    row = rewarded(row)
     choices = choices_of(row, where)
     solution = first(row, SOLUTIONS) or ""
     if isinstance(solution, list):
@@ -41,8 +50,8 @@ def to_row(row: Mapping[str, Any], where: str) -> dict[str, Any] | None:
         if ";" in answer:
             return None
         answer = UNIT.sub("", answer)
-    elif answer is None and isinstance(solution, str):  # MATH
-        answer = last_boxed(solution)
+    elif answer is None and isinstance(solution, str):  # MATH; MetaMathQA
+        answer = last_boxed(solution) or after_phrase(solution)
     question = question_of(row)
     for name, value in (("question", question), ("answer", answer)):
         if value in (None, "") and not (name == "answer" and answers):
@@ -61,6 +70,18 @@ def to_row(row: Mapping[str, Any], where: str) -> dict[str, Any] | None:
         known |= {"source": "gaia", "split": "eval"}  # though its file is one of levels
     found |= {key: as_text(value) for key, value in known.items() if value is not None}
     return found | ({"choices": choices} if choices else {})
+
+
+def rewarded(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of verl's with its answer, or answers, in a column of their own."""
+    reward = row.get("reward_model")
+    truth = reward.get("ground_truth") if isinstance(reward, Mapping) else None
+    if isinstance(truth, Mapping):  # Search-R1's
+        truth = truth.get("target")
+    if is_nothing(truth):
+        return row
+    key = "golden_answers" if isinstance(truth, list) else "ground_truth"
+    return {key: truth} | row
 
 
 def answer_of(row: Mapping[str, Any], choices: Sequence[Any]) -> Any:
@@ -82,6 +103,13 @@ def choices_of(row: Mapping[str, Any], where: str) -> list[Any]:
     choices = row.get("choices")
     if isinstance(choices, Mapping):
         choices = choices.get("text")
+    if choices is None and isinstance(row.get("options"), list):  # MMLU-Pro; AQuA
+        choices = row["options"]
+        letters = [
+            found and found[1] for found in map(LETTERED.match, map(str, choices))
+        ]
+        if letters == list("ABCDEFGHIJ"[: len(choices)]):
+            choices = [LETTERED.sub("", choice) for choice in choices]
     if choices is not None and not isinstance(choices, list):
         raise UserError(f"{where}: choices is {choices!r}; write a list of texts.")
     return [as_text(choice) for choice in choices or ()]
@@ -119,6 +147,9 @@ def _parsed(text: str, where: str) -> Any:
 def question_of(row: Mapping[str, Any]) -> Any:
     """The question with what belongs to it: the story, the table, the options."""
     question = first(row, QUESTIONS)
+    if isinstance(question, list):  # the messages of a chat
+        said = [m.get("content") for m in question if isinstance(m, Mapping)]
+        question = said[-1] if said else question
     if not isinstance(question, str):
         return question
     question = question.strip() or question
@@ -131,6 +162,8 @@ def question_of(row: Mapping[str, Any]) -> Any:
         question = f"Table{title}:\n{row['table']}\n\n{question}"
     if isinstance(row.get("options"), str):  # SAT
         question += f"\n{row['options'].strip()}"
+    if "instruction" in row and question != row["instruction"]:  # Alpaca's
+        question = f"{row['instruction']}\n{question}"
     return question
 
 

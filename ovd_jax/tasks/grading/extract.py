@@ -106,7 +106,7 @@ def last_line(text: str) -> str | None:
 
 def _explicit(text: str) -> str | None:
     """What the text itself calls its answer, before it goes on to a question."""
-    finders = (last_boxed, _in_tag, _after_hashes, _after_phrase)
+    finders = (last_boxed, _in_tag, _after_hashes, after_phrase)
     found = (find(part) for part in HEADING.split(text) for find in finders)
     return next(filter(None, found), None)
 
@@ -140,7 +140,8 @@ def _after_hashes(text: str) -> str | None:
     return tail.strip().partition("\n")[0].strip() or None if mark else None
 
 
-def _after_phrase(text: str) -> str | None:
+def after_phrase(text: str) -> str | None:
+    """What follows the last "answer is", up to the end of its sentence."""
     phrase = _last(ANSWER_PHRASE, text)
     if phrase is None:
         return None
