@@ -32,11 +32,14 @@ class Engine(Protocol):
     It may have `view`, `begin`, `metrics` and `close` of `SearchBackend` too.
     """
 
-    draws: bool  # whether documents depend on the seed
-
     @property
     def identity(self) -> Mapping:
         """All that documents depend on but query and seed, as JSON."""
+        ...
+
+    @property
+    def draws(self) -> bool:
+        """Whether documents depend on the seed."""
         ...
 
     def find(
