@@ -14,7 +14,9 @@ _NO_MONEY = re.compile(
     r"insufficient[_ ](?:\w+[_ ])?(?:quota|balance|credits?|funds)|payment[_ ]required"
     r"|billing[_ ](?:hard[_ ]limit|not[_ ]active|inactive)|credit balance is too low"
     r"|out of credits|exceeded_current_quota|arrearage|account_deactivated"
-    r"|access_terminated",
+    r"|access_terminated|balance (?:is )?(?:insufficient|not enough|too low)"
+    r"|not enough (?:credits?|balance|funds)|more credits"
+    r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",  # no balance left; in arrears
     re.IGNORECASE,
 )
 _TOO_LONG = re.compile(

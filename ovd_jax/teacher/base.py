@@ -64,7 +64,8 @@ class Teacher(Protocol):
     To add one, write a class with these members and name it in `config.teacher.model`:
     see examples/own_teacher.py.
     It sees the gold answer only where the prompt that the user chose has a slot for it.
-    One that answers beside this process may have `begin` too: see `OpenAITeacher`.
+    One that answers beside this process may have `begin` too: see `OpenAITeacher`, and
+    `Pending` for what it returns.
     """
 
     @property

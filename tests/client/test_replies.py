@@ -103,6 +103,11 @@ NO_MONEY = [
     (400, {"message": "Billing hard limit has been reached"}),
     (403, {"message": "insufficient_user_quota"}),
     (429, {"detail": "Insufficient credits"}),
+    (429, {"message": "Your account balance is not enough"}),
+    (400, {"error": {"message": "Not enough credits."}}),
+    (402, {"error": {"message": "This request requires more credits"}}),
+    (429, {"message": "\u8d26\u6237\u4f59\u989d\u4e0d\u8db3"}),
+    (400, {"code": "Arrearage", "message": "Access denied"}),
     (401, {"message": "Incorrect API key provided"}),
     (403, {"detail": "Forbidden"}),
 ]
