@@ -1,7 +1,9 @@
 """Saving and restoring a `TrainState`, whole or not at all."""
 
+import asyncio
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -134,8 +136,9 @@ def _newest(
     damaged = {}  # step -> why
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            _check_fits(manager.item_metadata(step).tree, abstract, whole=whole)
-            saved = manager.restore(step, args=args)
+            with _reads_finished():
+                _check_fits(manager.item_metadata(step).tree, abstract, whole=whole)
+                saved = manager.restore(step, args=args)
         except UserError as error:
             raise UserError(
                 f"The checkpoint of step {step} in {manager.directory} does not fit "
@@ -153,6 +156,32 @@ def _newest(
             "run begins anew."
         )
     return None, {}
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """An event loop that lets its tasks end before it closes."""
+
+    def close(self) -> None:
+        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.wait(tasks))
+        super().close()
+
+
+class _PatientLoops(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> _PatientLoop:
+        return _PatientLoop()
+
+
+@contextlib.contextmanager
+def _reads_finished() -> Iterator[None]:
+    """Has Orbax wait for the other reads of a restore when one fails. It would close
+    their event loop, and each would end in a traceback on the screen."""
+    policy = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_PatientLoops())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(policy)
 
 
 def _reasons(damaged: Mapping[int, str]) -> str:

@@ -24,6 +24,10 @@ from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.toy.tokenizers import arithmetic_tokenizer
 
+# An error in a thread of the libraries', such as "Event loop is closed".
+pytestmark = pytest.mark.filterwarnings(
+    "error::pytest.PytestUnraisableExceptionWarning"
+)
 ROOT = Path(__file__).resolve().parents[2]
 TX = optimizer(
     learning_rate=0.1, schedule="cosine", warmup_steps=2, total_steps=9,
