@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from ovd_jax.rollout.feedback import with_feedback
 from ovd_jax.rollout.judge import Judge
@@ -18,10 +19,12 @@ from ovd_jax.rollout.trajectory import (
     Verdict,
     make_group,
 )
+from ovd_jax.sampling.completion import Generate, Stream
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import Teacher
 from ovd_jax.teacher.prompts import TeacherPrompt
+from ovd_jax.text import Tokenizer
 
 
 class Collector(SingleTurn):
@@ -35,23 +38,27 @@ class Collector(SingleTurn):
         *,
         task: Task,
         teacher: Teacher | None,
-        tokenizer,
+        tokenizer: Tokenizer,
         rules: Rules,
         template: TeacherPrompt | None = None,
     ):
         super().__init__(task=task, teacher=teacher, tokenizer=tokenizer, rules=rules)
         self.template = template
         self.judge = Judge(teacher, rules, template)
-        self.shows_documents = getattr(task, "shows_documents", False)
+        shows_documents = getattr(task, "shows_documents", False)
+        # Of a problem's prompt, by a task whose prompts show documents.
+        self.documents_cut: Callable[[Problem], int] | None = (
+            getattr(task, "documents_cut", None) if shows_documents else None
+        )
         self.counts = Counter()  # logged by `metrics`, which resets them
 
     def collect(
         self,
         problems: Sequence[Problem],
-        generate: Callable,
+        generate: Generate,
         *,
         seed: int,
-        stream: Callable | None = None,
+        stream: Stream | None = None,
     ) -> list[Group]:
         """One group a problem, `rules.samples` rollouts each. Raises TeacherError.
 
@@ -61,9 +68,8 @@ class Collector(SingleTurn):
         sampled. The groups are the same.
         """
         prompts = [self.encode(self.task.prompt(problem)) for problem in problems]
-        if self.shows_documents:
-            cut = sum(self.task.documents_cut(problem) for problem in problems)
-            self.counts.update(documents_cut=cut)
+        if documents_cut := self.documents_cut:
+            self.counts.update(documents_cut=sum(map(documents_cut, problems)))
         students, rewards, verdicts = self.sample_and_score(
             problems, prompts, generate, seed=seed, stream=stream
         )
@@ -77,26 +83,27 @@ class Collector(SingleTurn):
         self,
         problems: Sequence[Problem],
         prompts: Sequence[Sequence[int]],
-        generate: Callable,
+        generate: Generate,
         *,
         seed: int,
-        stream: Callable | None = None,
+        stream: Stream | None = None,
     ) -> tuple[list[Trajectory], list[float], list[Verdict | None]]:
         """(trajectories, rewards, verdicts) of the student's samples; arguments as in
         `collect`."""
         problems = self.repeated(problems)
-        options = {"seed": derive(seed, "sample"), "samples": self.rules.samples}
-        early = stream is not None and self.judge.asks_scores
+        early = stream if self.judge.asks_scores else None
         scoring = self.judge.scoring(
             problems,
             seed=derive(seed, "score"),
-            early=early,
+            early=early is not None,
             on_error=self.judge_failed,
         )
         with scoring:
             students = {}
-            finished = stream if early else functools.partial(in_order, generate)
-            for row, completion in finished(prompts, **options):
+            finished = early or functools.partial(in_order, generate)
+            for row, completion in finished(
+                prompts, seed=derive(seed, "sample"), samples=self.rules.samples
+            ):
                 students[row] = self.sampled(completion)
                 scoring.add(row, students[row])
             trajectories = [students[row] for row in sorted(students)]
@@ -112,7 +119,13 @@ class Collector(SingleTurn):
         return [item for item in items for _ in range(self.rules.samples)]
 
     def drafts(
-        self, problems, prompts, students, rewards, verdicts, accepted
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[Sequence[int]],
+        students: Sequence[Trajectory],
+        rewards: Sequence[float],
+        verdicts: Sequence[Verdict | None],
+        accepted: Sequence[bool],
     ) -> list[Draft]:
         """A draft of every sample, before any replacement."""
         samples = zip(
@@ -144,12 +157,12 @@ class Collector(SingleTurn):
         the last call."""
         counts, self.counts = self.counts, Counter()
         names = ("revise_slots_cut",) if self.rules.feedback == "revise" else ()
-        names += ("documents_cut",) if self.shows_documents else ()
+        names += ("documents_cut",) if self.documents_cut else ()
         return {name: float(counts[name]) for name in names}
 
 
 def in_order(
-    generate: Callable, prompts: Sequence[Sequence[int]], **options
+    generate: Generate, prompts: Sequence[Sequence[int]], **options: Any
 ) -> Iterator[tuple]:
     """The completions of `generate` as (row, completion), like a stream."""
     groups = generate(prompts, **options)

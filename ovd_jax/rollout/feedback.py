@@ -1,14 +1,21 @@
 """The teacher's feedback on rejected solutions, and the student's revisions."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ovd_jax.rollout.trajectory import Draft, Trajectory, change_where
+from ovd_jax.sampling.completion import Generate
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.template import fill
 
+if TYPE_CHECKING:
+    from ovd_jax.rollout.collect import Collector
 
-def with_feedback(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draft]:
+
+def with_feedback(
+    collector: "Collector", drafts: Sequence[Draft], *, seed: int
+) -> list[Draft]:
     """The drafts, the rejected ones with the teacher's feedback if the rules ask for
     any."""
     if collector.rules.feedback == "none":
@@ -16,7 +23,7 @@ def with_feedback(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draf
 
     def ask(rejected: list[Draft]) -> list[Draft]:
         requests = [feedback_request(collector, draft) for draft in rejected]
-        texts = collector.teacher.feedback(requests, seed=seed)
+        texts = collector.need_teacher().feedback(requests, seed=seed)
         return [
             draft.with_rollout(feedback=text or "")
             for draft, text in zip(rejected, texts, strict=True)
@@ -25,7 +32,7 @@ def with_feedback(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draf
     return change_where(drafts, lambda draft: not draft.accepted, ask)
 
 
-def feedback_request(collector, draft: Draft) -> ScoreRequest:
+def feedback_request(collector: "Collector", draft: Draft) -> ScoreRequest:
     """The request for feedback on the student's whole solution."""
     return ScoreRequest(
         question=draft.problem.asked,
@@ -37,7 +44,7 @@ def feedback_request(collector, draft: Draft) -> ScoreRequest:
 
 
 def revisions(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Trajectory | None]:
     """The student's revision of each rejected solution; None if there is no feedback or
     the revision did not end.
@@ -58,10 +65,12 @@ def revisions(
     return trajectories
 
 
-def revision_prompt(collector, draft: Draft) -> list[int]:
+def revision_prompt(collector: "Collector", draft: Draft) -> list[int]:
     """Tokens that ask the student to revise its solution after the feedback."""
+    template = collector.template
+    assert template is not None  # see `check_feedback`
     question = fill(
-        collector.template.revise,
+        template.revise,
         (),
         on_cut=lambda name: collector.counts.update(revise_slots_cut=1),
         question=draft.problem.asked,

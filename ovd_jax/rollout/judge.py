@@ -32,16 +32,18 @@ class Judge:
         self, teacher: Teacher | None, rules: Rules, template: TeacherPrompt | None
     ):
         scores = teacher is not None and rules.granularity != "none"
-        if scores and rules.threshold > teacher.levels:
+        levels = teacher.levels if teacher is not None and scores else 0
+        if scores and rules.threshold > levels:
             raise UserError(
                 f"threshold {rules.threshold} is too high for the scores of this "
-                f"teacher, 0 to {teacher.levels - 1}; {teacher.levels} rejects all."
+                f"teacher, 0 to {levels - 1}; {levels} rejects all."
             )
         check_feedback(rules, template)
         self._teacher = teacher
+        self._levels = levels
         self._rules = rules
         self._shows_reference = template is not None and template.shows_reference
-        self.rejects_all = scores and rules.rejects_all(teacher.levels)
+        self.rejects_all = scores and rules.rejects_all(levels)
         # If all are rejected, scores matter only as rewards.
         self.asks_scores = scores and not (
             self.rejects_all and rules.credit == "trajectory"
@@ -56,7 +58,7 @@ class Judge:
     ) -> list[Verdict | None]:
         """One verdict a trajectory, from a single call of the teacher; None for all if
         no decision needs a score. Raises TeacherError."""
-        if not self.asks_scores:
+        if self._teacher is None or not self.asks_scores:
             return [None] * len(trajectories)
         requests = [
             self.requests(problem, trajectory)
@@ -99,10 +101,11 @@ class Judge:
 
     def verdict(self, scores: list[Score | None]) -> Verdict:
         """The verdict that the answers to `requests` give."""
-        if None in scores:
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores):
             return UNANSWERED
-        whole = None if self._rules.granularity == "step" else scores.pop()
-        return make_verdict(scores, whole, aggregation=self._rules.step_aggregation)
+        whole = None if self._rules.granularity == "step" else known.pop()
+        return make_verdict(known, whole, aggregation=self._rules.step_aggregation)
 
     def accepts(
         self,
@@ -129,7 +132,7 @@ class Judge:
                 correct=reward == 1.0,
                 rule=self._rules.rejection,
                 threshold=self._rules.threshold,
-                levels=self._teacher.levels,
+                levels=self._levels,
                 beta=self._rules.beta,
                 draw=draw,
             )

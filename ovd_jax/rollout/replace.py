@@ -8,20 +8,25 @@ sampled.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ovd_jax.rollout.accept import first_rejected_step, verdict_on
 from ovd_jax.rollout.feedback import revisions
 from ovd_jax.rollout.policy import Rules
 from ovd_jax.rollout.single_turn import joined
 from ovd_jax.rollout.trajectory import Draft, Rollout, Trajectory, change_where
+from ovd_jax.sampling.completion import Generate
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest
 
+if TYPE_CHECKING:
+    from ovd_jax.rollout.collect import Collector
+
 
 def replace_rejected(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Draft]:
     """The drafts, with the rejected ones replaced; `collector` judges and rewards."""
     by_replacement = {"trajectory": finish, "suffix": finish, "step": rewrite_steps}
@@ -33,7 +38,7 @@ def replace_rejected(
 
 
 def finish(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Draft]:
     """The student revises each solution, if the rules say so; if the revision is wrong,
     the teacher finishes the solution.
@@ -52,7 +57,7 @@ def finish(
     if collector.rules.credit != "trajectory":
         judge = functools.partial(judge_final, collector, seed=derive(seed, "final"))
         drafts = change_where(drafts, lambda draft: draft.rollout.replaced, judge)
-    return drafts
+    return list(drafts)
 
 
 def is_unreplaced(draft: Draft) -> bool:
@@ -61,7 +66,7 @@ def is_unreplaced(draft: Draft) -> bool:
 
 
 def revise(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Draft]:
     """The drafts, each replaced by the student's revision if that is correct."""
     candidates = revisions(collector, drafts, generate, seed=seed)
@@ -77,11 +82,11 @@ def revise(
 
 
 def with_demonstrations(
-    collector, drafts: Sequence[Draft], *, attempt: int, seed: int
+    collector: "Collector", drafts: Sequence[Draft], *, attempt: int, seed: int
 ) -> list[Draft]:
     """Asks the teacher to finish each draft; keeps what is worth the rules' reward."""
     kept = [kept_tokens(draft.rollout, collector.rules) for draft in drafts]
-    texts = collector.teacher.demonstrate(
+    texts = collector.need_teacher().demonstrate(
         [
             DemonstrationRequest(
                 draft.problem.asked, collector.text(draft.rollout.final, n), attempt
@@ -98,7 +103,9 @@ def with_demonstrations(
 
 
 def with_candidates(
-    collector, drafts: Sequence[Draft], candidates: Sequence[Trajectory | None]
+    collector: "Collector",
+    drafts: Sequence[Draft],
+    candidates: Sequence[Trajectory | None],
 ) -> list[Draft]:
     """Replaces each draft by its candidate if that earns enough reward: 1 if the rules
     take only correct ones, else any. Counts the failures."""
@@ -115,20 +122,22 @@ def with_candidates(
 
 
 def candidate_rewards(
-    collector, problems: Sequence[Problem], candidates: Sequence[Trajectory | None]
+    collector: "Collector",
+    problems: Sequence[Problem],
+    candidates: Sequence[Trajectory | None],
 ) -> list[float]:
     """Rewards of the candidates, 0 for None."""
     rewards = [0.0] * len(candidates)
-    there = [i for i, candidate in enumerate(candidates) if candidate is not None]
-    found = collector.rewards(
-        [problems[i] for i in there], [candidates[i] for i in there]
-    )
-    for i, reward in zip(there, found, strict=True):
+    kept = {i: x for i, x in enumerate(candidates) if x is not None}
+    found = collector.rewards([problems[i] for i in kept], list(kept.values()))
+    for i, reward in zip(kept, found, strict=True):
         rewards[i] = reward
     return rewards
 
 
-def judge_final(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draft]:
+def judge_final(
+    collector: "Collector", drafts: Sequence[Draft], *, seed: int
+) -> list[Draft]:
     """The drafts with verdicts on their final trajectories, for credit by steps."""
     finals = [draft.rollout.final for draft in drafts]
     verdicts = collector.judge.verdicts(problems_of(drafts), finals, seed=seed)
@@ -139,7 +148,7 @@ def judge_final(collector, drafts: Sequence[Draft], *, seed: int) -> list[Draft]
 
 
 def rewrite_steps(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Draft]:
     """Rewrites the first rejected step of each draft, lets the student continue and
     judges again, until the draft is accepted or `is_open` says no.
@@ -158,7 +167,7 @@ def rewrite_steps(
     return list(drafts)
 
 
-def is_open(collector, draft: Draft) -> bool:
+def is_open(collector: "Collector", draft: Draft) -> bool:
     """True if one more step of the draft is to be rewritten.
 
     A threshold that rejects all takes as many rounds as there are steps; only failures
@@ -174,7 +183,7 @@ def is_open(collector, draft: Draft) -> bool:
 
 
 def rewrite_one_step(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Draft]:
     """The drafts with one more step by the teacher and a new verdict, or with one more
     failure."""
@@ -189,7 +198,7 @@ def rewrite_one_step(
 
 
 def judge_again(
-    collector, rewritten: Sequence[tuple[Draft, Trajectory]], *, seed: int
+    collector: "Collector", rewritten: Sequence[tuple[Draft, Trajectory]], *, seed: int
 ) -> list[Draft]:
     """Rewards, scores and accepts or rejects the new trajectory of each draft; scores
     of the teacher's steps do not count against it."""
@@ -216,7 +225,7 @@ def judge_again(
 
 
 def with_teacher_step(
-    collector, drafts: Sequence[Draft], generate: Callable, *, seed: int
+    collector: "Collector", drafts: Sequence[Draft], generate: Generate, *, seed: int
 ) -> list[Trajectory | None]:
     """For each draft the accepted prefix, one step by the teacher and the student's
     continuation, if that step was not the last; None if no step fits."""

@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ovd_jax.rollout.policy import Rules
 from ovd_jax.rollout.teacher_steps import demonstrated_steps, may_go_on, step_end
 from ovd_jax.rollout.trajectory import Trajectory, make_trajectory, pieces
+from ovd_jax.sampling.completion import Completion, Generate
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
-from ovd_jax.text import decode
+from ovd_jax.text import Tokenizer, decode
 
 
 class SingleTurn:
@@ -19,27 +20,35 @@ class SingleTurn:
     `SearchCollector`.
     """
 
-    def __init__(self, *, task: Task, teacher: Teacher | None, tokenizer, rules: Rules):
+    def __init__(
+        self, *, task: Task, teacher: Teacher | None, tokenizer: Tokenizer, rules: Rules
+    ):
         self.task = task
         self.teacher = teacher
         self.tokenizer = tokenizer
         self.rules = rules
 
-    def sampled(self, completion, opening: Trajectory | None = None) -> Trajectory:
+    def need_teacher(self) -> Teacher:
+        """The teacher. Raises ValueError if there is none."""
+        if self.teacher is None:
+            raise ValueError("What these rules ask for needs a teacher.")
+        return self.teacher
+
+    def sampled(
+        self, completion: Completion, opening: Trajectory | None = None
+    ) -> Trajectory:
         """The trajectory of a completion that the student sampled after `opening`."""
         nobody = (False,) * len(completion.tokens)
         read = completion.observed or nobody
         parts = (completion.tokens, completion.logprobs, nobody, read)
-        if opening is not None:
-            parts = (a + b for a, b in zip(pieces(opening), parts, strict=True))
-        return self.trajectory(*parts, stopped=completion.stopped)
+        return self.trajectory(*behind(opening, parts), stopped=completion.stopped)
 
     def continued(
         self,
         openings: Sequence[Trajectory],
         problems: Sequence[Problem],
         prompts: Sequence[Sequence[int]],
-        generate: Callable,
+        generate: Generate,
         *,
         seed: int,
     ) -> list[Trajectory]:
@@ -60,7 +69,9 @@ class SingleTurn:
             trajectories[i] = self.sampled(tail, openings[i])
         return trajectories
 
-    def spliced(self, student: Trajectory, kept: int, text: str | None):
+    def spliced(
+        self, student: Trajectory, kept: int, text: str | None
+    ) -> Trajectory | None:
         """The first `kept` tokens of `student`, the teacher's text and an end token;
         None if there is no text or no room for it."""
         if text is None:
@@ -74,7 +85,7 @@ class SingleTurn:
         """Tokens of the first step of the teacher's text, with an end token if it is
         also the last; empty if it does not fit behind `kept` tokens."""
         end = step_end(self.task, text)
-        if not end:
+        if not (text and end):
             return []
         tokens = self.encode(text[:end])
         if end == len(text) and not may_go_on(self.task, text):
@@ -85,7 +96,7 @@ class SingleTurn:
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
         """The teacher's answers to requests for one step each."""
-        return demonstrated_steps(self.teacher, self.task, requests, seed=seed)
+        return demonstrated_steps(self.need_teacher(), self.task, requests, seed=seed)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without special tokens."""
@@ -96,7 +107,13 @@ class SingleTurn:
         return decode(self.tokenizer, trajectory.tokens[:tokens])
 
     def trajectory(
-        self, tokens, logprobs, from_teacher, observed=(), *, stopped: bool
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        from_teacher: Sequence[bool],
+        observed: Sequence[bool] = (),
+        *,
+        stopped: bool,
     ) -> Trajectory:
         """`make_trajectory` with this task and tokenizer; one turn reads nothing."""
         return make_trajectory(
@@ -107,6 +124,13 @@ class SingleTurn:
             decode=functools.partial(decode, self.tokenizer),
             task=self.task,
         )
+
+
+def behind(opening: Trajectory | None, parts: tuple[tuple, ...]) -> tuple[tuple, ...]:
+    """The pieces of `opening`, if there is one, with `parts` after them."""
+    if opening is None:
+        return parts
+    return tuple(a + b for a, b in zip(pieces(opening), parts, strict=True))
 
 
 def joined(student: Trajectory, kept: int, added: Sequence[int]) -> tuple[tuple, ...]:

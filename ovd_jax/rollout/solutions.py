@@ -8,6 +8,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.rollout.collect import Collector, make_groups
 from ovd_jax.rollout.replace import finish, with_candidates
 from ovd_jax.rollout.trajectory import Draft, Group, Rollout, Trajectory
+from ovd_jax.sampling.completion import Generate
 from ovd_jax.tasks.base import Problem
 
 _NOTHING = Trajectory((), (), (), "", (), (), stopped=False)
@@ -15,7 +16,7 @@ _UNWRITTEN = Rollout(_NOTHING, None, False, _NOTHING, None, 0.0, 0.0)
 
 
 def teacher_groups(
-    collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
+    collector: Collector, problems: Sequence[Problem], generate: Generate, *, seed: int
 ) -> list[Group]:
     """Groups of `rules.samples` solutions by the teacher, without those that are
     incomplete, or wrong if only correct ones are taken."""
@@ -25,7 +26,7 @@ def teacher_groups(
 
 
 def given_groups(
-    collector: Collector, problems: Sequence[Problem], generate: Callable, *, seed: int
+    collector: Collector, problems: Sequence[Problem], generate: Generate, *, seed: int
 ) -> list[Group]:
     """Groups of the one solution that the data has, without those that are too long,
     or wrong if only correct ones are taken. Raises UserError if the data has none."""

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import Score
@@ -116,7 +117,7 @@ class Draft:
     accepted: bool  # whether `final` is kept as it is
     round: int = 0  # rewritten steps so far, failures included
 
-    def with_rollout(self, **changes) -> "Draft":
+    def with_rollout(self, **changes: Any) -> "Draft":
         """The draft with changed fields of its rollout."""
         return dataclasses.replace(
             self, rollout=dataclasses.replace(self.rollout, **changes)
