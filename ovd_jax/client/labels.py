@@ -178,7 +178,7 @@ def _undressed(text: str, top: str, names) -> str | None:
         return found["x"]
     if (claim := _ENTRY.fullmatch(text)) and _SCORE_KEY.search(claim["key"].strip()):
         return next((x for x in claim.group("a", "b", "c", "d") if x), None)
-    if (twice := _TWICE.fullmatch(text)) and _same(*twice.groups(), names):
+    if (twice := _TWICE.fullmatch(text)) and _same(twice[1], twice[2], names):
         return twice["x"]
     found = _REMARK.fullmatch(text) or _TIGHT.fullmatch(text)
     if found and names.keys().isdisjoint(re.findall(r"\w+", found["rest"].casefold())):

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
@@ -94,9 +93,7 @@ def read_judged(path: str, task: ArithmeticTask) -> list[Example]:
     Raises UserError naming a row that is not so."""
     examples = []
     for where, row in read_jsonl(path):
-        question, lines, scores = (
-            cast(Any, row.get(name)) for name in ("question", "lines", "scores")
-        )
+        question, lines, scores = (row.get(x) for x in ("question", "lines", "scores"))
         if not (
             isinstance(question, str)
             and is_list_of(lines, str)

@@ -4,10 +4,12 @@ loss."""
 import dataclasses
 import random
 from collections.abc import Callable
+from typing import TypeGuard, TypeVar
 
 from ovd_jax.errors import UserError
 from ovd_jax.jsonl import read_jsonl
 
+Item = TypeVar("Item")
 Piece = tuple[str, float]  # text, and its weight in the loss; 0: only read
 
 
@@ -28,7 +30,7 @@ class Example:
     branches: tuple[Branch, ...] = ()
 
 
-def is_list_of(value: object, kind: type) -> bool:
+def is_list_of(value: object, kind: type[Item]) -> TypeGuard[list[Item]]:
     """Whether `value` is a list, not empty, of items of one type."""
     return isinstance(value, list) and bool(value) and {*map(type, value)} == {kind}
 

@@ -155,10 +155,11 @@ def is_text(answer: str, gold: str) -> bool:
 
 def without_half(answer: str, gold: str) -> tuple[str, str]:
     """Two times of day without "am" or "pm", where one of them does not say which."""
-    times = [CLOCK.fullmatch(text) for text in (answer, gold)]
-    if not all(times) or bool(times[0][1]) == bool(times[1][1]):
+    first, second = CLOCK.fullmatch(answer), CLOCK.fullmatch(gold)
+    if not (first and second) or bool(first[1]) == bool(second[1]):
         return answer, gold
-    return tuple(re.sub(r"[\sa-z.]", "", time[0].lower()) for time in times)
+    bare = [re.sub(r"[\sa-z.]", "", time[0].lower()) for time in (first, second)]
+    return bare[0], bare[1]
 
 
 def contradicts_itself(answer: str) -> bool:
