@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,11 +90,7 @@ def test_a_run_from_before_there_were_adapters_is_exported(folder, tmp_path, cap
     del knobs["lora"]
     file.write_text(json.dumps(knobs))
     exported(capsys, model=tmp_path / "run", output=tmp_path / "out")
-    assert_same(hf.load(tmp_path / "out"), hf.load(folder))
-
-
-def assert_same(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), hf.load(folder))
 
 
 def assert_same_companions(out: Path, folder: Path):
@@ -143,7 +140,7 @@ def test_weights_have_the_dtype_that_is_asked_for(folder, qwen3, tmp_path, capsy
     summary = exported(capsys, model=folder, output=tmp_path / "out", dtype="bfloat16")
     assert summary["bytes"] < 2.5 * summary["parameters"]
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), qwen3)
-    assert_same(hf.load(tmp_path / "out"), rounded)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), rounded)
 
 
 @pytest.mark.parametrize("has_export", [True, False])
@@ -157,7 +154,7 @@ def test_of_a_run_the_newest_checkpoint_is_exported(
     if has_export:
         hf.save(qwen3, run / "export", source=folder)
     exported(capsys, model=run, output=tmp_path / "out")
-    assert_same(hf.load(tmp_path / "out"), newest)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), newest)
     assert_same_companions(tmp_path / "out", folder)
 
 
@@ -167,7 +164,7 @@ def test_a_run_without_checkpoints_is_exported_from_its_export(
     hf.save(qwen3, tmp_path / "run" / "export", source=folder)
     save_run(tmp_path / "run", str(folder))
     exported(capsys, model=tmp_path / "run", output=tmp_path / "out")
-    assert_same(hf.load(tmp_path / "out"), qwen3)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), qwen3)
     assert_same_companions(tmp_path / "out", folder)
 
 
@@ -177,7 +174,7 @@ def test_a_run_that_started_from_nothing_has_the_embedded_tokenizer(tmp_path, ca
     fresh = Transformer(SIZES["student"](len(tokenizer)), jax.random.key(3))
     save_run(run, "student", step_1=fresh)
     exported(capsys, model=run, output=tmp_path / "out")
-    assert_same(hf.load(tmp_path / "out"), fresh)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), fresh)
     loaded = load_tokenizer(tmp_path / "out")
     assert loaded.get_vocab() == tokenizer.get_vocab()
 

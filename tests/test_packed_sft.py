@@ -1,5 +1,6 @@
 """Examples that share rows are learned from as if each had its own."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +105,6 @@ def test_a_batch_is_a_function_of_its_step_alone():
     for step in (6, 1, 5):
         fresh = sft.batch_source(config, TOKENIZER, examples, SHAPE)(step)
         for again in (fresh, batches(step)):
-            jax.tree.map(np.testing.assert_array_equal, again, in_order[step])
+            chex.assert_trees_all_equal(again, in_order[step])
     rows = {row.tobytes() for tokens, *_ in in_order for row in tokens}
     assert len(rows) == 8 * config.batch_size

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -25,10 +26,6 @@ def saved(model, folder, max_shard_bytes=2000):
     return folder
 
 
-def assert_same(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
-
 def test_no_shard_is_larger_than_asked_unless_it_holds_one_tensor(model, tmp_path):
     saved(model, tmp_path)
     files = sorted(tmp_path.glob("*.safetensors"))
@@ -44,7 +41,7 @@ def test_no_shard_is_larger_than_asked_unless_it_holds_one_tensor(model, tmp_pat
         found |= dict.fromkeys(tensors, path.name)
     assert index == {"metadata": {"total_size": total}, "weight_map": found}
     assert total == sum(leaf.nbytes for leaf in jax.tree.leaves(model))
-    assert_same(hf.load(tmp_path), model)
+    chex.assert_trees_all_equal(hf.load(tmp_path), model)
 
 
 def test_a_model_that_fits_is_one_file_and_old_shards_go(model, tmp_path):
@@ -66,7 +63,7 @@ def test_a_save_that_fails_leaves_the_model_before_it(model, tmp_path):
     hf.save(model, tmp_path / "out")
     with pytest.raises(AttributeError):
         hf.save(model, tmp_path / "out", tokenizer=object())
-    assert_same(hf.load(tmp_path / "out"), model)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), model)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -74,10 +71,10 @@ def test_only_files_of_the_index_are_read(model, tmp_path):
     """Some folders on the hub hold the weights a second time, under other names."""
     saved(model, tmp_path)
     save_file({"model.norm.weight": np.zeros(3)}, tmp_path / "consolidated.safetensors")
-    assert_same(hf.load(tmp_path), model)
+    chex.assert_trees_all_equal(hf.load(tmp_path), model)
     (tmp_path / INDEX).unlink()
     (tmp_path / "consolidated.safetensors").unlink()
-    assert_same(hf.load(tmp_path), model)  # nor is the index needed
+    chex.assert_trees_all_equal(hf.load(tmp_path), model)  # nor is the index needed
 
 
 def test_a_missing_shard_is_named(model, tmp_path):
@@ -109,7 +106,9 @@ def test_weights_of_every_dtype_become_float32(dtype, model, tmp_path):
     save_file({k: v.astype(dtype) for k, v in load_file(path).items()}, path)
     loaded = jax.tree.leaves(hf.load(tmp_path, jnp.bfloat16))
     assert {leaf.dtype for leaf in loaded} == {jnp.dtype("float32")}
-    assert_same(loaded, [np.asarray(x).astype(dtype) for x in jax.tree.leaves(model)])
+    chex.assert_trees_all_equal(
+        loaded, [np.asarray(x).astype(dtype) for x in jax.tree.leaves(model)]
+    )
 
 
 def test_quantised_weights_are_refused_by_name(model, tmp_path):
@@ -268,5 +267,5 @@ def test_every_device_reads_its_own_slices_and_all_are_saved_again(
     for process, (out, errors) in zip(started, outputs, strict=True):
         assert process.returncode == 0, errors
         assert int(out.splitlines()[-1]) < 1.2 * whole / processes
-    assert_same(hf.load(tmp_path / "out"), model)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "out"), model)
     assert (tmp_path / "out" / INDEX).is_file()

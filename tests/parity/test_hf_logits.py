@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,7 +111,7 @@ def test_a_folder_of_ours_gives_its_logits_in_transformers(reference, tmp_path):
     assert_same_logits(torch_logits(loaded), torch_logits(reference))
     again = hf.load(tmp_path / "ours")
     assert again.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, again, model)
+    chex.assert_trees_all_equal(again, model)
 
 
 def test_several_shards_are_one_model(llama_folder, tmp_path):
@@ -118,7 +119,7 @@ def test_several_shards_are_one_model(llama_folder, tmp_path):
     reference = transformers.AutoModelForCausalLM.from_pretrained(llama_folder)
     reference.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
-    jax.tree.map(np.testing.assert_array_equal, hf.load(tmp_path / "shards"), whole)
+    chex.assert_trees_all_equal(hf.load(tmp_path / "shards"), whole)
 
 
 def test_bfloat16_is_rounded_on_export_and_read_back_as_float32(
@@ -129,7 +130,7 @@ def test_bfloat16_is_rounded_on_export_and_read_back_as_float32(
     assert {weight.dtype for weight in weights} == {jnp.dtype(jnp.bfloat16)}
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     rounded = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), model)
-    jax.tree.map(np.testing.assert_array_equal, hf.load(tmp_path), rounded)
+    chex.assert_trees_all_equal(hf.load(tmp_path), rounded)
 
 
 def test_the_rope_settings_of_transformers_4_are_read(llama_folder):
