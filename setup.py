@@ -71,11 +71,14 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "search": SERVER,
         "hub": HUB,
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "test": [
             *SERVER,
             *HUB,
+            "chex>=0.1.90",
             "openai>=1.60",  # beside which benchmarks/teacher.py measures us
             "psutil>=6",
+            "pyright[nodejs]>=1.1.414",  # brings a node of its own
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

@@ -46,37 +46,56 @@ class Task(Protocol):
     examples/own_task.py.
     """
 
-    stop_strings: tuple[str, ...]  # generation ends where one of these appears
-    step_stop: str  # where whoever writes one step may stop; empty: nowhere
-    sources: Mapping[str, str]  # evaluation sets by name, with what `load` takes
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Generation ends where one of these appears."""
+        ...
+
+    @property
+    def step_stop(self) -> str:
+        """Where whoever writes one step may stop; empty: nowhere."""
+        ...
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Evaluation sets by name, with what `load` takes."""
+        ...
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
         """`count` training problems: a function of the task's seed and `step` only."""
+        ...
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
         """`count` evaluation problems, the same on every call, none seen in
         training."""
+        ...
 
     def load(self, source: str) -> tuple[Problem, ...]:
         """All evaluation problems of a file or hub name, duplicates too."""
+        ...
 
     def prompt(self, problem: Problem) -> str:
         """The text after which the student writes its solution."""
+        ...
 
     def step_ends(self, text: str) -> tuple[int, ...]:
         """Where each reasoning step of `text` ends, as rising character offsets.
 
         The last one is `len(text)`: every character belongs to exactly one step.
         """
+        ...
 
     def extract(self, text: str) -> str | None:
         """The final answer that `text` gives, or None if it gives none."""
+        ...
 
-    def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
+    def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
         """One reward in [0, 1] for each text, a solution of the problem beside it."""
+        ...
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
         """The same rewards, each with what was found and why it is right or wrong."""
+        ...
 
 
 def steps(text: str, ends: tuple[int, ...]) -> Iterator[str]:

@@ -81,7 +81,7 @@ def rewarded(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if is_nothing(truth):
         return row
     key = "golden_answers" if isinstance(truth, list) else "ground_truth"
-    return {key: truth} | row
+    return {key: truth, **row}
 
 
 def answer_of(row: Mapping[str, Any], choices: Sequence[Any]) -> Any:
