@@ -11,7 +11,8 @@ from ovd_jax.errors import UserError
 # Names of query fields that hold a credential, without what is not a letter.
 _SECRET_FIELD = re.compile(
     r".*(keys?|keyid|tokens?|secrets?|passwords?|passwd|passphrase|pwd|auth"
-    r"|authorization|signature|credentials?|jwt|bearer)|pass|pat|sig|code",
+    r"|authorization|signature|credentials?|jwt|bearer|cookies?|session(?:id)?)|pass|pat"
+    r"|sig|code",
     re.IGNORECASE | re.DOTALL,
 )
 _LOOKS_LIKE_KEY = re.compile(

@@ -31,6 +31,7 @@ LEAKS = [
     f"https://host/v1?auth={KEY}", f"https://host/v1#token={KEY}",
     f"https://host/{KEY}/v1", f"https://host/v1?{KEY}",
     "https://host/v1?code=abc", "https://host/v1?jwt=abc",
+    "https://h/v1?session=abc", "https://h/v1?sessionid=abc", "https://h/v1?cookie=abc",
 ]  # fmt: skip
 FINE = [
     "http://127.0.0.1:8000/v1", "https://host/v1/", "https://host/openai?api-version=1",
