@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "ovd_jax"
 
 # From the ground up; the rooms of one floor do not import one another.
 FLOORS = (
-    {"errors", "paths", "seeds", "shapes", "thoughts"},
+    {"errors", "paths", "seeds", "shapes", "thoughts", "threads"},
     {"files", "jsonl", "own_code", "text"},
     {"template"},  # fills slots by text.py
     {"client", "models", "reporting"},
