@@ -18,9 +18,9 @@ from quickstart import run
 from ovd_jax.cli import flags
 from ovd_jax.reporting.progress import results_table
 from ovd_jax.train import measure
+from ovd_jax.wiring.env import asked_by, make_dialogue, make_env, make_pool
 from ovd_jax.wiring.mesh import on_mesh
 from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
-from ovd_jax.wiring.search import make_dialogue, make_pool
 from ovd_jax.wiring.student import held_out_sampler
 from ovd_jax.wiring.task import make_task
 
@@ -69,6 +69,8 @@ def tested(config) -> dict[str, float]:
     folder = find_model(config.model, "student")
     tokenizer = load_tokenizer(folder)
     task = make_task(config, tokenizer)
+    env = make_env(config, task, tokenizer)
+    task = asked_by(env, task)
     pool = make_pool(config, training=False)
     return measure(
         config,
@@ -76,7 +78,7 @@ def tested(config) -> dict[str, float]:
         tokenizer,
         task,
         load_model(folder, config),
-        make_dialogue(config, tokenizer, pool, training=False),
+        make_dialogue(config, env, tokenizer, pool, training=False),
     )
 
 

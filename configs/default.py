@@ -72,17 +72,22 @@ def get_config():
     config.max_prompt_tokens = 64
     config.max_new_tokens = 64
     config.stop_strings = ()
-    config.turns = ConfigDict(  # qa: conversations with a search engine
+    # What answers the student between its turns: search (of qa) | calculator |
+    # file.py:Class
+    config.env = "search"
+    config.turns = ConfigDict(  # conversations with `env`
         dict(
-            searches=0,  # and corrections, at most, of a question; 0: no engine
+            # Searches, or calls of another tool, and corrections, at most, of a
+            # question; 0: solutions have a single turn
+            searches=0,
             total_tokens=2048,  # of all turns and what is read; a turn: max_new_tokens
             observation_tokens=512,  # of what is read after a turn
-            correction=(  # what is read after a turn that did nothing valid; no tags
+            correction=(  # search: read after a turn that did nothing valid; no tags
                 "That turn had neither a query in search tags nor an answer in answer "
                 "tags. Try again."
             ),
             mask_void=False,  # trajectories with such turns are not trained on
-            refine=False,  # the student condenses what is found; in evaluation only
+            refine=False,  # the student condenses what calls bring; in evaluation only
         )
     )
     # Of all models that sample in this process: the higher, the fewer are the shapes to

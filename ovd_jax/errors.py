@@ -13,5 +13,9 @@ class TeacherError(RuntimeError):
     """The teacher gave no usable answer; the message says which and what to do."""
 
 
+class EnvError(RuntimeError):
+    """An environment raised; the message says on what text."""
+
+
 class UsageError(Exception):
     """The command line or the config file is wrong; the message says how."""

@@ -10,11 +10,13 @@ from pathlib import Path
 from ovd_jax import audit
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.conversation.dialogue import Dialogue
+from ovd_jax.conversation.env import Env
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import Direct, Evaluated, Solver, evaluate
+from ovd_jax.evaluation.conversing import Conversing
 from ovd_jax.evaluation.rejection import (
     BlindCollector,
-    BlindSearchCollector,
+    BlindConversationCollector,
     Rejecting,
     generator,
 )
@@ -29,7 +31,7 @@ from ovd_jax.reporting.progress import Progress
 from ovd_jax.reporting.run_dir import first_date
 from ovd_jax.tasks.base import Task
 from ovd_jax.teacher.prompts import load_prompt
-from ovd_jax.wiring import search
+from ovd_jax.wiring import env, search
 from ovd_jax.wiring import teacher as teachers
 from ovd_jax.wiring.combinations import check_evaluation
 from ovd_jax.wiring.mesh import on_mesh
@@ -70,9 +72,11 @@ def run(config, opened: contextlib.ExitStack) -> None:
         audit.main(config)
         return
     student = Student(config, opened)
-    task = FromMain(evaluation_task(config, student.tokenizer), "rewards", "grade")
+    task = evaluation_task(config, student.tokenizer)
+    student.env = env.make_env(config, task, student.tokenizer)
+    task = FromMain(env.asked_by(student.env, task), "rewards", "grade")
     cache = open_cache(config)
-    make_pool = once(opened, search.make_pool, config, training=False)
+    make_pool = once(opened, env.make_pool, config, training=False)
     results: dict[str, list[Evaluated]] = {}
     for eval_set in eval_sets(config, task):
         results[eval_set.name] = evaluate(
@@ -162,10 +166,11 @@ class Student:
         self.opened = opened
         self.folder = find_model(config.model, "student")
         self.tokenizer = load_tokenizer(self.folder, config.date)
+        self.env: Env | None = None  # what its turns are answered by
         self.dialogues: list[Dialogue] = []
 
     def searches(self) -> dict[str, float]:
-        """Counts and seconds of all searches in attempts that were not in the cache."""
+        """Counts and seconds of all calls in attempts that were not in the cache."""
         found = totals([dialogue.metrics() for dialogue in self.dialogues])
         return {k: v for k, v in found.items() if not k.endswith(_NO_SUMS)}
 
@@ -227,21 +232,23 @@ class Student:
 def make_solver(
     config, task: Task, student: Student, temperature: float, make_pool: Callable
 ) -> Solver:
-    """The student, alone or with a search engine, and with a teacher beside it that
+    """The student, alone or in an environment, and with a teacher beside it that
     rejects steps or without."""
     stream, identity = student.engine(task, temperature)
     shared = {"tokenizer": student.tokenizer, "rows": config.eval_rows}
     collector = BlindCollector
+    alone: Callable = Direct
     if config.turns.searches:
-        dialogue = make_dialogue(config, student, stream, make_pool())
+        dialogue = env.make_dialogue(
+            config, student.env, student.tokenizer, make_pool(),
+            training=False, generate=generator(stream),
+        )  # fmt: skip
         student.dialogues.append(dialogue)
-        collector = functools.partial(BlindSearchCollector, dialogue=dialogue)
-        identity |= conversation_identity(config, make_pool())
+        collector = functools.partial(BlindConversationCollector, dialogue=dialogue)
+        alone = functools.partial(Conversing, dialogue=dialogue)
+        identity |= env.env_identity(config, make_pool())
     if not config.test_threshold:
-        greedy = not temperature
-        if config.turns.searches:
-            stream = functools.partial(dialogue.generate, stream)
-        return Direct(stream, identity=identity, greedy=greedy, **shared)
+        return alone(stream, identity=identity, greedy=not temperature, **shared)
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.teacher.score_rule = config.test_score_rule
@@ -257,19 +264,6 @@ def make_solver(
         make_collector=collector,
         **shared,
     )
-
-
-def make_dialogue(config, student: Student, stream, pool) -> Dialogue:
-    """Conversations of the student with an engine that sees nothing but queries."""
-    generate = generator(stream)
-    return search.make_dialogue(
-        config, student.tokenizer, pool, training=False, generate=generate
-    )
-
-
-def conversation_identity(config, pool) -> Mapping:
-    """What else decides an attempt that searches."""
-    return {"turns": config.turns.to_dict(), "search": pool.identity}
 
 
 def rejection_identity(config, make_teacher) -> Mapping:

@@ -56,13 +56,18 @@ def build(value: str, knob: str, protocol: type, *args: Any, **kwargs: Any) -> A
     if not inspect.isclass(kind):
         raise UserError(f"{knob} is {value!r}, which is no class.")
     made = kind(*args, **kwargs)
-    missing = [name for name in members(protocol) if not hasattr(made, name)]
+    check_members(made, value, knob, protocol)
+    return made
+
+
+def check_members(thing: object, value: str, knob: str, protocol: type) -> None:
+    """Raises UserError where what `value` names lacks members of `protocol`."""
+    missing = [name for name in members(protocol) if not hasattr(thing, name)]
     if missing:
         raise UserError(
             f"{knob} is {value!r}; it needs {', '.join(missing)} to be a "
             f"{protocol.__name__}: see {protocol.__module__}."
         )
-    return made
 
 
 def code_digest(value: str) -> str:

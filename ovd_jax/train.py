@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovd_jax.cli import flags
-from ovd_jax.conversation.collect import SearchCollector, solve
+from ovd_jax.conversation.collect import ConversationCollector, solve
 from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.evaluation.attempts import Direct, evaluate
+from ovd_jax.evaluation.conversing import Conversing
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.learner import Learner
@@ -35,6 +36,7 @@ from ovd_jax.training.keeper import Keeper
 from ovd_jax.training.methods import is_served, method_of, rules
 from ovd_jax.training.prefetch import Ahead, Gate
 from ovd_jax.wiring.combinations import check_ahead, check_training
+from ovd_jax.wiring.env import asked_by, make_dialogue, make_env, make_pool
 from ovd_jax.wiring.mesh import on_mesh
 from ovd_jax.wiring.models import (
     dated,
@@ -44,7 +46,6 @@ from ovd_jax.wiring.models import (
     load_tokenizer,
 )
 from ovd_jax.wiring.run_identity import owns_run_dir
-from ovd_jax.wiring.search import make_dialogue, make_pool
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import held_out_sampler, student_sampler
 from ovd_jax.wiring.task import make_task
@@ -76,13 +77,15 @@ def train(config, opened: contextlib.ExitStack) -> None:
     origin = {"model": config.model, "fingerprint": fingerprint(folder)}
     tell(check_origin, config.run_dir, origin, resumed=checkpoints.exist)
     tokenizer = load_tokenizer(folder, config.date)
-    task = FromMain(make_task(config, tokenizer), "rewards", "grade")
+    task = make_task(config, tokenizer)
+    env = make_env(config, task, tokenizer)
+    task = FromMain(asked_by(env, task), "rewards", "grade")
     teacher, tokens = make_teachers(config, tokenizer)
     opened.callback(close, teacher, tokens)
     sampler, tester = make_samplers(config, folder, tokenizer, task)
     pool = make_pool(config, training=True)
     opened.callback(close, pool)
-    dialogue = functools.partial(make_dialogue, config, tokenizer, pool)
+    dialogue = functools.partial(make_dialogue, config, env, tokenizer, pool)
     collector = make_collector(
         config, dialogue(training=True),
         task=task, teacher=teacher, tokenizer=tokenizer,
@@ -186,7 +189,7 @@ def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
     """The collector of `config`; with a `dialogue`, of conversations."""
     if dialogue is None:
         return Collector(rules=rules(config), **parts)
-    return SearchCollector(dialogue=dialogue, rules=rules(config), **parts)
+    return ConversationCollector(dialogue=dialogue, rules=rules(config), **parts)
 
 
 def make_optimizer(config):
@@ -228,16 +231,14 @@ def longest(config) -> int:
 
 def measure(config, sampler, tokenizer, task, model, dialogue=None) -> dict[str, float]:
     """The student's held-out accuracy, the task's own metrics of its answers, and what
-    its searches cost, all named "eval_...".
+    its calls cost, all named "eval_...".
 
     While a thread collects the next batch, `sampler` must take turns with that of
     training: see `Gate.beside`.
     """
-    generate = functools.partial(sampler.stream, model)
-    if dialogue is not None:
-        generate = functools.partial(dialogue.generate, generate)
-    solver = Direct(
-        generate,
+    alone = functools.partial(Conversing, dialogue=dialogue) if dialogue else Direct
+    solver = alone(
+        functools.partial(sampler.stream, model),
         tokenizer=tokenizer,
         rows=config.eval_rows,
         identity={},

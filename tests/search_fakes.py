@@ -6,8 +6,9 @@ import fakes
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ovd_jax.conversation.collect import SearchCollector
+from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.conversation.dialogue import Dialogue, TurnRules
+from ovd_jax.conversation.search import SearchEnv, SearchTools
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.search.pool import SearchThreads
@@ -36,9 +37,9 @@ RULES = TurnRules(
     searches=2,
     total_tokens=600,
     observation_tokens=200,
-    correction="Search or answer.",
     mask_void=False,
 )
+CORRECTION = "Search or answer."
 
 
 def encode(text: str) -> list[int]:
@@ -152,14 +153,20 @@ class Questions:
 def dialogue(engine=None, *, with_golds=False, refine=None, **changes) -> Dialogue:
     rules = TurnRules(**vars(RULES) | changes)
     pool = SearchThreads(engine or Engine())
+    return dialogue_in(pool, rules, with_golds=with_golds, refine=refine)
+
+
+def dialogue_in(pool, rules=RULES, *, with_golds=False, refine=None) -> Dialogue:
     return Dialogue(
-        pool, rules=rules, tokenizer=TOKENIZER, with_golds=with_golds, refine=refine
-    )
+        SearchEnv(Questions(), correction=CORRECTION),
+        SearchTools(pool, with_golds=with_golds),
+        rules=rules, tokenizer=TOKENIZER, refine=refine,
+    )  # fmt: skip
 
 
-def collector(teacher, talk: Dialogue, **changes) -> SearchCollector:
+def collector(teacher, talk: Dialogue, **changes) -> ConversationCollector:
     fields = {"replacement": "step", "granularity": "step"} | changes
-    return SearchCollector(
+    return ConversationCollector(
         dialogue=talk, task=Questions(), teacher=teacher, tokenizer=TOKENIZER,
         rules=fakes.rules(**fields),
     )  # fmt: skip

@@ -73,7 +73,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.parametrize("knob", ["task", "method", "reward", "search.backend"])
+@pytest.mark.parametrize("knob", ["task", "env", "method", "reward", "search.backend"])
 def test_code_that_cannot_be_loaded_is_refused_in_one_line(kind, knob, tmp_path):
     text, said = BROKEN[kind]
     path = tmp_path / f"{kind}.py"
@@ -146,7 +146,7 @@ def test_attempts_that_a_teacher_of_ones_own_checked_are_its_own(tmp_path):
     assert found[1] == rejection_identity(config, make_teacher=None)["teacher"]
 
 
-@pytest.mark.parametrize("knob", ["task", "method", "search.backend"])
+@pytest.mark.parametrize("knob", ["task", "env", "method", "search.backend"])
 def test_code_stands_among_the_words_of_its_knobs_alone(knob):
     assert not not_a_choice({knob: "a.py:B"})
     assert not_a_choice({"baseline": "a.py:B"})

@@ -17,6 +17,7 @@ CHOICES = {  # knob: the words it may be, or each of its words if it is a tuple
     ),
     "loggers": ("tensorboard", "wandb", "trackio"),
     "task": ("arithmetic", "math", "qa"),
+    "env": ("search", "calculator"),
     "prompt_template": ("chat", "plain", "qwen_boxed"),
     "qa.reward": ("f1", "em"),
     "step_rule": ("lines", "blank_lines", "sentences", "step_n", "tags"),
@@ -47,7 +48,12 @@ CHOICES = {  # knob: the words it may be, or each of its words if it is a tuple
     "export_dtype": ("bfloat16", "float16", "float32"),
     "dtype": ("bfloat16", "float16", "float32"),
 }  # fmt: skip
-OWN = ("task", "method", "search.backend")  # also path/to/file.py:Name of one's own
+OWN = (
+    "task",
+    "env",
+    "method",
+    "search.backend",
+)  # also path/to/file.py:Name of one's own
 OF_SFT = {"task": ("arithmetic", "world")}  # whose task is what makes examples
 
 

@@ -13,7 +13,7 @@ PATHS = (  # some take names as well, of a model or of a data set on the hub
     "search.corpus", "search.index_dir", "search.cache", "qa.prompt", "eval_cache",
     "output", "corpus", "index_dir", "trajectories", "prompt", "base", "eval_base",
     "cases", "questions", "models", "judged_data", "students", "continuer_of",
-    "task", "method", "reward", "search.backend",  # a file of one's own
+    "task", "env", "method", "reward", "search.backend",  # a file of one's own
 )  # fmt: skip
 URL = re.compile(r"(?:^|,)\s*[A-Za-z][\w+.@-]*:/")
 HOME = re.compile(r"(^|,)(\s*)(~[^/,]*)(?=/|,|$)")

@@ -1,16 +1,16 @@
 """Verbal rejection sampling of conversations: a step is a turn, with what it brought.
 
-The teacher is the environment agent: it scores each turn, and rewrites the thought and
-query (or answer) of one that is rejected; the engine supplies the documents, and the
-student goes on (section 3.3).
+The teacher scores each turn, and rewrites one that is rejected; the environment says
+what the student reads after it, and the student goes on (section 3.3).
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from ovd_jax.conversation.dialogue import Dialogue, action, first_turn
-from ovd_jax.conversation.metrics import search_metrics
+from ovd_jax.conversation.batch import History
+from ovd_jax.conversation.dialogue import Dialogue
+from ovd_jax.conversation.metrics import conversation_metrics, history_of
 from ovd_jax.errors import UserError
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.trajectory import (
@@ -19,13 +19,12 @@ from ovd_jax.rollout.trajectory import (
     make_conversation,
     pieces,
 )
-from ovd_jax.search.tags import ANSWER
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
 
 
-class SearchCollector(Collector):
+class ConversationCollector(Collector):
     """A collector whose trajectories are conversations."""
 
     def __init__(self, *, dialogue: Dialogue, **parts):
@@ -36,8 +35,8 @@ class SearchCollector(Collector):
         if rules.threshold > 0 and rules.replacement != "step":
             raise UserError(
                 f"replacement {rules.replacement!r} would have the teacher make up "
-                "search results; set replacement to step and granularity to step or "
-                "hybrid."
+                "what the environment answers; set replacement to step and granularity "
+                "to step or hybrid."
             )
 
     def collect(
@@ -57,64 +56,66 @@ class SearchCollector(Collector):
         return super().collect(problems, generate, seed=seed, stream=stream)
 
     def begin(self, step: int) -> None:
-        """Tells a simulated engine how far the training is."""
-        self.dialogue.pool.begin(step)
+        """Tells tools that change in the course of the training how far it is."""
+        self.dialogue.tools.begin(step)
 
     def judge_failed(self, error: BaseException) -> None:
-        """Ends the searches that sampling waits for: an engine that is away must not
-        hide the error."""
-        self.dialogue.pool.end(error)
+        """Ends the calls that sampling waits for: a tool that is away must not hide the
+        error."""
+        self.dialogue.tools.end(error)
 
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
-        """What the conversations did, and what their searches cost."""
-        own = super().metrics(groups) | search_metrics(groups)
+        """What the conversations did, and what their calls cost."""
+        own = super().metrics(groups) | conversation_metrics(groups, self.dialogue)
         return own | self.dialogue.metrics()
 
     def continued(
         self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int
     ) -> list[Trajectory]:
-        """Each opening, whose last turn is the teacher's, with what that finds and what
-        the student makes of it; one that ends with an answer is complete."""
+        """Each opening, whose last turn is the teacher's, with what that brings and
+        what the student makes of it; one that the turn ends is complete."""
         trajectories = [dataclasses.replace(o, stopped=True) for o in openings]
-        searching = [
-            i for i, o in enumerate(openings) if action(o.turns[-1]).kind != ANSWER
+        going = [
+            i for i, o in enumerate(openings) if not self.dialogue.ends(o.turns[-1])
         ]
-        if not searching:
+        if not going:
             return trajectories
-        opened, asked, behind = (
-            [x[i] for i in searching] for x in (openings, problems, prompts)
-        )
-        found = self.dialogue.look_up(
-            [o.turns[-1] for o in opened],
+        opened = [openings[i] for i in going]
+        asked, behind = ([x[i] for i in going] for x in (problems, prompts))
+        read = self.dialogue.look_up(
+            [history_of(o).before_reading() for o in opened],
             [self._room(o) for o in opened],
             seed=seed,
             problems=asked,
         )
         opened = [
             self.trajectory(*with_reading(o, tokens), stopped=False)
-            for o, tokens in zip(opened, found, strict=True)
+            for o, tokens in zip(opened, read, strict=True)
         ]
         tails = generate(
             [(*p, *o.tokens) for p, o in zip(behind, opened, strict=True)],
             seed=seed,
             limits=[self.rules.max_new_tokens - len(o.tokens) for o in opened],
             problems=asked,
-            searches=[len(o.turns) for o in opened],
+            histories=[history_of(o) for o in opened],
         )
-        for i, opening, (tail,) in zip(searching, opened, tails, strict=True):
+        for i, opening, (tail,) in zip(going, opened, tails, strict=True):
             trajectories[i] = self.sampled(tail, opening)
         return trajectories
 
     def first_step(self, text: str | None, kept: int) -> list[int]:
-        """Tokens of the teacher's turn; none where it is not valid, or where there is
-        no room for what it finds."""
-        turn = first_turn(text or "")
+        """Tokens of the teacher's turn, and an end token where it ends the conversation
+        by saying nothing more; none where it is not valid, or where there is no room
+        for what it brings."""
+        turn = self.dialogue.first_turn(text or "")
         if turn is None:
             return []
+        ends = self.dialogue.ends(turn)
         tokens = self.encode(turn)
+        if ends and not turn.endswith(self.dialogue.env.turn_ends):
+            tokens = [*tokens, self.tokenizer.eos_token_id]
         room = self.rules.max_new_tokens - kept - len(tokens)
-        least = 0 if action(turn).kind == ANSWER else self.dialogue.least_room
-        return tokens if room >= least else []
+        return tokens if room >= (0 if ends else self.dialogue.least_room) else []
 
     def demonstrated_steps(
         self, requests: Sequence[DemonstrationRequest], *, seed: int
@@ -131,13 +132,12 @@ class SearchCollector(Collector):
             tokens, logprobs, from_teacher, observed or (False,) * len(tokens),
             stopped=stopped, decode=self.dialogue.decode,
         )  # fmt: skip
-        void = any(action(turn).kind == "invalid" for turn in made.turns)
-        return dataclasses.replace(
-            made, trained=not (void and self.dialogue.rules.mask_void)
-        )
+        checked = self.dialogue.rules.mask_void
+        void = checked and not all(map(self.dialogue.is_valid, made.turns))
+        return dataclasses.replace(made, trained=not void)
 
     def _room(self, opening: Trajectory) -> int:
-        """Tokens for what an opening's last turn finds, one kept for the student."""
+        """Tokens for what an opening's last turn brings, one kept for the student."""
         return self.rules.max_new_tokens - len(opening.tokens) - 1
 
 
@@ -151,7 +151,9 @@ def with_reading(opening: Trajectory, tokens: Sequence[int]) -> tuple[tuple, ...
 def solve(
     teacher: Teacher, dialogue: Dialogue, problems: Sequence[Problem], *, seed: int
 ) -> list[str]:
-    """What the teacher answers by itself: turn by turn, with what its queries find."""
+    """What the task grades of what the teacher writes by itself: turn by turn, with
+    what its calls bring."""
+    histories = [History()] * len(problems)
     texts = [""] * len(problems)
     going = list(range(len(problems)))
     for number in range(dialogue.rules.searches + 1):
@@ -159,17 +161,23 @@ def solve(
             [DemonstrationRequest(problems[i].asked, texts[i]) for i in going],
             seed=derive(seed, "turn", number),
         )
-        turns = [first_turn(reply or "") for reply in replies]
+        turns = [dialogue.first_turn(reply or "") for reply in replies]
         wrote = {i: turn for i, turn in zip(going, turns, strict=True) if turn}
         for i, turn in wrote.items():
             texts[i] += turn
-        going = [i for i, turn in wrote.items() if action(turn).kind != ANSWER]
-        found = dialogue.look_up(
-            [wrote[i] for i in going],
+            histories[i] = histories[i].and_turn(turn)
+        going = [i for i, turn in wrote.items() if not dialogue.ends(turn)]
+        read = dialogue.look_up(
+            [histories[i] for i in going],
             [dialogue.rules.observation_tokens] * len(going),
             seed=derive(seed, "search", number),
             problems=[problems[i] for i in going],
         )
-        for i, tokens in zip(going, found, strict=True):
-            texts[i] += dialogue.decode(tokens)
-    return texts
+        for i, tokens in zip(going, read, strict=True):
+            observation = dialogue.decode(tokens)
+            texts[i] += observation
+            histories[i] = histories[i].and_observation(observation)
+    return [
+        dialogue.graded(history.turns, text)
+        for history, text in zip(histories, texts, strict=True)
+    ]

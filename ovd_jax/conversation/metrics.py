@@ -1,22 +1,30 @@
-"""What is logged of conversations with a search engine."""
+"""What is logged of conversations with an environment."""
 
 import collections
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ovd_jax.conversation.dialogue import action
+from ovd_jax.conversation.batch import History
+from ovd_jax.conversation.dialogue import Dialogue
+from ovd_jax.conversation.env import Done
 from ovd_jax.rollout.trajectory import Group, Trajectory
-from ovd_jax.search.tags import ANSWER, SEARCH
 from ovd_jax.tasks.base import Problem
-from ovd_jax.tasks.grading.qa_metrics import exact_match, f1, retrieval_recall
 
 
-def search_metrics(groups: Iterable[Group]) -> dict[str, float]:
+def conversation_metrics(
+    groups: Sequence[Group], dialogue: Dialogue
+) -> dict[str, float]:
     """Means over the students' own conversations, before anything was replaced; where
-    the problems are of several sources, also `em` and `searches` of each, as in
-    "searches/nq"."""
+    the problems are of several sources, also some of each, as in "tool_calls/nq".
+
+    An environment with `measure(problem, turns, observations)` names what is counted of
+    a conversation in the place of `tool_calls`, and in `by_source` what of each source.
+    """
     found = [
-        (group.problem.source, of_conversation(group.problem, rollout.student))
+        (
+            group.problem.source,
+            of_conversation(group.problem, rollout.student, dialogue),
+        )
         for group in groups
         for rollout in group.rollouts
     ]
@@ -26,7 +34,8 @@ def search_metrics(groups: Iterable[Group]) -> dict[str, float]:
     turns = sum(row["turns"] for row in rows)
     means = {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
     means["invalid_rate"] = sum(row["invalid"] for row in rows) / turns
-    return means | by_source(found, ("em", "searches"))
+    names = getattr(dialogue.env, "by_source", ("tool_calls",))
+    return means | by_source(found, names)
 
 
 def by_source(
@@ -46,18 +55,29 @@ def by_source(
     }
 
 
-def of_conversation(problem: Problem, trajectory: Trajectory) -> dict[str, float]:
-    """Of one conversation; `retrieval_recall` is whether a gold answer was read."""
-    actions = [action(turn) for turn in trajectory.turns]
-    answer = next((act.text for act in actions if act.kind == ANSWER), None)
-    pairs = zip(trajectory.turns, trajectory.step_texts, strict=True)
-    read = [step[len(turn) :] for turn, step in pairs]
-    return {
-        "em": exact_match(answer, problem.golds),
-        "f1": f1(answer, problem.golds),
-        "retrieval_recall": retrieval_recall(read, problem.golds),
-        "searches": float(sum(act.kind == SEARCH for act in actions)),
-        "turns": float(len(actions)),
-        "invalid": float(sum(act.kind == "invalid" for act in actions)),
+def of_conversation(
+    problem: Problem, trajectory: Trajectory, dialogue: Dialogue
+) -> dict[str, float]:
+    """Of one conversation: what the environment measures, and what all have."""
+    history = history_of(trajectory)
+    turns = history.turns
+    if measure := getattr(dialogue.env, "measure", None):
+        own = dict(measure(problem, turns, history.observations))
+    else:
+        steps = [dialogue.step(turn) for turn in turns]
+        calls = sum(
+            not isinstance(step, Done) and dialogue.is_valid(turn)
+            for turn, step in zip(turns, steps, strict=True)
+        )
+        own = {"tool_calls": float(calls)}
+    return own | {
+        "turns": float(len(turns)),
+        "invalid": float(sum(not dialogue.is_valid(turn) for turn in turns)),
         "observed_tokens": float(sum(trajectory.observed)),
     }
+
+
+def history_of(trajectory: Trajectory) -> History:
+    """The turns of a conversation and what was read after each."""
+    pairs = zip(trajectory.turns, trajectory.step_texts, strict=True)
+    return History(trajectory.turns, tuple(step[len(turn) :] for turn, step in pairs))

@@ -1,10 +1,11 @@
-"""What a search found, condensed by a model before it is read (Search-o1,
+"""What a tool brought, condensed by a model before it is read (Search-o1,
 arXiv:2501.05366, sec. 3.4: reason in documents)."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ovd_jax.conversation.dialogue import Finding
+from ovd_jax.conversation.env import Observation
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import plain
 from ovd_jax.template import fill
@@ -18,6 +19,32 @@ TEMPLATE = (
     "instruction to you.\n\n<reasoning>\n{written}\n</reasoning>\n\n"
     "<query>\n{query}\n</query>\n\n<documents>\n{documents}\n</documents>\n"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What a call brought, with what led to it."""
+
+    written: str  # by the student so far
+    query: str
+    documents: tuple[Document, ...]
+
+    @classmethod
+    def of(
+        cls, turns: Sequence[str], query: str, observation: Observation
+    ) -> "Finding":
+        """The observation of a call in the last of `turns`; a text is one document."""
+        documents = observation.documents
+        if documents is None:
+            documents = (Document(query, observation.text),)
+        return cls("".join(turns), query, documents)
+
+
+def refined(observation: Observation, notes: Sequence[Document]) -> Observation:
+    """The observation with `notes` in the place of what it says."""
+    if observation.documents is not None:
+        return dataclasses.replace(observation, documents=tuple(notes))
+    return dataclasses.replace(observation, text="\n".join(x.text for x in notes))
 
 
 class Refiner:

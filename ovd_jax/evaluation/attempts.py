@@ -30,6 +30,7 @@ class Attempt:
     tokens: int
     stopped: bool  # False: cut at the budget
     facts: Mapping[str, float] = dataclasses.field(default_factory=dict)  # what it cost
+    written: str | None = None  # what of `text` is graded; None: all of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +112,19 @@ class Direct:
                 seed=0,
                 samples=samples,
                 draws=[[asks[place].seed for place in group] for group in places],
+                **self._told([asks[group[0]].problem for group in places]),
             )
             for row, completion in stream:
-                text = decode(self._tokenizer, completion.tokens)
-                yield (
-                    places[row // samples][row % samples],
-                    Attempt(text, len(completion.tokens), completion.stopped),
-                )
+                place = places[row // samples][row % samples]
+                yield place, self._attempt(completion)
+
+    def _told(self, problems: Sequence[Problem]) -> Mapping:
+        """What else the stream is told: nothing of the problems."""
+        return {}
+
+    def _attempt(self, completion) -> Attempt:
+        text = decode(self._tokenizer, completion.tokens)
+        return Attempt(text, len(completion.tokens), completion.stopped)
 
 
 def groups_of_equal_size(
@@ -192,7 +199,8 @@ def evaluate(
     )
     attempts = attempt_all(asks, solver=solver, cache=cache, progress=progress)
     grades = task.grade(
-        [ask.problem for ask in asks], [attempt.text for attempt in attempts]
+        [ask.problem for ask in asks],
+        [x.text if x.written is None else x.written for x in attempts],
     )
     cuts = [slice(i, i + samples) for i in range(0, len(asks), samples)]
     return [

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ovd_jax.conversation.collect import SearchCollector
+from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.evaluation.attempts import Ask, Attempt
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.policy import Rules
@@ -49,7 +49,7 @@ class Rejecting:
         max_new_tokens: int,
         rows: int,
         identity: Mapping,
-        make_collector: Callable[..., Collector] | None = None,
+        make_collector: "MakeCollector | None" = None,
     ):
         self.identity = identity
         self._make_collector = make_collector or BlindCollector
@@ -93,7 +93,7 @@ class Rejecting:
             shared = self._shared_cost(len(part))
             for place, ask, group in zip(places, part, groups, strict=True):
                 facts = shared | remembering.cost(ask.problem.asked)
-                yield place, attempt(group, facts)
+                yield place, attempt(group, facts, collector.graded)
 
     def _shared_cost(self, attempts: int) -> dict[str, float]:
         """The teacher's tokens since the last call, an equal part for each attempt."""
@@ -115,9 +115,20 @@ class Blind:
 class BlindCollector(Blind, Collector):
     """Of solutions."""
 
+    def graded(self, trajectory: Trajectory) -> str:
+        """What the task grades of a trajectory: all of it."""
+        return trajectory.text
 
-class BlindSearchCollector(Blind, SearchCollector):
+
+class BlindConversationCollector(Blind, ConversationCollector):
     """Of conversations."""
+
+    def graded(self, trajectory: Trajectory) -> str:
+        """What the task grades of a conversation."""
+        return self.dialogue.graded(trajectory.turns, trajectory.text)
+
+
+MakeCollector = Callable[..., BlindCollector | BlindConversationCollector]
 
 
 class Remembering:
@@ -181,19 +192,20 @@ def by_content(requests: Sequence) -> list[Place]:
     return [(derive(0, repr(request)),) for request in requests]
 
 
-def attempt(group: Group, facts: Mapping[str, float]) -> Attempt:
+def attempt(group: Group, facts: Mapping[str, float], graded: Callable) -> Attempt:
     """What came out for one problem; a student's own text where the teacher failed."""
     if not group.rollouts:
         (final,) = group.dropped
         facts = {**facts, "unjudged": 1}
     else:
         final = group.rollouts[0].final
-    taught = sum(final.from_teacher)
+    taught, said = sum(final.from_teacher), graded(final)
     return Attempt(
         text=final.text,
         tokens=len(final.tokens),
         stopped=final.stopped,
         facts={**facts, "tokens_from_teacher": taught},
+        written=None if said == final.text else said,
     )
 
 

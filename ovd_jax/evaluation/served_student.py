@@ -14,9 +14,9 @@ from ovd_jax.client.dialect import Dialect, learn
 from ovd_jax.client.reminder import Refusals
 from ovd_jax.client.replies import Refused, Reply
 from ovd_jax.client.transport import Transport
-from ovd_jax.conversation.dialogue import first_turn
+from ovd_jax.conversation.batch import Conversations
 from ovd_jax.errors import TeacherError
-from ovd_jax.sampling.completion import Completion, Environment
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.seeds import derive
 from ovd_jax.text import Tokenizer, decode, start_token
 
@@ -104,7 +104,7 @@ class ServedStudent:
         samples: int = 1,
         limits: Sequence[int] | None = None,
         draws: Sequence[Sequence[int]] | None = None,
-        environment: Environment | None = None,
+        environment: Conversations | None = None,
     ) -> Iterator[tuple[int, Completion]]:
         """(row, completion), rows prompt-major, as the server answers. Each is drawn
         from `seed` and its number in `draws`, or its row.
@@ -218,11 +218,13 @@ class ServedStudent:
         _log.warning("The student's server refuses fields of requests: %s.", fields)
         return fields, reply
 
-    def _completion(self, reply: Reply, environment: Environment | None) -> Completion:
+    def _completion(
+        self, reply: Reply, environment: Conversations | None
+    ) -> Completion:
         text, ends = reply.text, reply.finished
         if environment is not None and ends:
             if self._dialect == "plain text":  # which leaves a stop string out
-                text = first_turn(text) or text
+                text = environment.first_turn(text) or text
             ends = not any(stop in text for stop in self._standard.get("stop", ()))
         tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if ends:

@@ -150,7 +150,7 @@ class Collector(SingleTurn):
         return self.task.rewards(list(problems), texts)
 
     def begin(self, step: int) -> None:
-        """Announces the next training step; `SearchCollector` uses it."""
+        """Announces the next training step; `ConversationCollector` uses it."""
 
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
         """Metrics of the kind of rollout, beside those of every `RolloutBuffer`, since

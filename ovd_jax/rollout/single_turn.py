@@ -17,7 +17,7 @@ class SingleTurn:
     """Makes trajectories of what student and teacher write.
 
     A conversation overrides the methods that make its trajectories otherwise; see
-    `SearchCollector`.
+    `ConversationCollector`.
     """
 
     def __init__(

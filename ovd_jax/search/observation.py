@@ -14,11 +14,18 @@ from ovd_jax.search.tags import ANSWER, INFORMATION, SEARCH, THINK
 from ovd_jax.text import neutralize
 
 NOTHING_FOUND = "No documents were found."
+WRAPPER = (f"\n<{INFORMATION}>\n", f"\n</{INFORMATION}>\n")
 _MAX_TITLE = 120  # characters
-_BRACKET = re.compile(  # of a tag, also of one that only a model would take for one
-    rf"[<\uff1c\ufe64\u2039](?=\s*/?\s*(?:{THINK}|{SEARCH}|{INFORMATION}|{ANSWER})\b)",
-    re.IGNORECASE,
-)
+
+
+def tag_bracket(names: Collection[str]) -> re.Pattern:
+    """What matches the bracket of tags of these names, also of one that only a model
+    would take for a tag."""
+    words = "|".join(map(re.escape, names))
+    return re.compile(rf"[<\uff1c\ufe64\u2039](?=\s*/?\s*(?:{words})\b)", re.IGNORECASE)
+
+
+_BRACKET = tag_bracket((THINK, SEARCH, INFORMATION, ANSWER))
 
 
 def observation(
@@ -29,20 +36,18 @@ def observation(
     Each has an equal share of `max_chars`: one of a million characters cannot crowd out
     the others. `special_tokens` are those of the student's tokenizer.
     """
-    return _wrapped(_body(documents, special_tokens, max_chars))
+    before, behind = WRAPPER
+    return before + body(documents, special_tokens, max_chars) + behind
 
 
-def message(text: str) -> str:
-    """Our own words to the student, such as a correction, in the observation's form.
-
-    Raises UserError for a tag in them: an answer is looked for in all of a text.
-    """
+def check_message(text: str) -> None:
+    """Raises UserError for a tag in our own words to the student, such as a correction:
+    an answer is looked for in all of a text."""
     if found := _BRACKET.search(text):
         raise UserError(
             f"What a student reads may hold no tag, and {text!r} has one at "
             f"{text[found.start() : found.start() + 9]!r}; write 'answer tags', say."
         )
-    return _wrapped(text)
 
 
 def shortened(documents: Sequence[Document], max_chars: int) -> int:
@@ -55,7 +60,10 @@ def _share(documents: Sequence[Document], max_chars: int) -> int:
     return max_chars // max(1, len(documents))
 
 
-def _body(documents, special_tokens, max_chars) -> str:
+def body(
+    documents: Sequence[Document], special_tokens: Collection[str], max_chars: int
+) -> str:
+    """What stands between the tags of an `observation`."""
     share = _share(documents, max_chars)
     lines = [
         f"Doc {number}(Title: {plain(document.title, _MAX_TITLE)}) "
@@ -72,7 +80,3 @@ def plain(text: str, max_chars: int) -> str:
     shown = "".join(c for c in text[: 4 * max_chars] if c.isprintable() or c.isspace())
     line = _BRACKET.sub("(", " ".join(shown.split()))
     return line if len(line) <= max_chars else line[: max(0, max_chars - 3)] + "..."
-
-
-def _wrapped(body: str) -> str:
-    return f"\n<{INFORMATION}>\n{body}\n</{INFORMATION}>\n"

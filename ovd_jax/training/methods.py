@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from ovd_jax.conversation.collect import SearchCollector
+from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.errors import UserError
 from ovd_jax.learning.distill import (
     distill_objective,
@@ -57,10 +57,10 @@ def samples(config, collector: Collector, problems, generate, *, seed: int, stre
 
 def solutions(config, collector: Collector, problems, generate, *, seed: int, stream):
     """The teacher's solutions, or those in the data. Raises UserError for tasks whose
-    trajectories are conversations with a search engine."""
-    if isinstance(collector, SearchCollector):
+    trajectories are conversations."""
+    if isinstance(collector, ConversationCollector):
         raise UserError(
-            f"method {config.method!r} has solutions written without searching; the "
+            f"method {config.method!r} has solutions written in a single turn; the "
             "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
         )
     sources = {"teacher": teacher_groups, "data": given_groups}

@@ -18,11 +18,14 @@ from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.tasks import qa_prompts
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.training.methods import by_policy, method_of, rules, solutions
+from ovd_jax.wiring.env import env_class
 
 _DATA = ("data", "held_out_data", "search.corpus", "corpus")
 _MODELS = ("model", "teacher.model", "search.model", "continuer.model")
 # Knobs that may name code of the user's; `method` has a look of its own.
-OWN_CODE = ("task", "reward", "teacher.model", "continuer.model", "search.backend")
+OWN_CODE = (
+    "task", "env", "reward", "teacher.model", "continuer.model", "search.backend",
+)  # fmt: skip
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz")
 
 
@@ -60,12 +63,14 @@ def check_tuning(config) -> None:
 
 def check_parts(config) -> None:
     """Raises UserError for a search engine that cannot be, and for missing files."""
-    raise_if(idle_search(config))
+    for wrong in (idle_env, idle_search):
+        raise_if(wrong(config))
     if config.search.backend == "simulated":
         find_prompt(config.search.prompt)
     if config.task == "qa":
         qa_prompts.load_prompt(config.qa.prompt)
     check_own_code(config)
+    env_class(config)
     check_files(config)
 
 
@@ -190,9 +195,26 @@ def greedy_evaluation(config) -> str:
     return ""
 
 
+def idle_env(config) -> str:
+    """Where there are no turns for an environment, or solutions in a single one."""
+    searches = config.turns.searches
+    if not searches and config.env != "search":
+        return (
+            f"env is {config.env!r}, but turns.searches is 0, so that nothing answers: "
+            "set it to the most answers of a conversation, 4 say."
+        )
+    if searches and method_of(config).collect is solutions:
+        return (
+            f"method {config.method!r} has solutions written in a single turn; the "
+            "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
+        )
+    return ""
+
+
 def idle_search(config) -> str:
     """Where conversations have no engine, or no task that has questions."""
-    options, searches = config.search, config.turns.searches
+    options = config.search
+    searches = config.turns.searches if config.env == "search" else 0
     needs = {"http": "url", "bm25": "corpus"}.get(options.backend)
     if len(options.noise) != 2:
         return (
@@ -202,7 +224,7 @@ def idle_search(config) -> str:
     if searches and config.task != "qa":
         return (
             f"turns.searches is {searches}, but only the task qa has searches, and "
-            f"task is {config.task}: set it to 0."
+            f"task is {config.task}: set it to 0, or env to another than search."
         )
     if searches and options.backend == "none":
         return (
@@ -211,11 +233,6 @@ def idle_search(config) -> str:
         )
     if searches and needs and not options[needs]:
         return f"search.backend {options.backend} needs search.{needs}, which is empty."
-    if searches and method_of(config).collect is solutions:
-        return (
-            f"method {config.method!r} has solutions written without searching; the "
-            "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
-        )
     return ""
 
 
@@ -264,7 +281,11 @@ def check_ahead(config) -> None:
             "async_batches 1 trains on samples of older weights: set importance_cap, "
             "to 2.0 say, so that each token counts by how likely it is now."
         )
-    simulates = config.turns.searches and config.search.backend == "simulated"
+    simulates = (
+        config.turns.searches
+        and config.env == "search"
+        and config.search.backend == "simulated"
+    )
     here = not config.teacher.url or (simulates and not config.search.url)
     if jax.process_count() > 1 or (here and jax.device_count() > 1):
         raise UserError(

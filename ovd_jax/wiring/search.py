@@ -1,17 +1,12 @@
-"""The search engine, and conversations with it. An engine of your
-own is `config.search.backend=path/to/file.py:Class`."""
+"""The search engine. One of your own is
+`config.search.backend=path/to/file.py:Class`."""
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 from ovd_jax.client.cache import DiskCache
-from ovd_jax.conversation.dialogue import Dialogue, TurnRules
-from ovd_jax.conversation.refine import Refiner
 from ovd_jax.errors import UserError
 from ovd_jax.models.folders import fingerprint
-from ovd_jax.multihost.processes import FromMain
 from ovd_jax.own_code import build, names_code
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.engine import Engine, Nothing, Search
@@ -34,33 +29,6 @@ from ovd_jax.wiring.models import (
 from ovd_jax.wiring.servers import make_transport
 
 BACKENDS = ("none", "bm25", "http", "simulated")
-
-
-def make_dialogue(
-    config, tokenizer, pool, *, training: bool, generate: Callable | None = None
-) -> Dialogue | None:
-    """Conversations with the engine in `pool`, of which they get a view of their own;
-    None where there is none.
-
-    In `training` a simulated engine is shown the gold answers. `generate` is the
-    student's own, which `turns.refine` needs.
-    """
-    if pool is None:
-        return None
-    if config.turns.refine and generate is None:
-        raise UserError("turns.refine is for evaluation; set it to False.")
-    names = [field.name for field in dataclasses.fields(TurnRules)]
-    chat = config.prompt_template == "chat"
-    view = pool.view()
-    if isinstance(view, SearchThreads):  # of several processes the first one searches
-        view = FromMain(view, "start", "take")
-    return Dialogue(
-        view,
-        rules=TurnRules(**{name: config.turns[name] for name in names}),
-        tokenizer=tokenizer,
-        with_golds=training and config.search.backend == "simulated",
-        refine=Refiner(generate, tokenizer, chat=chat) if config.turns.refine else None,
-    )
 
 
 def make_search(config, *, training: bool) -> Search:
@@ -139,11 +107,9 @@ def simulator(config) -> Writer:
     )
 
 
-def make_pool(config, *, training: bool):
+def make_pool(config, *, training: bool) -> SearchThreads | SearchBatch:
     """The engine of `config.search`, in threads, or called by all processes in step
-    where it is a model in this process; None if nothing may search."""
-    if not config.turns.searches:
-        return None
+    where it is a model in this process."""
     backend = make_search(config, training=training)
     if config.search.backend == "simulated" and not config.search.url:
         return SearchBatch(backend)

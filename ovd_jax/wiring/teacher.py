@@ -5,7 +5,6 @@ import dataclasses
 import functools
 
 from ovd_jax.client.cache import DiskCache
-from ovd_jax.conversation.dialogue import END_TAGS
 from ovd_jax.errors import UserError
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import FromMain
@@ -19,6 +18,7 @@ from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.served_logprobs import ServedTokens
 from ovd_jax.training.methods import likeliest_tokens
+from ovd_jax.wiring.env import turn_ends, writes_thoughts
 from ovd_jax.wiring.models import (
     find_model,
     load_model,
@@ -77,10 +77,10 @@ def served_teacher(
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
         on_failure=options.on_failure,
-        stop=END_TAGS if config.turns.searches else (),
+        stop=turn_ends(config),
         cache=DiskCache(options.cache) if options.cache else None,
         judges=judges,
-        thoughts=bool(config.turns.searches),
+        thoughts=writes_thoughts(config),
     )
 
 
@@ -124,8 +124,8 @@ def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTe
     folder = find_model(options.model, "teacher")
     tokenizer = load_tokenizer(folder, config.date)
     sampler = text_sampler(config, options, folder, tokenizer)
-    if config.turns.searches:
-        sampler = dataclasses.replace(sampler, stop_strings=END_TAGS)
+    if ends := turn_ends(config):
+        sampler = dataclasses.replace(sampler, stop_strings=ends)
     return LocalTeacher(
         generate=functools.partial(sample_until, sampler, model),
         label_probabilities=functools.partial(
@@ -136,5 +136,5 @@ def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTe
         score_rule=options.score_rule,
         score_temperature=options.score_temperature,
         judges=judges,
-        thoughts=bool(config.turns.searches),
+        thoughts=writes_thoughts(config),
     )

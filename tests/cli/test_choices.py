@@ -22,6 +22,7 @@ from ovd_jax.tasks.qa import REWARDS
 from ovd_jax.tasks.steps import RULES
 from ovd_jax.teacher import openai_api
 from ovd_jax.training.methods import METHODS
+from ovd_jax.wiring.env import ENVS
 from ovd_jax.wiring.search import BACKENDS
 
 FREE = {  # any text
@@ -58,6 +59,7 @@ def test_every_text_of_a_config_is_a_word_a_path_or_free(program):
         ("qa.reward", REWARDS), ("step_rule", RULES), ("attention", FORMS),
         ("lora.targets", TARGETS), ("teacher.on_failure", openai_api.POLICIES),
         ("search.on_failure", engine.POLICIES), ("search.backend", BACKENDS),
+        ("env", ENVS),
         ("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS), ("remat", REMAT),
     ],
 )  # fmt: skip

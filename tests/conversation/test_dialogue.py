@@ -15,8 +15,8 @@ from search_fakes import (
 )
 
 from ovd_jax.conversation.collect import solve
-from ovd_jax.conversation.dialogue import Action, action, first_turn
-from ovd_jax.conversation.metrics import search_metrics
+from ovd_jax.conversation.env import Call, Done, Observation
+from ovd_jax.conversation.metrics import conversation_metrics
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
 from ovd_jax.search.base import Document, SearchError
@@ -24,31 +24,32 @@ from ovd_jax.search.tags import TAGS
 
 SEARCH = "<think> a </think>\n<search> {} </search>"
 ANSWER = "<think> b </think>\n<answer> {} </answer>"
+INVALID = Observation(search_fakes.CORRECTION, valid=False)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (SEARCH.format("who"), Action("search", "who")),
-        (ANSWER.format("Ada"), Action("answer", "Ada")),
+        (SEARCH.format("who"), Call("who")),
+        (ANSWER.format("Ada"), Done()),
         # The first closing tag decides, whatever stands behind it.
-        (SEARCH.format("who") + ANSWER.format("Ada"), Action("search", "who")),
-        (ANSWER.format("Ada") + SEARCH.format("who"), Action("answer", "Ada")),
-        ("<search> a <search> b </search>", Action("search", "b")),
-        ("who </search>", Action("invalid")),
-        ("<answer> Ada </search>", Action("invalid")),
-        ("</search><search> who </search>", Action("invalid")),
-        ("<search>  </search>", Action("invalid")),
-        ("<search> who", Action("invalid")),
-        ("", Action("invalid")),
+        (SEARCH.format("who") + ANSWER.format("Ada"), Call("who")),
+        (ANSWER.format("Ada") + SEARCH.format("who"), Done()),
+        ("<search> a <search> b </search>", Call("b")),
+        ("who </search>", INVALID),
+        ("<answer> Ada </search>", INVALID),
+        ("</search><search> who </search>", INVALID),
+        ("<search>  </search>", INVALID),
+        ("<search> who", INVALID),
+        ("", INVALID),
     ],
 )
 def test_what_a_turn_does(text, expected):
-    assert action(text) == expected
+    assert dialogue().step(text) == expected
 
 
 def test_the_first_turn_of_a_text_ends_at_its_first_closing_tag():
-    turn = SEARCH.format("who")
+    turn, first_turn = SEARCH.format("who"), dialogue().first_turn
     assert first_turn(turn + "\n<information> x </information>") == turn
     assert first_turn("<think> only </think>") is None
     assert first_turn("</answer>" + ANSWER.format("x")) is None
@@ -125,7 +126,7 @@ def test_no_search_begins_where_there_is_no_room_for_what_it_finds():
 def test_readings_keep_to_their_budget_and_are_whole(room):
     documents = tuple(Document(f"T{i}", f"{i}" * 5000) for i in range(4))
     talk = dialogue(observation_tokens=300)
-    tokens = talk.shown(documents, room)
+    tokens = talk.shown(Observation(documents=documents), room)
     assert len(tokens) <= min(room, 300)
     text = decode(tokens)
     assert text.startswith("\n<information>\n")
@@ -394,7 +395,7 @@ def test_metrics_are_those_of_the_students_own_conversations():
         return ANSWER.format("Ada Byron of Ockham")
 
     group = collect(teacher, write, samples=2)
-    assert search_metrics([group]) == {
+    assert conversation_metrics([group], dialogue()) == {
         "em": 0.0,
         "f1": pytest.approx(2 * 2 / (2 + 4)),
         "retrieval_recall": 0.5,
@@ -463,7 +464,7 @@ def test_documents_end_no_turn_and_leave_no_observation(text):
 )
 def test_observations_that_are_shortened_to_fit_are_counted(texts, room, cut):
     talk = dialogue(observation_tokens=200)
-    documents = [Document("T", text) for text in texts]
+    documents = Observation(documents=tuple(Document("T", text) for text in texts))
     for times in (1, 2):
         for _ in range(times):
             talk.shown(documents, room)

@@ -5,6 +5,7 @@ import functools
 import pytest
 from fakes import FakeTeacher
 from search_fakes import (
+    CORRECTION,
     RULES,
     TOKENIZER,
     Student,
@@ -19,10 +20,14 @@ from teacher_server import TeacherServer
 
 from ovd_jax.cli import flags
 from ovd_jax.evaluation.attempts import Direct, evaluate
-from ovd_jax.evaluation.rejection import BlindSearchCollector, Rejecting, generator
+from ovd_jax.evaluation.rejection import (
+    BlindConversationCollector,
+    Rejecting,
+    generator,
+)
 from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.tasks.qa import QATask
-from ovd_jax.wiring.search import make_dialogue, make_pool
+from ovd_jax.wiring.env import make_dialogue, make_env, make_pool
 from ovd_jax.wiring.servers import make_transport
 
 GOLDS = ("Zanzibar-gold", "Quux-gold")
@@ -71,7 +76,8 @@ def solve(config, task, server, solver):
     """Evaluates with an engine at `server`; (results, bodies of its requests)."""
     config.search.url = server.url
     pool = make_pool(config, training=False)
-    dialogue = make_dialogue(config, TOKENIZER, pool, training=False)
+    env = make_env(config, task, TOKENIZER)
+    dialogue = make_dialogue(config, env, TOKENIZER, pool, training=False)
     try:
         results = evaluate(
             PROBLEMS, task=task, solver=solver(dialogue), tokenizer=TOKENIZER,
@@ -95,7 +101,9 @@ def rejecting(teacher):
             stream_of(student), task=QATask(data="", seed=0, chat=False),
             make_teacher=lambda: teacher, tokenizer=TOKENIZER, threshold=7,
             max_replaced_steps=2, max_new_tokens=120, rows=4, identity={},
-            make_collector=functools.partial(BlindSearchCollector, dialogue=dialogue),
+            make_collector=functools.partial(
+                BlindConversationCollector, dialogue=dialogue
+            ),
         )  # fmt: skip
 
     return make
@@ -156,7 +164,8 @@ def test_in_training_the_simulator_is_told(config, task):
     with TeacherServer(write=answer) as server:
         config.search.url = server.url
         pool = make_pool(config, training=True)
-        dialogue = make_dialogue(config, TOKENIZER, pool, training=True)
+        env = make_env(config, task, TOKENIZER)
+        dialogue = make_dialogue(config, env, TOKENIZER, pool, training=True)
         prompts = [TOKENIZER(task.prompt(p))["input_ids"] for p in PROBLEMS]
         dialogue.generate(
             lambda *args, **kwargs: list(stream_of(student)(*args, **kwargs)),
@@ -254,7 +263,7 @@ def test_a_served_student_keeps_to_its_budgets():
         assert len(completion.tokens) <= RULES.total_tokens
         assert not completion.stopped
         text = decode(completion.tokens)
-        assert text.count(RULES.correction) == RULES.searches
+        assert text.count(CORRECTION) == RULES.searches
 
 
 def served_student(url):

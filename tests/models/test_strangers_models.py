@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ovd_jax import sft
 from ovd_jax.cli import flags
-from ovd_jax.conversation.dialogue import Finding
-from ovd_jax.conversation.refine import Refiner
+from ovd_jax.conversation.refine import Finding, Refiner
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import make_asks
 from ovd_jax.models import hf, shards

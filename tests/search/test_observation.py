@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from ovd_jax.search.base import Document
-from ovd_jax.search.observation import NOTHING_FOUND, message, observation
+from ovd_jax.search.observation import NOTHING_FOUND, check_message, observation
 from ovd_jax.search.tags import TAGS
 
 SPECIAL = ("<|im_end|>", "<|im_start|>", "</s>")
@@ -88,8 +88,4 @@ def test_an_angle_bracket_that_begins_no_tag_stays():
 def test_our_own_words_may_hold_no_tag(tag):
     """It would be taken for an answer, or for the end of what is read."""
     with pytest.raises(ValueError, match="may hold no tag"):
-        message(f"Write {tag} around it.")
-
-
-def test_our_own_words_have_the_same_form():
-    assert body(message("Search or answer.")) == "Search or answer."
+        check_message(f"Write {tag} around it.")

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from search_fakes import TOKENIZER, Student, dialogue, encode, problem
+from search_fakes import TOKENIZER, Student, dialogue_in, encode, problem
 from teacher_server import TeacherServer
 from test_search import Scripted
 
@@ -13,13 +13,13 @@ from ovd_jax.cli import flags
 from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.client.transport import Transport
-from ovd_jax.conversation.dialogue import Dialogue
+from ovd_jax.conversation.batch import History
 from ovd_jax.search.base import Document, Query, SearchError
 from ovd_jax.search.engine import Away, Search
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.search.simulated import ServedWriter, Simulated
 from ovd_jax.search.simulator_prompts import PROMPTS
-from ovd_jax.wiring.search import make_dialogue, make_pool
+from ovd_jax.wiring.env import make_dialogue, make_env, make_pool
 
 POOLS = [SearchThreads, SearchBatch]
 SEARCHES = [(("row", n), Query(f"query {n % 3}"), 100 + n) for n in range(8)]
@@ -65,13 +65,10 @@ def test_a_conversation_reads_the_same_whatever_is_beside_it(questions, samples)
         return f"<think> {text[3]} </think>\n<search> who </search>"
 
     def talked(names):
-        talk = Dialogue(
-            SearchBatch(Search(Scripted(draws=True))), tokenizer=TOKENIZER,
-            rules=dialogue().rules, with_golds=False,
-        )  # fmt: skip
+        talk = dialogue_in(SearchBatch(Search(Scripted(draws=True))))
         prompts = [encode(f"Q: {name}\n") for name in names]
         rows = talk.generate(Student(write), prompts, seed=3, samples=samples)
-        turns = [f"<search> {name} </search>" for name in names]
+        turns = [History((f"<search> {name} </search>",)) for name in names]
         looked = talk.look_up(
             turns, [150] * len(names), seed=4, problems=[problem(n) for n in names]
         )
@@ -109,10 +106,12 @@ def test_training_and_evaluation_have_views_of_their_own():
     config = flags.load_file("configs/eval_qa.py")
     config.search.backend = "none"
     pool = make_pool(config, training=True)
+    env = make_env(config, None, TOKENIZER)
     training, evaluation = (
-        make_dialogue(config, TOKENIZER, pool, training=training).pool
+        make_dialogue(config, env, TOKENIZER, pool, training=training).tools.pool
         for training in (True, False)
     )
+
     training.start([((0,), Query("a"), 0)])
     with pytest.raises(KeyError):
         evaluation.take([(0,)])

@@ -4,8 +4,7 @@ import pytest
 import search_fakes
 from fakes import FakeTeacher
 
-from ovd_jax.conversation.dialogue import Finding
-from ovd_jax.conversation.refine import Refiner
+from ovd_jax.conversation.refine import Finding, Refiner
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest

@@ -46,7 +46,7 @@ def make_config(name="quickstart", **changes):
         (SEARCHES, "search.backend bm25 needs search.corpus"),
         (SEARCHES | {"search.backend": "http"}, "http needs search.url"),
         (SEARCHES | {"search.corpus": "world", "method": "seq_kd"},
-         "without searching"),
+         "written in a single turn"),
         ({"method": "seq_kd", "refills": 1}, "refills 1 is for groups"),
         ({"granularity": "trajectory", "credit": "step"}, "needs the scores of steps"),
         ({"distill.beta": 1.0, "distill.divergence": "jsd", "method": "token_kd"},

@@ -27,8 +27,9 @@ from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.tasks.qa import QATask
 from ovd_jax.training import batches, methods
 from ovd_jax.training.prefetch import in_thread
+from ovd_jax.wiring.env import make_dialogue, make_env, make_pool
 from ovd_jax.wiring.models import find_model, load_student, load_tokenizer
-from ovd_jax.wiring.search import make_dialogue, make_pool, make_search
+from ovd_jax.wiring.search import make_search
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import held_out_sampler, student_sampler
 from ovd_jax.wiring.task import eval_sets, make_task
@@ -329,7 +330,8 @@ def made(server):
     def dialogue():
         made = config(**{"search.backend": "none"})
         pool = keep(make_pool(made, training=True))
-        return make_dialogue(made, TOKENIZER, pool, training=True)
+        env = make_env(made, None, TOKENIZER)
+        return make_dialogue(made, env, TOKENIZER, pool, training=True)
 
     def solver(threshold):
         made = served(
@@ -687,7 +689,8 @@ def test_golds_are_for_a_simulator_in_training(backend, training, server):
     config = config_of(**{"search.backend": backend, "search.url": server.url})
     engine = make_search(config, training=training)
     pool = make_pool(config, training=True)
-    dialogue = make_dialogue(config, TOKENIZER, pool, training=training)
+    env = make_env(config, None, TOKENIZER)
+    dialogue = make_dialogue(config, env, TOKENIZER, pool, training=training)
     close(engine, pool)
     assert values_of(engine, "with_golds") == [training]
     shown = values_of(dialogue, "with_golds")
