@@ -81,7 +81,7 @@ class ConversationCollector(Collector):
         if not going:
             return trajectories
         opened = [openings[i] for i in going]
-        asked, behind = ([x[i] for i in going] for x in (problems, prompts))
+        asked, behind = [problems[i] for i in going], [prompts[i] for i in going]
         read = self.dialogue.look_up(
             [history_of(o).before_reading() for o in opened],
             [self._room(o) for o in opened],

@@ -5,7 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from ovd_jax.conversation.collect import SearchCollector
+from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import JudgedSample, expected_value
 from ovd_jax.rollout.collect import Collector
@@ -17,8 +17,8 @@ from ovd_jax.toy.graded import is_right
 from ovd_jax.toy.world import world_named
 from ovd_jax.toy.world_turns import graded_turns
 from ovd_jax.training.methods import rules
+from ovd_jax.wiring.env import asked_by, make_dialogue, make_env, make_pool
 from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
-from ovd_jax.wiring.search import make_dialogue, make_pool
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import student_sampler
 from ovd_jax.wiring.task import make_task
@@ -36,10 +36,12 @@ def student_rollouts(
     folder = find_model(student, "student")
     tokenizer = load_tokenizer(folder)
     task = make_task(config, tokenizer)
+    env = make_env(config, task, tokenizer)
+    task = asked_by(env, task)
     sampler = student_sampler(config, folder, tokenizer, task)
     generate = functools.partial(sampler, load_model(folder, config))
     pool = make_pool(config, training=True)
-    dialogue = make_dialogue(config, tokenizer, pool, training=True)
+    dialogue = make_dialogue(config, env, tokenizer, pool, training=True)
     parts = {
         "task": task, "teacher": teacher, "tokenizer": tokenizer,
         "rules": rules(config), "template": load_prompt(config.teacher.prompt),
@@ -47,7 +49,7 @@ def student_rollouts(
     if dialogue is None:
         collector = Collector(**parts)
     else:
-        collector = SearchCollector(dialogue=dialogue, **parts)
+        collector = ConversationCollector(dialogue=dialogue, **parts)
 
     def rollouts(problems: Sequence[Problem], *, seed: int):
         prompts = [collector.encode(task.prompt(problem)) for problem in problems]
