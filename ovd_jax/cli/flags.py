@@ -28,7 +28,7 @@ from ovd_jax.cli.knobs import check_file, holds, knobs, mistyped, nearest, unkno
 from ovd_jax.cli.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.cli.ranges import out_of_range
 from ovd_jax.client.credentials import exposed
-from ovd_jax.errors import TeacherError, UsageError, UserError
+from ovd_jax.errors import EnvError, TeacherError, UsageError, UserError
 from ovd_jax.files import write_text
 from ovd_jax.jsonl import read_object
 from ovd_jax.reporting.collapse import Collapsed
@@ -36,6 +36,7 @@ from ovd_jax.reporting.run_dir import to_json
 from ovd_jax.search.base import SearchError
 from ovd_jax.text import one_line
 
+_KNOWN = (UserError, SearchError, TeacherError, EnvError, Collapsed)  # say it all
 _LAST_S = 5.0  # of an interrupted program, for what is left to close
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
@@ -85,7 +86,7 @@ def line_of(error: BaseException) -> str:
     """The line that a program ends with; empty where a fault of its own ends it."""
     if isinstance(error, Interrupted):
         return str(error)
-    known = isinstance(error, UserError | SearchError | TeacherError | Collapsed)
+    known = isinstance(error, _KNOWN)
     said = one_line(str(error) if known else said_of(error))
     return f"error: {said} (OVD_TRACEBACK=1 shows where)" if said else ""
 

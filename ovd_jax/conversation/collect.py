@@ -171,7 +171,7 @@ def solve(
             [histories[i] for i in going],
             [dialogue.rules.observation_tokens] * len(going),
             seed=derive(seed, "search", number),
-            problems=[problems[i] for i in going],
+            problems=[problems[i].without_gold() for i in going],
         )
         for i, tokens in zip(going, read, strict=True):
             observation = dialogue.decode(tokens)

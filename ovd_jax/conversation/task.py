@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from ovd_jax.conversation.env import Env
+from ovd_jax.conversation.tools import guarded
+from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Grade, Problem, Task
 
 
@@ -12,7 +14,7 @@ class EnvTask:
 
     def __init__(self, task: Task, env: Env):
         self._task = task
-        self.prompt = env.reset
+        self._env = env
         self.stop_strings = tuple(dict.fromkeys((*task.stop_strings, *env.turn_ends)))
         self.step_stop = task.step_stop
         self.sources = task.sources
@@ -21,6 +23,15 @@ class EnvTask:
         self.load = task.load
         self.step_ends = task.step_ends
         self.extract = task.extract
+
+    def prompt(self, problem: Problem) -> str:
+        """The environment's first words. Raises EnvError where it raises, and UserError
+        where it gives no text."""
+        text = guarded(self._env, "reset", problem)
+        if not isinstance(text, str):
+            kind = type(self._env).__name__
+            raise UserError(f"{kind}.reset returned {text!r}; return the prompt.")
+        return text
 
     def rewards(self, problems: list[Problem], texts: list[str]) -> list[float]:
         """The task's rewards, of what the student wrote in all of its turns."""

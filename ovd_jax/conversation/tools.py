@@ -96,15 +96,16 @@ class ThreadTools:
         return found
 
 
-def guarded(env: Env, method: str, text: str, *args):
-    """`env.method(text, *args)`. Raises EnvError where that raises."""
+def guarded(env: Env, method: str, asked: object, *args):
+    """`env.method(asked, *args)`. Raises EnvError where that raises."""
     try:
-        return getattr(env, method)(text, *args)
+        return getattr(env, method)(asked, *args)
     except (UserError, EnvError):
         raise
     except Exception as error:
-        shown = text if len(text) <= 200 else text[:200] + "..."
+        shown = repr(asked)
         raise EnvError(
             f"{type(env).__name__}.{method} raised {type(error).__name__}: {error} "
-            f"(on {shown!r}); an environment has an answer to any text."
+            f"(on {shown if len(shown) <= 200 else shown[:200] + '...'}); an "
+            "environment has an answer to anything."
         ) from error

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.evaluation.attempts import Attempt, Direct, Stream
-from ovd_jax.evaluation.rejection import without_gold
 from ovd_jax.rollout.trajectory import make_conversation
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.base import Problem
@@ -24,7 +23,7 @@ class Conversing(Direct):
         self._dialogue = dialogue
 
     def _told(self, problems: Sequence[Problem]) -> Mapping:
-        return {"problems": list(map(without_gold, problems))}
+        return {"problems": [problem.without_gold() for problem in problems]}
 
     def _attempt(self, completion: Completion) -> Attempt:
         attempt = super()._attempt(completion)

@@ -5,7 +5,6 @@ replaced by the teacher's, and the student goes on from there. The gold answer p
 role: it is taken off the problems before, and no reward is asked for.
 """
 
-import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,7 +85,7 @@ class Rejecting:
                 rules=self._rules,
             )
             groups = collector.collect(
-                [without_gold(ask.problem) for ask in part],
+                [ask.problem.without_gold() for ask in part],
                 generator(self._stream),
                 seed=part[0].batch_seed,
             )
@@ -207,11 +206,6 @@ def attempt(group: Group, facts: Mapping[str, float], graded: Callable) -> Attem
         facts={**facts, "tokens_from_teacher": taught},
         written=None if said == final.text else said,
     )
-
-
-def without_gold(problem: Problem) -> Problem:
-    """The problem as it is known at test time."""
-    return dataclasses.replace(problem, answer="", answers=(), solution="")
 
 
 def generator(stream: Stream) -> Generate:

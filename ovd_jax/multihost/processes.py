@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.errors import EnvError, TeacherError, UserError
 from ovd_jax.rollout.records import decode, encode
 from ovd_jax.search.base import SearchError
 from ovd_jax.shapes import bucket
@@ -24,8 +24,8 @@ from ovd_jax.shapes import bucket
 ERRORS = {
     error.__name__: error
     for error in (
-        KeyError, NotImplementedError, OSError, RuntimeError, SearchError, TeacherError,
-        TypeError, UserError, ValueError,
+        EnvError, KeyError, NotImplementedError, OSError, RuntimeError, SearchError,
+        TeacherError, TypeError, UserError, ValueError,
     )
 }  # fmt: skip
 _LEAST_BYTES = 4096  # of a message; they double from there: few programs are compiled

@@ -22,6 +22,10 @@ class Problem:
         """All right answers."""
         return self.answers or (self.answer,)
 
+    def without_gold(self) -> "Problem":
+        """The problem as it is known at test time."""
+        return dataclasses.replace(self, answer="", answers=(), solution="")
+
     @property
     def asked(self) -> str:
         """The question with its choices: what student and teacher are asked."""

@@ -216,13 +216,17 @@ def test_a_teacher_alone_is_answered_turn_by_turn():
     def write(request, rng):
         return "It is 7." if "<result>" in request.prefix else SUM.format("3+4")
 
-    (text,) = solve(
-        fakes.FakeTeacher(demonstrate=write),
-        dialogue(calculator()),
-        [problem()],
-        seed=0,
-    )
+    teacher = fakes.FakeTeacher(demonstrate=write)
+    (text,) = solve(teacher, dialogue(calculator()), [problem()], seed=0)
     assert text == SUM.format("3+4") + "It is 7."  # what was read is not graded
+
+
+def test_a_tool_is_not_told_the_answer_that_a_teacher_alone_is_tested_on():
+    seen = []
+    env = SlowTool(lambda query, talk: seen.append(talk.problem.answer) or "x")
+    teacher = fakes.FakeTeacher(demonstrate=lambda *_: CALL.format("a"))
+    solve(teacher, dialogue(env), [problem()], seed=0)
+    assert set(seen) == {""}
 
 
 def test_whole_solutions_of_a_teacher_are_refused():
