@@ -409,7 +409,7 @@ def raising(*_):
     ],
 )
 def test_what_an_environment_raises_ends_the_run_and_says_on_what(env, error, said):
-    write = in_turns(CALL.format("a" * 500), "end")
+    write = in_turns(CALL.format("a" * 90), "end")
     for _ in range(2):  # and leaves nothing behind
         with pytest.raises(error, match=said) as caught:
             converse(env, write, samples=3)

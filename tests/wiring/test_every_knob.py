@@ -60,7 +60,9 @@ TESTED = {
     "test_attempts_are_kept_where_the_knob_says": ("eval_cache",),
     "wiring/test_wiring.py::"
     "test_a_served_student_is_the_one_at_the_engine": ("engine", "engine_served_name"),
-    "wiring/test_env_knob.py::test_an_environment_is_the_one_that_the_knob_names": ("env",),
+    "wiring/test_env_knob.py::test_an_environment_is_the_one_that_the_knob_names": (
+        "env",
+    ),
     "wiring/test_wiring.py::test_a_task_is_of_its_knobs": (
         "held_out_data", "max_prompt_tokens", "prompt_template", "qa.prompt", "seed",
         "task",
