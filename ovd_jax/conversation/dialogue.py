@@ -22,7 +22,7 @@ from ovd_jax.conversation.tools import Tools, guarded
 from ovd_jax.errors import UserError
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
-from ovd_jax.text import decode
+from ovd_jax.text import Tokenizer, decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Dialogue:
         tools: Tools,
         *,
         rules: TurnRules,
-        tokenizer,
+        tokenizer: Tokenizer,
         refine: Callable | None = None,
     ):
         check_form(env, type(env).__name__)

@@ -105,7 +105,7 @@ def check_form(kind: object, name: str) -> None:
             f"{name}.turn_ends is {ends!r}; it must be a tuple of strings that end a "
             "turn, such as ('</tool>',)."
         )
-    if not are_texts(tags) or len(tags) != 2:
+    if not are_texts(tags) or len(tags) != 2 or tags == ("", ""):
         raise UserError(
             f"{name}.observation_tags is {tags!r}; it must be what stands before and "
             "after an observation, such as ('<result>', '</result>')."

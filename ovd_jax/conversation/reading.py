@@ -2,13 +2,13 @@
 and within the budget."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ovd_jax.conversation.env import Env, Observation
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import body, shortened, tag_bracket
-from ovd_jax.text import decode, neutralize, special_tokens
+from ovd_jax.text import Tokenizer, decode, neutralize, special_tokens
 
 _CHARS_A_TOKEN = 8  # more than there are; a reading is shortened until it fits
 _CUT = "..."  # at the end of a text that was
@@ -20,7 +20,7 @@ class Reader:
     were shortened to fit. Raises UserError where no observation fits, or where the
     tokenizer cannot write what ends a turn."""
 
-    def __init__(self, env: Env, tokenizer, *, most: int):
+    def __init__(self, env: Env, tokenizer: Tokenizer, *, most: int):
         self.cut = 0
         self._most = most
         self._tokenizer = tokenizer
@@ -89,7 +89,7 @@ class Reader:
                 )
 
 
-def cleaner(marks: Collection[str]):
+def cleaner(marks: Collection[str]) -> Callable[[str], str]:
     """A function that takes out of a text what does not print, and breaks up the tags
     that `marks` consist of, or that every model may take for an answer."""
     names = {name for mark in marks for name in _TAG_NAME.findall(mark)}

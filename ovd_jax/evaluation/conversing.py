@@ -5,9 +5,9 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from ovd_jax.conversation.dialogue import Dialogue
-from ovd_jax.evaluation.attempts import Attempt, Direct, Stream
+from ovd_jax.evaluation.attempts import Attempt, Direct
 from ovd_jax.rollout.trajectory import make_conversation
-from ovd_jax.sampling.completion import Completion
+from ovd_jax.sampling.completion import Completion, Stream
 from ovd_jax.tasks.base import Problem
 
 

@@ -23,6 +23,7 @@ from ovd_jax.own_code import (
 )
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.tasks.base import Task
+from ovd_jax.text import Tokenizer
 from ovd_jax.threads import DaemonThreads
 from ovd_jax.wiring import search
 
@@ -58,7 +59,7 @@ def writes_thoughts(config) -> bool:
     return getattr(env_class(config), "thinks", False)
 
 
-def make_env(config, task: Task, tokenizer) -> Env | None:
+def make_env(config, task: Task, tokenizer: Tokenizer) -> Env | None:
     """The environment of `config`, whose problems are the task's; None where solutions
     have a single turn. One of the user's own is made of config, task and tokenizer."""
     kind = env_class(config)
@@ -89,7 +90,7 @@ def make_pool(config, *, training: bool) -> Pool | None:
 def make_dialogue(
     config,
     env: Env | None,
-    tokenizer,
+    tokenizer: Tokenizer,
     pool: Pool | None,
     *,
     training: bool,

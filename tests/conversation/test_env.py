@@ -440,7 +440,7 @@ def test_a_call_needs_something_to_carry_it_out():
     [
         ("turn_ends", "</tool>"), ("turn_ends", ("",)), ("turn_ends", (7,)),
         ("observation_tags", "<out>"), ("observation_tags", ("<out>",)),
-        ("observation_tags", None),
+        ("observation_tags", None), ("observation_tags", ("", "")),
     ],
 )  # fmt: skip
 def test_tags_of_a_wrong_form_are_refused(name, value):
