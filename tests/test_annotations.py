@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ovd_jax"
-ROOMS = ("cli", "client", "models", "search", "tasks", "toy")
+ROOMS = ("cli", "client", "conversation", "models", "search", "tasks", "toy")
 FILES = sorted(
     str(path.relative_to(PACKAGE))
     for room in ROOMS

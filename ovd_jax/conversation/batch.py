@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ovd_jax.conversation.env import Call, Conversation, Done, Observation, Step
 from ovd_jax.conversation.refine import Finding, refined
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
 
@@ -60,7 +61,7 @@ class Conversations:
         self._rows = rows
         self._seed = seed
 
-    def ended(self, turns) -> list[bool]:
+    def ended(self, turns: Sequence[tuple[int, Completion, int]]) -> list[bool]:
         """Starts the calls of turns that make one and whose conversation goes on; see
         `Environment`."""
         going = []

@@ -19,6 +19,7 @@ from ovd_jax.rollout.trajectory import (
     make_conversation,
     pieces,
 )
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
@@ -70,7 +71,13 @@ class ConversationCollector(Collector):
         return own | self.dialogue.metrics()
 
     def continued(
-        self, openings: Sequence[Trajectory], problems, prompts, generate, *, seed: int
+        self,
+        openings: Sequence[Trajectory],
+        problems: Sequence[Problem],
+        prompts: Sequence[Sequence[int]],
+        generate: Callable[..., list[list[Completion]]],
+        *,
+        seed: int,
     ) -> list[Trajectory]:
         """Each opening, whose last turn is the teacher's, with what that brings and
         what the student makes of it; one that the turn ends is complete."""
@@ -121,10 +128,16 @@ class ConversationCollector(Collector):
         self, requests: Sequence[DemonstrationRequest], *, seed: int
     ) -> list[str | None]:
         """A teacher of conversations stops at the end of a turn."""
-        return self.teacher.demonstrate(requests, seed=derive(seed, "teacher"))
+        return self.need_teacher().demonstrate(requests, seed=derive(seed, "teacher"))
 
     def trajectory(
-        self, tokens, logprobs, from_teacher, observed=(), *, stopped
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        from_teacher: Sequence[bool],
+        observed: Sequence[bool] = (),
+        *,
+        stopped: bool,
     ) -> Trajectory:
         """The conversation; by `rules.mask_void` one in which a turn did nothing valid
         is not trained on."""

@@ -5,6 +5,7 @@ Token ids are never made of what the student writes; text is only read off them.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class Dialogue:
         draws: Sequence[Sequence[int]] | np.ndarray | None = None,
         problems: Sequence[Problem] | None = None,
         histories: Sequence[History] | None = None,
-    ):
+    ) -> Any:
         """`samples` conversations after each prompt, in the form in which `sample` (the
         sampler with a model, or its stream) gives completions: with `sample` bound it
         is a plain one itself.

@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ovd_jax.conversation.env import Call, Conversation, Env, Observation
 from ovd_jax.errors import EnvError, UserError
@@ -96,7 +96,7 @@ class ThreadTools:
         return found
 
 
-def guarded(env: Env, method: str, asked: object, *args):
+def guarded(env: Env, method: str, asked: object, *args: Any) -> Any:
     """`env.method(asked, *args)`. Raises EnvError where that raises."""
     try:
         return getattr(env, method)(asked, *args)
