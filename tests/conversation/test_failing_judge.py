@@ -55,4 +55,4 @@ def test_the_error_of_a_judge_ends_the_wait_for_a_search():
         assert time.monotonic() - started < 30
     finally:
         over.set()
-        talk.pool.close()
+        talk.tools.pool.close()
