@@ -15,7 +15,9 @@ from ovd_jax import compare
 from ovd_jax.cli import flags
 from ovd_jax.cli.config_files import ROOT
 from ovd_jax.errors import UserError
+from ovd_jax.reporting import comparison
 from ovd_jax.reporting.bars import plot_bars
+from ovd_jax.wiring import grid
 
 TINY = (
     "num_steps=2", "checkpoint_every=1", "problems_per_step=8", "eval_problems=8",
@@ -37,22 +39,22 @@ def tiny(folder, **changes) -> ConfigDict:
 
 def test_a_run_is_a_label_and_knobs():
     config = tiny("x", overrides=("num_steps=2",))
-    run = compare.parse_run("OVD, 5: threshold=5 lora.rank=4", config)
+    run = grid.parse_run("OVD, 5: threshold=5 lora.rank=4", config)
     assert run.label == "OVD, 5"
     assert run.overrides == ("num_steps=2", "threshold=5", "lora.rank=4")
     assert (run.base, run.eval_base) == ("quickstart",) * 2
-    assert compare.parse_run("method=grpo", config).label == "method=grpo"
-    assert compare.parse_run("", config).label == "base"
+    assert grid.parse_run("method=grpo", config).label == "method=grpo"
+    assert grid.parse_run("", config).label == "base"
     with pytest.raises(ValueError, match="has 'threshold'"):
-        compare.parse_run("OVD: threshold seven", config)
+        grid.parse_run("OVD: threshold seven", config)
 
 
 def test_a_run_may_have_configs_of_its_own():
     config = tiny("x")
-    run = compare.parse_run("R1: base=configs/grpo.py eval_base=configs/a.py", config)
+    run = grid.parse_run("R1: base=configs/grpo.py eval_base=configs/a.py", config)
     assert (run.base, run.eval_base) == ("configs/grpo.py", "configs/a.py")
     assert run.overrides == TINY
-    untrained = compare.parse_run("base=", config)
+    untrained = grid.parse_run("base=", config)
     assert (untrained.base, untrained.eval_base) == ("", "quickstart")
 
 
@@ -79,9 +81,9 @@ def test_a_mistake_is_found_before_anything_is_trained(tmp_path, changes, named)
 def test_every_shipped_comparison_asks_for_knobs_that_are_there(name):
     name = name if "." in name else f"{name}.py"
     config = flags.load_file(f"configs/compare_{name}")
-    runs = [compare.parse_run(text, config) for text in config.runs]
-    tests = [compare.Test(*compare.parse(text)) for text in config.tests]
-    compare.check(config, runs, tests)
+    runs = [grid.parse_run(text, config) for text in config.runs]
+    tests = [grid.Test(*grid.parse(text)) for text in config.tests]
+    grid.check(config, runs, tests)
     assert len({run.label for run in runs}) == len(runs) > 1
     assert len({test.overrides for test in tests}) == len(tests) > 0
 
@@ -89,7 +91,7 @@ def test_every_shipped_comparison_asks_for_knobs_that_are_there(name):
 def test_cells_of_other_knobs_have_other_folders(tmp_path):
     def folder(run, **changes):
         config = tiny(tmp_path, **changes)
-        return compare.cell(config, compare.parse_run(run, config), 0).folder
+        return grid.make_cell(config, grid.parse_run(run, config), 0).folder
 
     first = folder("a: threshold=5")
     assert folder("a: threshold=5") == first
@@ -105,11 +107,11 @@ def test_the_error_is_over_seeds_or_else_the_bootstrap_s():
     def one(value):
         return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
-    assert compare.spread([one(0.5)])["error"] == pytest.approx(0.1)
-    found = compare.spread([one(0.4), one(0.6)])
+    assert comparison.spread([one(0.5)])["error"] == pytest.approx(0.1)
+    found = comparison.spread([one(0.4), one(0.6)])
     assert found["mean"] == pytest.approx(0.5)
     assert found["error"] == pytest.approx(0.02**0.5)
-    assert compare.shown(found) == "50.0 ± 14.1"
+    assert comparison.shown(found) == "50.0 ± 14.1"
 
 
 def test_a_cell_that_is_worked_on_is_left_alone(tmp_path):
