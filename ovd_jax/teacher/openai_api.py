@@ -16,10 +16,9 @@ from ovd_jax.client.probe import (
     say_what_is_missing,
 )
 from ovd_jax.client.reminder import Refusals
-from ovd_jax.client.replies import Denied, Refused, Unreadable
 from ovd_jax.client.served_model import Question, ServedModel
 from ovd_jax.client.transport import Pending, Transport
-from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.errors import TeacherError
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import (
     TRIAL,
@@ -30,24 +29,21 @@ from ovd_jax.teacher.base import (
     draw_seeds,
     read_score,
 )
+from ovd_jax.teacher.failure_policy import FailurePolicy
 from ovd_jax.teacher.outside_mass import OutsideMass
 from ovd_jax.teacher.prompts import TeacherPrompt
 from ovd_jax.teacher.requests import demonstration_texts, feedback_text, score_text
 from ovd_jax.template import fill
 from ovd_jax.thoughts import after_thought, holds_thought
 
-POLICIES = ("wait", "accept", "drop", "fail")
-
 
 class OpenAITeacher:
     """Scores by the exact label distribution, demonstrates by sampling.
 
-    A question that stays without an answer is, by `on_failure`: asked again for ever
-    (`wait`, which is up to `transport`), scored best (`accept`), scored None (`drop`),
-    or a TeacherError (`fail`). One that the server refuses, such as one over the
-    context length, is scored None but for `fail`; a server that refuses all, or never
-    gives a score, is a TeacherError. Every draw is a function of the seed and of a
-    request's place among the others: how often it had to be asked changes nothing.
+    A request without an answer is scored best or None, or raises TeacherError, by
+    `on_failure`: see `FailurePolicy`. A server that refuses all requests, or never
+    scores, raises TeacherError. Every draw is a function of the seed and the request's
+    place among the others, however often it had to be sent.
     """
 
     def __init__(
@@ -65,11 +61,6 @@ class OpenAITeacher:
         judges: bool = True,  # whether it is asked for scores
         thoughts: bool = False,  # whether <think> is part of a demonstration's form
     ):
-        if on_failure not in POLICIES:
-            raise UserError(
-                f"teacher.on_failure {on_failure!r} is not one of "
-                f"{', '.join(POLICIES)}."
-            )
         self.levels = len(prompt.labels)
         self._transport = transport
         self._accounting = transport.accounting
@@ -78,7 +69,7 @@ class OpenAITeacher:
         self._score_temperature = score_temperature
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
-        self._on_failure = on_failure
+        self._policy = FailurePolicy(on_failure, transport.accounting)
         self._stop = stop
         self._cache = cache
         self._thoughts = thoughts or holds_thought(prompt.demonstrate)
@@ -104,19 +95,21 @@ class OpenAITeacher:
 
     @property
     def name(self) -> str:
-        """Of the served model, with where its weights come from."""
+        """The name of the served model, with the source of its weights."""
         return self._served.name
 
     def score(self, requests: Sequence[ScoreRequest], *, seed: int, places=None):
-        """One score a request, None where it is to be dropped; equal questions are
-        asked once, though each request has a draw of its own."""
+        """One score a request, None if it is to be dropped.
+
+        Equal questions are sent once; each request still has its own draw.
+        """
         return self.begin(requests, seed=seed, places=places).result()
 
     def begin(
         self, requests: Sequence[ScoreRequest], *, seed: int, places=None
     ) -> Pending:
-        """Starts to score while the caller does something else; `result` has what
-        `score` returns."""
+        """Starts to score while the caller goes on; `result()` returns what `score`
+        does."""
         texts = [self._worded(score_text, request) for request in requests]
         seeds = draw_seeds(seed, places, len(requests))
         # Without probabilities the server draws, and each draw is a question.
@@ -126,8 +119,8 @@ class OpenAITeacher:
             key: family(request.question)
             for key, request in zip(keys, requests, strict=True)
         }
-        # In order of their text: what begins alike is asked one after the other, so
-        # that the server reads it once.
+        # Sorted by text: requests with a common beginning are sent one after the other,
+        # so that the server's prefix cache has it.
         asked = sorted(homes)
         jobs = [
             functools.partial(
@@ -150,10 +143,12 @@ class OpenAITeacher:
     def demonstrate(
         self, requests: Sequence[DemonstrationRequest], *, seed: int, places=None
     ) -> list[str | None]:
-        """Samples on from each prefix; None where the budget ran out first, the prefix
-        is too long, or no answer came. What a model thinks before it answers is left
-        out. With a cache, equal requests of equal `attempt` are answered alike in every
-        call."""
+        """Continues each prefix by sampling; None if the budget ran out, the prefix is
+        too long or no answer came. Thoughts before the answer are removed.
+
+        With a cache, equal requests of equal `attempt` get the same answer in every
+        call.
+        """
         seen = Counter()
         bodies = {}
         draws = draw_seeds(seed, places, len(requests))
@@ -175,7 +170,7 @@ class OpenAITeacher:
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
-        """What the model says of each solution, cut at the budget; None where no answer
+        """The model's feedback on each solution, cut at the budget; None if no answer
         came."""
         bodies = [
             self._body(
@@ -189,45 +184,25 @@ class OpenAITeacher:
         return [x and after_thought(x["text"]) for x in self._written(requests, bodies)]
 
     def metrics(self) -> dict[str, float | None]:
-        """What was asked and waited for since the last call."""
+        """Counts of requests and seconds waited since the last call."""
         return self._accounting.take()
 
     def close(self) -> None:
         """Ends the connections."""
         self._transport.close()
 
-    async def _ask(self, refusals: Refusals, question: Question, ask, *arguments):
-        """The answer to a question, or the error where the policy lets it pass."""
-        try:
-            answer = await ask(question, *arguments)
-        except Denied:
-            raise
-        except TeacherError as error:
-            self._accounting.count(unanswered=1)
-            hopeless = isinstance(error, Refused | Unreadable)
-            passing = self._on_failure in ("accept", "drop") or (
-                hopeless and self._on_failure != "fail"
-            )
-            if not passing:
-                raise
-            if hopeless:
-                refusals.add(question.home, error)
-            return error
-        refusals.answered()
-        return answer
-
     async def _scored(self, question: Question, seed: int) -> list[float] | None:
-        """Probabilities of the labels; None where the question is left out."""
-        answer = await self._ask(self._unscored, question, self._masses, seed)
+        """Probabilities of the labels; None if the trajectory is to be dropped."""
+        answer = await self._policy.ask(self._unscored, question, self._masses, seed)
         if not isinstance(answer, TeacherError):
             return answer
-        if self._on_failure != "accept" or isinstance(answer, Refused):
+        if not self._policy.accepts(answer):
             return None
         return [0.0] * (self.levels - 1) + [1.0]
 
     async def _masses(self, question: Question, seed: int) -> list[float]:
-        """Probabilities of the labels; all on the one drawn where the server shows
-        none."""
+        """Probabilities of the labels; a server that shows none draws one label, which
+        gets them all."""
         if self._served.top:
             ask = functools.partial(self._served.next_tokens, question)
             return await self._reader.masses(ask)
@@ -236,7 +211,7 @@ class OpenAITeacher:
 
     @property
     def _label_temperature(self) -> float:
-        """Of labels that the server draws."""
+        """The temperature of labels that the server draws."""
         known = {"argmax": 0.0, "expected": 1.0}
         return known.get(self._rule, self._score_temperature)
 
@@ -247,7 +222,7 @@ class OpenAITeacher:
         return read_score(masses, rule=rule, temperature=temperature, rng=rng)
 
     def _worded(self, words: Callable, request):
-        """What `words`, a function of teacher/requests.py, makes of a request."""
+        """The text of a request, by a function of teacher/requests.py."""
         return words(self._prompt, request, self._special, self._accounting.count)
 
     def _body(self, text: str, prefix: str, seed: int, stop: Sequence[str]) -> dict:
@@ -261,10 +236,10 @@ class OpenAITeacher:
         )
 
     def _written(self, requests, bodies: Sequence[dict]) -> list[dict | None]:
-        """What the model writes for each body: its text, and whether it finished."""
+        """The text of each body's answer and whether it finished; None for errors."""
         jobs = [
             functools.partial(
-                self._ask,
+                self._policy.ask,
                 self._unwritten,
                 Question("", f"{body} {index:06}", family(request.question)),
                 self._solution,
@@ -291,8 +266,10 @@ class OpenAITeacher:
 
 
 def usable(answer: Mapping, request: DemonstrationRequest) -> str | None:
-    """What may be used of an answer: see `complete_part`. A server leaves the string
-    out that it stopped at: where it may have, that is put back."""
+    """The usable part of an answer: see `complete_part`.
+
+    A server leaves out the stop string that it stopped at; it is put back here.
+    """
     text, stop = answer["text"], request.stops_at
     if stop and answer["finished"] and answer.get("at_stop", stop not in text):
         text += stop

@@ -20,7 +20,7 @@ from ovd_jax.search import engine
 from ovd_jax.tasks.math import TEMPLATES
 from ovd_jax.tasks.qa import REWARDS
 from ovd_jax.tasks.steps import RULES
-from ovd_jax.teacher import openai_api
+from ovd_jax.teacher import failure_policy
 from ovd_jax.training.methods import METHODS
 from ovd_jax.wiring.env import ENVS
 from ovd_jax.wiring.search import BACKENDS
@@ -57,7 +57,7 @@ def test_every_text_of_a_config_is_a_word_a_path_or_free(program):
     [
         ("method", METHODS), ("loggers", LOGGERS), ("prompt_template", TEMPLATES),
         ("qa.reward", REWARDS), ("step_rule", RULES), ("attention", FORMS),
-        ("lora.targets", TARGETS), ("teacher.on_failure", openai_api.POLICIES),
+        ("lora.targets", TARGETS), ("teacher.on_failure", failure_policy.POLICIES),
         ("search.on_failure", engine.POLICIES), ("search.backend", BACKENDS),
         ("env", ENVS),
         ("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS), ("remat", REMAT),
