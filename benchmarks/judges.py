@@ -17,10 +17,10 @@ from pathlib import Path
 
 import record
 
-from ovd_jax import audit, evaluate
+from ovd_jax import evaluate
 from ovd_jax.cli import flags
-from ovd_jax.client.accounting import auc
 from ovd_jax.errors import UserError
+from ovd_jax.evaluation.judge import area, expected
 from ovd_jax.toy.world import World
 from ovd_jax.toy.world_examples import labelled_turns
 from ovd_jax.wiring.mesh import on_mesh
@@ -68,8 +68,7 @@ def world(config) -> dict:
     teacher = on_mesh(make_teacher)(options)
     scores = teacher.score(requests, seed=options.seed)
     good = [label >= options.threshold for label in exact]
-    values = [audit.expected(score) for score in scores]
-    right, wrong = audit.split(list(zip(values, good, strict=True)))
+    values = [expected(score) for score in scores]
     agreed = sum(
         (score.value >= options.threshold) == is_good
         for score, is_good in zip(scores, good, strict=True)
@@ -77,7 +76,8 @@ def world(config) -> dict:
     return {
         "conversations": config.conversations, "turns": len(exact),
         "good_turns": sum(good), "threshold": options.threshold,
-        "auc": auc(right, wrong), "agreement": agreed / len(exact),
+        "auc": area(list(zip(values, good, strict=True))),
+        "agreement": agreed / len(exact),
     }  # fmt: skip
 
 

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import record
 
-from ovd_jax import train
 from ovd_jax.cli import flags
 from ovd_jax.models.known import KNOWN
 from ovd_jax.models.lora import TARGETS, Lora
 from ovd_jax.models.sharding import row_shards
 from ovd_jax.reporting.progress import results_table
 from ovd_jax.training.methods import method_of
+from ovd_jax.wiring import training
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 GIB = 2**30
@@ -98,7 +98,7 @@ def programs(
             max_new_tokens=config.completion, chunk=config.chunk, remat=config.remat,
         )
     )  # fmt: skip
-    tx = train.make_optimizer(options)
+    tx = training.make_optimizer(options)
     state = abstract.state(shape, tx, dtype, lora, config.attention)
     prompts = config.prompts * row_shards()
     part = abstract.batch(
@@ -107,8 +107,8 @@ def programs(
     )  # fmt: skip
     if config.reference:
         part = part.replace(ref_logprobs_KC=part.advantages_KC)
-    fields = method_of(options).learns(options, lambda: None, None)
-    learner = train.make_learner(options, tx, fields)
+    objective = method_of(options).objective(options, lambda: None, None)
+    learner = training.make_learner(options, tx, objective)
     return abstract.update(learner.stepper, state, part) | abstract.sampling(
         state.model, prompts=prompts, samples=config.samples, prompt=config.prompt,
         slots=config.completion,

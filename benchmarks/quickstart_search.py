@@ -9,6 +9,7 @@ Complete runs are not repeated: their summaries are beside their directories. Wr
 benchmarks/results/quickstart_search.json.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from quickstart import run
 
 from ovd_jax.cli import flags
 from ovd_jax.reporting.progress import results_table
-from ovd_jax.train import measure
 from ovd_jax.wiring.env import asked_by, make_dialogue, make_env, make_pool
 from ovd_jax.wiring.mesh import on_mesh
 from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
 from ovd_jax.wiring.student import held_out_sampler
 from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.training import make_held_out
 
 RUNS = (("simulated", 0), ("simulated", 1), ("bm25", 0))  # engine, seed
 ENGINES = ("simulated", "bm25")
@@ -72,14 +73,14 @@ def tested(config) -> dict[str, float]:
     env = make_env(config, task, tokenizer)
     task = asked_by(env, task)
     pool = make_pool(config, training=False)
-    return measure(
-        config,
-        held_out_sampler(config, folder, tokenizer, task),
-        tokenizer,
-        task,
-        load_model(folder, config),
-        make_dialogue(config, env, tokenizer, pool, training=False),
-    )
+    held_out = make_held_out(
+        config, task=task, tokenizer=tokenizer,
+        sampler=held_out_sampler(config, folder, tokenizer, task),
+        make_dialogue=functools.partial(
+            make_dialogue, config, env, tokenizer, pool, training=False
+        ),
+    )  # fmt: skip
+    return held_out.measure(load_model(folder, config))
 
 
 def publish(output: record.Output, runs: list[dict], tests: list[dict]) -> None:

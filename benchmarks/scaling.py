@@ -82,11 +82,11 @@ def update(config, shape, point: dict, groups) -> tuple[float, float]:
 
     def step(_):
         nonlocal state
-        state, _ = learner.learn(state, batch, packs=packed.at_once, seed=0)
+        state, _ = learner.learn(state, batch, microbatch=packed.microbatch, seed=0)
         jax.block_until_ready(state)
 
     seconds = timing.seconds(step, config.repeats)
-    part = next(cut(batch, packed.at_once))
+    part = next(cut(batch, packed.microbatch))
     return seconds, workload.temporaries_mib(learner.stepper, state, part)
 
 

@@ -5,19 +5,18 @@ python launch/train.py --config=quickstart \
 """
 
 from ovd_jax.rollout.solutions import accepted_groups
-from ovd_jax.training.methods import (
-    Method,
-    by_imitation,
-    unjudged,
-    with_equal_advantages,
-)
+from ovd_jax.training.methods import Method, never, unjudged, with_equal_advantages
+from ovd_jax.training.objectives import by_imitation
 
 
 def right_ones(buffer):
-    """Of a batch, what is trained on: where nothing judges, all is accepted."""
+    """The correct samples of a batch: without a judge all are accepted."""
     return with_equal_advantages(accepted_groups(buffer.groups), (1.0,))
 
 
 RIGHT_ONES = Method(
-    by_imitation, select=right_ones, rules=unjudged, asks=lambda config: False
+    by_imitation,
+    training_groups=right_ones,
+    rules=unjudged,
+    needs_text_teacher=never,
 )

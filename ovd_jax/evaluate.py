@@ -23,7 +23,8 @@ from ovd_jax.evaluation.rejection import (
 from ovd_jax.evaluation.report import report, totals
 from ovd_jax.evaluation.sets import EvalSet
 from ovd_jax.models.folders import fingerprint
-from ovd_jax.multihost.processes import FromMain, on_main, tell
+from ovd_jax.multihost.processes import broadcast_result, on_main
+from ovd_jax.multihost.shared import SharedCache, SharedTask, shared
 from ovd_jax.own_code import code_digest, names_code
 from ovd_jax.paths import cache_dir
 from ovd_jax.reporting import monitor
@@ -64,17 +65,17 @@ def main(config):
 def run(config, opened: contextlib.ExitStack) -> None:
     """`main`, which closes what is `opened`."""
     started = time.time()
-    config = dated(config, tell(first_date, config.run_dir))
+    config = dated(config, broadcast_result(first_date, config.run_dir))
     monitor.enable_compilation_cache()
     check_evaluation(config)
-    tell(check_results, config)
+    broadcast_result(check_results, config)
     if config.evaluate == "teacher":
         audit.main(config)
         return
     student = Student(config, opened)
     task = evaluation_task(config, student.tokenizer)
     student.env = env.make_env(config, task, student.tokenizer)
-    task = FromMain(env.asked_by(student.env, task), "rewards", "grade")
+    task = shared(SharedTask, env.asked_by(student.env, task))
     cache = open_cache(config)
     make_pool = once(opened, env.make_pool, config, training=False)
     results: dict[str, list[Evaluated]] = {}
@@ -155,7 +156,7 @@ def open_cache(config):
     if config.eval_cache == "none":
         return None
     folder = config.eval_cache or cache_dir() / "attempts"
-    return FromMain(DiskCache(folder), "get", "put")
+    return shared(SharedCache, DiskCache(folder))
 
 
 class Student:

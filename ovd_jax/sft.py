@@ -22,7 +22,7 @@ from ovd_jax.models.attention import Layout
 from ovd_jax.models.folders import fingerprint
 from ovd_jax.models.lora import merge
 from ovd_jax.models.transformer import Transformer, TransformerConfig
-from ovd_jax.reporting.collapse import Watch, stop_if_collapsed
+from ovd_jax.reporting.collapse import CollapseDetector, stop_if_collapsed
 from ovd_jax.reporting.monitor import Monitor, enable_compilation_cache
 from ovd_jax.reporting.progress import Progress
 from ovd_jax.reporting.run_dir import RunDir, check_origin
@@ -62,7 +62,7 @@ def main(config):
     step_fn = Stepper(objective, tx)
     batches = batch_source(config, tokenizer, examples, model.config)
     monitor = Monitor()
-    watch = Watch({}, window=0, max_skipped=config.max_skipped)
+    detector = CollapseDetector({}, window=0, max_skipped=config.max_skipped)
     metrics, tokens = {}, 0
     with (
         RunDir(config.run_dir, start) as run,
@@ -82,7 +82,7 @@ def main(config):
                     run.log(step, metrics | monitor.take())
                     bar.update(step, metrics)
                     metrics = {name: float(value) for name, value in metrics.items()}
-                    stop_if_collapsed(watch, metrics, checkpoints, state)
+                    stop_if_collapsed(detector, metrics, checkpoints, state)
                 checkpoints.save(state)
                 keeper.done(state)
     checkpoints.save(state, force=config.checkpoint_every > 0)

@@ -30,7 +30,8 @@ from ovd_jax.learning.distill import (
 )
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
-from ovd_jax.learning.update import TrainState, optimizer
+from ovd_jax.learning.objective import Objective
+from ovd_jax.learning.update import TrainState, optimizer, policy_objective
 from ovd_jax.models.sharding import (
     fetch,
     lay_out,
@@ -101,15 +102,17 @@ def make_batch():
 
 def update() -> dict:
     """A state after two optimizer steps in parts, and their metrics."""
+    policy = partial(
+        policy_objective, clip_low=0.2, clip_high=0.3, kl_coef=0.1, entropy_coef=0.05
+    )
     learner = Learner(
-        tx=TX, reference=make_model(1), minibatches=2, epochs=2, max_tokens=16,
-        aggregation="grpo", temperature=0.8, chunk=5, remat="matmuls", clip_low=0.2,
-        clip_high=0.3, kl_coef=0.1, entropy_coef=0.05,
+        Objective(policy, 0.8, reference=make_model(1)), tx=TX, minibatches=2, epochs=2,
+        max_tokens=16, aggregation="grpo", chunk=5, remat="matmuls",
     )  # fmt: skip
     create = jax.jit(partial(TrainState.create, tx=TX), donate_argnums=0)
     state = create(make_model())
     batch, shape = make_batch()
-    state, metrics = learner.learn(state, batch, packs=shape.at_once, seed=0)
+    state, metrics = learner.learn(state, batch, microbatch=shape.microbatch, seed=0)
     if not (mesh := jax.sharding.get_mesh()).empty:
         check_layout(state, mesh)
     moments = {name: optax.tree.get(state.opt_state, name) for name in ("mu", "nu")}

@@ -8,6 +8,7 @@ from fakes import FakeTeacher, exact, score_of
 
 from ovd_jax import audit
 from ovd_jax.cli import flags
+from ovd_jax.evaluation import known_steps
 from ovd_jax.evaluation.judged import WRONG, Solution, load_solutions
 from ovd_jax.tasks.arithmetic import ArithmeticTask, judge_steps
 from ovd_jax.teacher.base import Score
@@ -19,7 +20,7 @@ def judged(first_error, *scores, whole=5.0):
     steps = tuple(f"step {i}\n" for i in range(len(scores)))
     solution = Solution("id", "q", steps, first_error)
     asked = tuple(score_of(x) for x in scores[: solution.known])
-    return audit.Judged(solution, asked, score_of(whole))
+    return known_steps.Judged(solution, asked, score_of(whole))
 
 
 ROWS = [
@@ -32,7 +33,7 @@ ROWS = [
 
 def test_f1_is_the_harmonic_mean_of_both_kinds_of_solutions():
     by_threshold = {
-        row["threshold"]: row for row in audit.measures(ROWS, 10)["thresholds"]
+        row["threshold"]: row for row in known_steps.measures(ROWS, 10)["thresholds"]
     }
     assert by_threshold[3] == {
         "threshold": 3, "f1": pytest.approx(2 * 1.0 * 0.5 / 1.5),
@@ -45,7 +46,7 @@ def test_f1_is_the_harmonic_mean_of_both_kinds_of_solutions():
 
 
 def test_steps_after_the_first_mistake_count_nowhere():
-    found = audit.measures(ROWS, 10)
+    found = known_steps.measures(ROWS, 10)
     assert found["steps"] == 2 + 2 + 2 + 1
     right, wrong = [9, 8, 4, 9, 9], [2, 6]
     wins = sum(r > w for r in right for w in wrong)
@@ -57,7 +58,7 @@ def test_steps_after_the_first_mistake_count_nowhere():
 
 def test_thresholds_are_named_as_the_config_has_them():
     names = PROMPTS["one_to_ten"].thresholds()
-    found, plain = audit.measures(ROWS, 10, names), audit.measures(ROWS, 10)
+    found, plain = known_steps.measures(ROWS, 10, names), known_steps.measures(ROWS, 10)
     assert found["recommended_threshold"] == plain["recommended_threshold"] + 1
     assert [row["threshold"] for row in found["thresholds"]] == list(range(2, 12))
     assert [row["f1"] for row in found["thresholds"]] == [
@@ -66,14 +67,14 @@ def test_thresholds_are_named_as_the_config_has_them():
 
 
 def test_the_lowest_of_the_best_thresholds_is_recommended():
-    found = audit.measures(ROWS, 10)
+    found = known_steps.measures(ROWS, 10)
     assert found["recommended_threshold"] == 3  # 3 and 4 do equally well, 7 as well
     assert found["f1"] == pytest.approx(2 / 3)
 
 
 def test_calibration_compares_what_scores_claim_with_what_is_so():
     steps = [(9.0, True), (9.0, True), (8.5, False), (0.0, False), (4.5, True)]
-    bins = audit.calibration(steps, 10)
+    bins = known_steps.calibration(steps, 10)
     assert [row["count"] for row in bins] == [1, 1, 3]
     assert [row["right"] for row in bins] == [0.0, 1.0, pytest.approx(2 / 3)]
     assert [row["claimed"] for row in bins] == pytest.approx([0, 0.5, 26.5 / 27])
@@ -87,22 +88,26 @@ def test_a_perfect_judge_of_arithmetic_is_measured_as_one():
         scores = judge_steps(each.question, [step.strip() for step in each.steps])
         wrong = [score <= WRONG for score in scores]
         assert each.first_error == (wrong.index(True) if any(wrong) else -1)
-    found = audit.measures(audit.judge(FakeTeacher(exact), solutions, seed=0), 10)
+    found = known_steps.measures(
+        known_steps.judge(FakeTeacher(exact), solutions, seed=0), 10
+    )
     assert found["f1"] == found["auc_steps"] == 1.0
     assert found["recommended_threshold"] == WRONG + 1
     assert 10 < found["wrong_solutions"] < 50
 
 
 def test_a_judge_that_praise_moves_is_told_from_one_that_it_does_not():
-    rows = audit.judge(FakeTeacher(lambda *_: 3), [x.solution for x in ROWS], seed=0)
-    assert audit.praise_lift(FakeTeacher(lambda *_: 3), rows, seed=0) == 0.0
+    rows = known_steps.judge(
+        FakeTeacher(lambda *_: 3), [x.solution for x in ROWS], seed=0
+    )
+    assert known_steps.praise_lift(FakeTeacher(lambda *_: 3), rows, seed=0) == 0.0
     gullible = FakeTeacher(lambda r, _: 8 if "perfect" in r.text else 3)
-    assert audit.praise_lift(gullible, rows, seed=0) == 5.0
+    assert known_steps.praise_lift(gullible, rows, seed=0) == 5.0
 
 
 def test_unanswered_questions_are_left_out():
     teacher = FakeTeacher(lambda r, _: None if r.text == "step 1\n" else 5)
-    rows = audit.judge(teacher, [x.solution for x in ROWS], seed=0)
+    rows = known_steps.judge(teacher, [x.solution for x in ROWS], seed=0)
     assert [x.solution.first_error for x in rows] == [0]
 
 
@@ -151,7 +156,7 @@ def test_the_report_is_written_and_printed(tmp_path, capsys):
     assert isinstance(make_task(config), ArithmeticTask)
     half = Score(4.5, (0.5, *[0.0] * 8, 0.5), 0.0)
     rows = [*ROWS, dataclasses.replace(ROWS[0], steps=(half, half))]
-    audit.report(config, rows, audit.measures(rows, 10), 1.0)
+    audit.report(config, rows, known_steps.measures(rows, 10), 1.0)
     written = json.loads((tmp_path / "audit.json").read_text())
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert written["recommended_threshold"] == summary["recommended_threshold"] == 3
@@ -164,5 +169,5 @@ def test_a_judge_that_guesses_is_said_to_be_none(tmp_path, caplog):
     with config.unlocked():
         config.run_dir = str(tmp_path)
     rows = [judged(-1, 5, 5), judged(1, 5, 5)]
-    audit.report(config, rows, audit.measures(rows, 10), 1.0)
+    audit.report(config, rows, known_steps.measures(rows, 10), 1.0)
     assert "no threshold makes it a judge" in caplog.text

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 from fakes import group, kept, trajectory
 
-from ovd_jax import train
 from ovd_jax.cli import flags
 from ovd_jax.cli.config_files import ROOT
 from ovd_jax.learning.learner import cut
@@ -27,6 +26,7 @@ from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.toy.tokenizers import FOLDER
 from ovd_jax.training.batches import to_batch
 from ovd_jax.training.methods import rules
+from ovd_jax.wiring import training
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 OTHER = {
@@ -44,7 +44,7 @@ def load(name: str):
 
 def longest_batch(config):
     """Two groups of the longest trajectories that `config` allows."""
-    longest = kept(trajectory(train.longest(config)), 0.0)
+    longest = kept(trajectory(training.longest(config)), 0.0)
     completions = [longest] * config.samples
     groups = [group(*completions, prompt=range(config.max_prompt_tokens))] * 2
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * config.samples] * 2, levels=10)
@@ -87,7 +87,7 @@ def test_the_update_of_every_training_config_can_be_traced_without_weights(name)
     )  # fmt: skip
     add = functools.partial(add_gradients, objective)
     grads = jax.eval_shape(zero_gradients, state.model)
-    part = next(cut(batch, shape.at_once))
+    part = next(cut(batch, shape.microbatch))
     grads, sums = jax.eval_shape(add, state.model, grads, part)
     after, _ = jax.eval_shape(functools.partial(apply_gradients, tx=tx), state, grads)
     assert shapes(after) == shapes(state)
@@ -170,7 +170,7 @@ def test_the_warm_up_ends_after_the_rollout_batches_that_a_config_says(
     config = load(name)
     config.update(cut)
     steps_a_batch = config.minibatches * config.epochs
-    schedule = train.make_optimizer(config).schedule
+    schedule = training.make_optimizer(config).schedule
     rates = [float(schedule(n)) for n in range(2 + int(batches + 1) * steps_a_batch)]
     full = rates.index(max(rates)) + 1  # optimizer steps until the rate is full
     assert max(rates) == pytest.approx(config.optimizer.learning_rate)

@@ -11,6 +11,7 @@ from ovd_jax import train
 from ovd_jax.cli import flags
 from ovd_jax.reporting.run_dir import read_metrics
 from ovd_jax.tasks.arithmetic import solve
+from ovd_jax.wiring.teacher import make_teacher
 
 STEPS, PROBLEMS, SAMPLES = 3, 4, 3
 KNOBS = dict(
@@ -108,5 +109,5 @@ def test_a_key_given_in_place_of_the_name_of_its_variable_is_refused():
         config.teacher.url = "http://127.0.0.1:9/v1"
         config.teacher.api_key_env = "sk-secret"
     with pytest.raises(ValueError, match="not the name of an environment") as caught:
-        train.make_teacher(config)
+        make_teacher(config)
     assert "sk-secret" not in str(caught.value)

@@ -27,6 +27,7 @@ import pytest
 
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.losses import policy_loss
+from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import (
     TrainState,
     add_gradients,
@@ -51,16 +52,17 @@ OPTIMIZER = dict(
     learning_rate=0.05, schedule="constant", warmup_steps=0, total_steps=9,
     weight_decay=0.0, b1=0.9, b2=0.99, grad_clip=1.0,
 )  # fmt: skip
+LOSS = functools.partial(policy_objective, clip_low=0.2, clip_high=0.2, kl_coef=0.0)
 LEARNER = dict(
-    reference=None, minibatches=2, epochs=1, temperature=1.0, chunk=4, remat="none",
-    aggregation="grpo", max_tokens=16, clip_low=0.2, clip_high=0.2, kl_coef=0.0,
-)  # fmt: skip
+    minibatches=2, epochs=1, chunk=4, remat="none", aggregation="grpo", max_tokens=16
+)
 
 
 def make_learner(model, **changes):
     """A learner and the state before its first step."""
     tx = optimizer(**OPTIMIZER)
-    return Learner(tx=tx, **LEARNER | changes), TrainState.create(model, tx)
+    learner = Learner(Objective(LOSS, 1.0), tx=tx, **LEARNER | changes)
+    return learner, TrainState.create(model, tx)
 
 
 def make_group(prompt, *completions):
@@ -240,7 +242,7 @@ def test_a_group_reads_its_prompt_once(model):
 def taught(config, make_model):
     """(learner, state before, state after) one rollout batch of 2 * 3 steps."""
     learner, state = make_learner(make_model(config), minibatches=2, epochs=3)
-    return learner, state, learner.learn(state, BATCH, packs=2, seed=0)[0]
+    return learner, state, learner.learn(state, BATCH, microbatch=2, seed=0)[0]
 
 
 def test_the_old_state_is_donated(taught):

@@ -37,6 +37,7 @@ READERS = {"cli", "wiring", *FLOORS[-2], *FLOORS[-1]}
 # Files that read it as well, and why.
 STILL_READING = {
     "training/methods.py": "each row of the table reads the knobs of its own method",
+    "training/objectives.py": "each objective reads the knobs of its own loss",
     "training/batches.py": "it hands the config to the method that is named there",
 }
 CONFIGS = ("config", "options")  # names that parameters with knobs have

@@ -28,7 +28,7 @@ stepper = workload.stepper(
 state = workload.create(CONFIG)
 make = jax.jit(Transformer, static_argnums=0)
 other = make(CONFIG if is_ovd else KNOWN[work["teacher"]], jax.random.key(1))
-(part,) = cut(batch, shape.at_once)
+(part,) = cut(batch, shape.microbatch)
 
 
 def step(_) -> None:

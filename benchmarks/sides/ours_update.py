@@ -23,7 +23,7 @@ state = workload.create(CONFIG)
 def step(_) -> None:
     """An update; its state goes on to the next."""
     global state
-    state, _ = learner.learn(state, batch, packs=shape.at_once, seed=0)
+    state, _ = learner.learn(state, batch, microbatch=shape.microbatch, seed=0)
     jax.block_until_ready(state)
 
 
@@ -31,7 +31,7 @@ seconds = timing.seconds(step, work["repeats"])
 timing.report(
     seconds=seconds,
     temporaries_mib=workload.temporaries_mib(
-        learner.stepper, state, next(cut(batch, shape.at_once))
+        learner.stepper, state, next(cut(batch, shape.microbatch))
     ),
     slots=shape.slots * len(batch.tokens_KC),
 )

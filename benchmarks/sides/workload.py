@@ -8,6 +8,7 @@ import optax
 
 from ovd_jax.learning.distill import distill_objective, reverse_kl
 from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import Stepper, TrainState, policy_objective
 from ovd_jax.models.transformer import Transformer, TransformerConfig
 from ovd_jax.rollout.pack import pack
@@ -54,11 +55,12 @@ def batch(
 
 def learner(*, remat: str, chunk: int) -> Learner:
     """GRPO with AdamW, one step a batch, without a reference."""
+    policy = functools.partial(
+        policy_objective, clip_low=0.2, clip_high=0.2, kl_coef=0.0
+    )
     return Learner(
-        tx=TX,
-        reference=None, minibatches=1, epochs=1, max_tokens=1024, aggregation="grpo",
-        temperature=1.0, chunk=chunk, remat=remat, clip_low=0.2, clip_high=0.2,
-        kl_coef=0.0,
+        Objective(policy, temperature=1.0), tx=TX, minibatches=1, epochs=1,
+        max_tokens=1024, aggregation="grpo", chunk=chunk, remat=remat,
     )  # fmt: skip
 
 

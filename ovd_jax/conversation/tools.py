@@ -13,7 +13,7 @@ from ovd_jax.threads import Background, DaemonThreads
 class Tools(Protocol):
     """Starts calls, and gives what they brought when somebody needs it.
 
-    Several processes see those of the first one (`FromMain`): what is returned is of
+    Several processes see those of the first one (`SharedCalls`): what is returned is of
     plain values.
     """
 

@@ -1,119 +1,103 @@
 """A rollout batch to optimizer steps: log-probabilities first, then minibatches."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import optax
 
 from ovd_jax.learning.losses import Batch, token_weights
-from ovd_jax.learning.update import (
-    Stepper,
-    TrainState,
-    batch_logprobs,
-    policy_objective,
-)
+from ovd_jax.learning.objective import Objective
+from ovd_jax.learning.update import Stepper, TrainState, batch_logprobs
 from ovd_jax.models.lora import with_trained
 from ovd_jax.models.sharding import fetch, put_rows
 from ovd_jax.models.transformer import Transformer
 
 
 class Learner:
-    """All optimizer steps on one rollout batch, in parts that fit the memory."""
+    """Takes all optimizer steps on one rollout batch, in parts that fit the memory."""
 
     def __init__(
         self,
+        objective: Objective,
         *,
         tx: optax.GradientTransformation,
-        objective: Callable = policy_objective,
-        reference: Transformer | None = None,
-        teacher: Transformer | None = None,
-        beside: tuple | None = None,
-        needs_behavior: bool = True,
         minibatches: int,
         epochs: int,
         max_tokens: int,
         aggregation: str,
-        temperature: float,
         chunk: int,
-        **options,
+        remat: str = "none",
     ):
-        """`objective(model, part, temperature=, chunk=, **options)` gives a part's
-        (loss, sums); with `beside`, the part is (part, *beside).
-
-        Of `reference` and `teacher` the log-probabilities are put into the batch, at
-        `temperature`; `needs_behavior` says whether those of the policy at collection
-        matter.
-        """
-        self.reference = reference
-        self.teacher = teacher
-        self.beside = beside
-        self.needs_behavior = needs_behavior
+        self.objective = objective
         self.minibatches = minibatches
         self.epochs = epochs
         self._weights = functools.partial(
             token_weights, aggregation=aggregation, max_tokens=max_tokens
         )
         self._logprobs = functools.partial(
-            batch_logprobs, temperature=temperature, chunk=chunk
+            batch_logprobs, temperature=objective.temperature, chunk=chunk
         )
-        objective = functools.partial(
-            objective, temperature=temperature, chunk=chunk, **options
+        loss = functools.partial(
+            objective.loss, temperature=objective.temperature, chunk=chunk, remat=remat
         )
         self.tx = tx
-        self.stepper = Stepper(objective, tx)
+        self.stepper = Stepper(loss, tx)
 
     @property
     def steps_a_batch(self) -> int:
         """Optimizer steps taken on each rollout batch."""
         return self.minibatches * self.epochs
 
-    def learn(self, state: TrainState, batch: Batch, *, packs: int, seed: int):
-        """All epochs and minibatches on a rollout batch, `packs` of it on the device at
-        a time: (state, metrics).
+    def learn(self, state: TrainState, batch: Batch, *, microbatch: int, seed: int):
+        """Runs all epochs and minibatches on a rollout batch: (state, metrics).
 
-        Behavior log-probabilities are the policy's as it stands before the first step,
-        for the teacher's tokens too, so that the ratio starts at 1. Where one step is
-        all, they are that step's own.
+        `microbatch` packed rows are on the devices at a time. The behavior
+        log-probabilities are the policy's before the first step, for the teacher's
+        tokens too, so the ratio starts at 1. A single step is its own behavior.
         """
-        batch = self.with_logprobs(state.model, batch, packs, state.reference)
+        batch = self.with_logprobs(state.model, batch, microbatch, state.reference)
         collected = []
         for part in self.split(batch, seed=seed):
             weights = self._weights(part.weights_KC > 0, part.segments_KC)
-            parts = cut(part.replace(weights_KC=weights), packs)
-            state, metrics = self.stepper(state, map(self.with_beside, parts))
+            parts = cut(part.replace(weights_KC=weights), microbatch)
+            state, metrics = self.stepper(state, map(self.with_extra_inputs, parts))
             collected.append(metrics)
         return state, means(jax.device_get(collected))
 
     def with_logprobs(
-        self, model: Transformer, batch: Batch, packs: int, refreshed=None
+        self, model: Transformer, batch: Batch, microbatch: int, refreshed=None
     ) -> Batch:
-        """The batch with the log-probabilities of behavior, reference and teacher; the
-        reference is `refreshed`, as in a `TrainState`, if that is given."""
-        models = {}
-        if self.needs_behavior and self.steps_a_batch > 1:
+        """The batch with the log-probabilities of behavior, reference and teacher.
+
+        `refreshed`, a `TrainState.reference`, replaces the objective's reference.
+        """
+        objective, models = self.objective, {}
+        if objective.needs_behavior and self.steps_a_batch > 1:
             models["behavior_logprobs_KC"] = model
-        if self.reference is not None:
-            models["ref_logprobs_KC"] = self.reference
+        if objective.reference is not None:
+            models["ref_logprobs_KC"] = objective.reference
         if refreshed is not None:
             models["ref_logprobs_KC"] = with_trained(model, refreshed)
-        if self.teacher is not None:
-            models["teacher_logprobs_KC"] = self.teacher
-        found = {
-            name: self._all_logprobs(model, batch, packs)
+        if objective.token_teacher is not None:
+            models["teacher_logprobs_KC"] = objective.token_teacher
+        logprobs = {
+            name: self._all_logprobs(model, batch, microbatch)
             for name, model in models.items()
         }
-        return batch.replace(**found)
+        return batch.replace(**logprobs)
 
-    def _all_logprobs(self, model, batch: Batch, packs: int) -> np.ndarray:
-        parts = [self._logprobs(model, put_rows(part)) for part in cut(batch, packs)]
-        return np.concatenate(fetch(parts))[: len(batch.tokens_KC)]
+    def _all_logprobs(self, model, batch: Batch, microbatch: int) -> np.ndarray:
+        parts = cut(batch, microbatch)
+        logprobs = [self._logprobs(model, put_rows(part)) for part in parts]
+        return np.concatenate(fetch(logprobs))[: len(batch.tokens_KC)]
 
-    def with_beside(self, part: Batch):
-        """What the objective gets of a part of a batch."""
-        part = put_rows(part)
-        return part if self.beside is None else (part, *self.beside)
+    def with_extra_inputs(self, part: Batch):
+        """The part on the devices, with the objective's extra inputs if there are
+        any."""
+        part, extra = put_rows(part), self.objective.extra_inputs
+        return part if extra is None else (part, *extra)
 
     def split(self, batch: Batch, *, seed: int) -> Iterator[Batch]:
         """Minibatches of as many problems or one less, in a fresh order every epoch.
@@ -135,11 +119,11 @@ class Learner:
                 yield jax.tree.map(lambda x, packs=packs: x[packs], batch)
 
 
-def cut(batch: Batch, packs: int) -> Iterator[Batch]:
-    """Parts of `packs` packs; zeros, which count nothing, fill up the last one."""
-    for start in range(0, len(batch.tokens_KC), packs):
-        part = jax.tree.map(lambda x, a=start: x[a : a + packs], batch)
-        missing = packs - len(part.tokens_KC)
+def cut(batch: Batch, size: int) -> Iterator[Batch]:
+    """Microbatches of `size` packed rows; zeros, which have no weight, pad the last."""
+    for start in range(0, len(batch.tokens_KC), size):
+        part = jax.tree.map(lambda x, a=start: x[a : a + size], batch)
+        missing = size - len(part.tokens_KC)
         yield jax.tree.map(
             lambda x, n=missing: np.pad(x, ((0, n), *[(0, 0)] * (x.ndim - 1))), part
         )

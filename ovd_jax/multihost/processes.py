@@ -1,14 +1,13 @@
-"""Several processes, each with devices of its own, as one program.
+"""Runs several processes, each with its own devices, as one program.
 
-All of them run the same driver: the same config, problems and seeds, and a model whose
-rows and weights lie over the devices of all. So shapes agree by themselves, every
-process makes the same calls in the same order, and a run gives what one process would.
-Two things are not repeated: files and the screen are process 0's (`on_main`), and what
-can turn out differently in each, such as a remote teacher or grading against the clock,
-is asked there and told to all (`FromMain`).
+All processes run the same driver with the same config, problems and seeds, and shard
+one model over all devices. So shapes agree, every process makes the same calls in the
+same order, and the run gives the same result as one process. Two things happen on
+process 0 only: it writes files and the screen (`on_main`), and it makes the calls that
+may differ between processes, such as those of a remote teacher or of grading against
+the clock; the others get its results (`broadcast_result`, and multihost/shared.py).
 """
 
-import functools
 import hashlib
 from collections.abc import Callable
 
@@ -32,10 +31,10 @@ _LEAST_BYTES = 4096  # of a message; they double from there: few programs are co
 
 
 def connect(*, coordinator: str, processes: int, process: int) -> None:
-    """Joins the others, before any device is used.
+    """Connects this process to the others; call it before any device is used.
 
-    `coordinator` is process 0's `host:port`; `auto` asks the cluster (TPU pods, Slurm,
-    Open MPI); empty means that there are no others. Raises UserError.
+    `coordinator` is process 0's `host:port`, or `auto` to ask the cluster (TPU pods,
+    Slurm, Open MPI), or empty for a single process. Raises UserError.
     """
     alone = not coordinator and processes == 1
     if alone or jax.distributed.is_initialized():
@@ -55,7 +54,7 @@ def connect(*, coordinator: str, processes: int, process: int) -> None:
 
 
 def check_devices() -> None:
-    """Raises UserError where JAX finds no device of the kind that it is told to use."""
+    """Raises UserError if JAX finds no device of the selected platform."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter of a missing plugin
@@ -68,17 +67,17 @@ def check_devices() -> None:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes."""
+    """True on process 0, the only one that writes."""
     return jax.process_index() == 0
 
 
-class Silent:
-    """Takes any call and does nothing: what `on_main` gives to the others."""
+class NullObject:
+    """Takes any call and does nothing; `on_main` returns it to the other processes."""
 
     def __getattr__(self, name: str) -> Callable:
         return lambda *args, **kwargs: None
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> "NullObject":
         return self
 
     def __exit__(self, *_) -> None:
@@ -86,27 +85,13 @@ class Silent:
 
 
 def on_main(function: Callable, *args, **kwargs):
-    """What `function` returns, on process 0; `Silent` and no call on the others."""
-    return function(*args, **kwargs) if is_main() else Silent()
+    """Calls `function` on process 0 only; the others get a `NullObject`."""
+    return function(*args, **kwargs) if is_main() else NullObject()
 
 
-class FromMain:
-    """`target`, whose `methods` process 0 alone runs; all return, or raise, the same.
-
-    All processes must call them, in the same order.
-    """
-
-    def __init__(self, target, *methods: str):
-        self._target = target
-        self._methods = methods
-
-    def __getattr__(self, name: str):
-        value = getattr(self._target, name)
-        return functools.partial(tell, value) if name in self._methods else value
-
-
-def tell(function: Callable, *args, **kwargs):
-    """What `function` returns or raises on process 0, on every process."""
+def broadcast_result(function: Callable, *args, **kwargs):
+    """Calls `function` on process 0; every process returns its result, or raises its
+    exception."""
     if jax.process_count() == 1:
         return function(*args, **kwargs)
     message = outcome(function, *args, **kwargs) if is_main() else b""
@@ -114,8 +99,11 @@ def tell(function: Callable, *args, **kwargs):
 
 
 def outcome(function: Callable, *args, **kwargs) -> bytes:
-    """What `function` returns or raises, for `result_of`: data, and nothing that could
-    be run. Whatever it is, there is a message: the others must not wait for ever."""
+    """The result or exception of `function` as a message for `result_of`.
+
+    The message is data that cannot be executed. There is always one, for the other
+    processes wait for it.
+    """
     try:
         return encode({"result": function(*args, **kwargs)})
     except Exception as error:
@@ -123,8 +111,10 @@ def outcome(function: Callable, *args, **kwargs) -> bytes:
 
 
 def result_of(message: bytes):
-    """Returns or raises what the message of `outcome` says; an error that has no name
-    in `ERRORS` is a RuntimeError that says which it was."""
+    """Returns the result, or raises the exception, in a message of `outcome`.
+
+    An exception that is not in `ERRORS` becomes a RuntimeError that names it.
+    """
     found = decode(message)
     if "error" not in found:
         return found["result"]
@@ -141,10 +131,10 @@ def broadcast(message: bytes) -> bytes:
 
 
 def check_same(what: str, value) -> None:
-    """Raises UserError on every process unless `value` has one `repr` on all.
+    """Raises UserError on every process unless `repr(value)` is the same on all.
 
-    Else they would wait for each other for ever: different programs are different
-    collectives.
+    Otherwise they would run different programs with different collectives, and wait for
+    each other forever.
     """
     if jax.process_count() == 1:
         return

@@ -19,7 +19,7 @@ class Collapsed(RuntimeError):
     """The run broke down; the message says how, and what to do."""
 
 
-class Watch:
+class CollapseDetector:
     """Looks at the metrics of each step. A step is bad by one of `bounds`, (metric,
     "below" or "above", value), where the metric is beyond it; `window` bad steps in a
     row are a collapse. So are `max_skipped` optimizer steps in a row whose gradient
@@ -48,7 +48,7 @@ class Watch:
         short: float,
         truncated: float,
         max_skipped: int,
-    ) -> "Watch":
+    ) -> "CollapseDetector":
         """The watch that the knobs of these names describe; a bound of 0 is none."""
         bounds = {
             "entropy": ("entropy", "below", entropy),
@@ -102,10 +102,12 @@ def skipped_too_often(row: Mapping[str, float]) -> str:
     )
 
 
-def stop_if_collapsed(watch: Watch, row: Mapping, checkpoints, state) -> None:
-    """Raises Collapsed, where the run has, once its state is saved."""
+def stop_if_collapsed(
+    detector: CollapseDetector, row: Mapping, checkpoints, state
+) -> None:
+    """Raises Collapsed if the run has collapsed, after saving its state."""
     try:
-        watch.check(row)
+        detector.check(row)
     except Collapsed:
         checkpoints.save(state, force=True)
         checkpoints.close()

@@ -20,7 +20,7 @@ class Shape:
     prompt: int
     stretch: int
     stretches: int
-    at_once: int  # packs on the devices at a time
+    microbatch: int  # packs on the devices at a time
 
     @property
     def slots(self) -> int:
@@ -45,7 +45,7 @@ def pack(
     max_tokens: int,
     minibatches: int = 1,
     shards: int = 1,
-    together: bool = False,
+    pairs: bool = False,
 ) -> tuple[Batch, Shape]:
     """Every final trajectory behind a prompt that its group shares, and their shape.
 
@@ -54,7 +54,7 @@ def pack(
     twice as long where that leaves fewer slots empty; a group with more stretches than
     a pack has is given several. At most `max_tokens`
     slots are on each of `shards` devices, which split the packs, at a time. With
-    `together`, no group is given several packs. All weights are 1, for the learner to
+    `pairs`, no group is given several packs. All weights are 1, for the learner to
     share out; a minibatch that there is nothing for gets an empty pack.
     Raises UserError where a prompt and what must share its pack exceed `max_tokens`;
     nothing is cut.
@@ -69,7 +69,7 @@ def pack(
             for group, group_advantages in zip(groups, advantages, strict=True)
         ]
         counts = [len(bins) for _, bins in filled if bins] or [1]
-        least = max(counts) if together else 1
+        least = max(counts) if pairs else 1
         if prompt + least * stretch <= max_tokens:
             slots, shape = plan(
                 counts, prompt, stretch, max_tokens, minibatches, shards, least
@@ -135,9 +135,9 @@ def plan(
         most = max(x for x in counts if x * slots <= max_tokens)
         fewest = -(-packs // most)
         for rounds in range(fewest, 2 * fewest + 1):  # small parts would idle devices
-            at_once = min(x for x in counts if x * rounds >= packs)
-            shape = Shape(prompt, stretch, stretches, at_once * shards)
-            costs.setdefault(shape, (rounds * at_once * slots, rounds))
+            microbatch = min(x for x in counts if x * rounds >= packs)
+            shape = Shape(prompt, stretch, stretches, microbatch * shards)
+            costs.setdefault(shape, (rounds * microbatch * slots, rounds))
     shape = min(costs, key=costs.get)
     return costs[shape][0], shape
 

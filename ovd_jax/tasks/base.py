@@ -102,6 +102,30 @@ class Task(Protocol):
         ...
 
 
+class TaskWrapper:
+    """`task` with all its members; subclasses change how solutions are graded."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self.stop_strings = task.stop_strings
+        self.step_stop = task.step_stop
+        self.sources = task.sources
+        self.problems = task.problems
+        self.held_out = task.held_out
+        self.load = task.load
+        self.prompt = task.prompt
+        self.step_ends = task.step_ends
+        self.extract = task.extract
+
+    def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
+        """The task's rewards."""
+        return self._task.rewards(list(problems), list(texts))
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The task's grades."""
+        return self._task.grade(problems, texts)
+
+
 def steps(text: str, ends: tuple[int, ...]) -> Iterator[str]:
     """The pieces of `text` between consecutive `ends`."""
     start = 0

@@ -1,32 +1,23 @@
-"""A task whose solutions are worth what a user's own function says."""
+"""A task with the rewards of a user's own function."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
-from ovd_jax.tasks.base import Grade, Problem, Task
+from ovd_jax.tasks.base import Grade, Problem, Task, TaskWrapper
 
 
-class OwnReward:
+class OwnReward(TaskWrapper):
     """`task` with the rewards of `reward(problems, texts)`, one in [0, 1] a text."""
 
     def __init__(self, task: Task, reward: Callable):
-        self._task = task
+        super().__init__(task)
         self._reward = reward
-        self.stop_strings = task.stop_strings
-        self.step_stop = task.step_stop
-        self.sources = task.sources
-        self.problems = task.problems
-        self.held_out = task.held_out
-        self.load = task.load
-        self.prompt = task.prompt
-        self.step_ends = task.step_ends
-        self.extract = task.extract
 
     def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
-        """What the function says. Raises UserError unless it is a number from 0 to 1
-        for each text."""
+        """The function's rewards. Raises UserError unless it returns a number from 0 to
+        1 for each text."""
         values = list(self._reward(list(problems), list(texts)))
         if len(values) != len(texts):
             raise UserError(

@@ -1,34 +1,39 @@
-"""From the number of a step to the batch that it trains on."""
+"""From a training step to the batch that it trains on."""
 
 import functools
-
-import jax
+from collections.abc import Callable
 
 from ovd_jax.errors import TeacherError
+from ovd_jax.learning.losses import Batch
 from ovd_jax.models.sharding import row_shards
 from ovd_jax.multihost.processes import check_same
 from ovd_jax.reporting.monitor import Stopwatch
 from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
+from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack, with_token_teacher
+from ovd_jax.rollout.pack import Shape, pack, with_token_teacher
+from ovd_jax.rollout.trajectory import Group
 from ovd_jax.seeds import derive
-from ovd_jax.training.methods import is_served, likeliest_tokens, method_of, preferences
+from ovd_jax.training.methods import method_of
+from ovd_jax.training.objectives import is_served, likeliest_tokens
 
 LONGEST_RUN = 1_000_000  # steps
 
 
-def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dict]:
-    """What the method collects in one step, with advantages, and what it cost.
+def collect(
+    config, collector: Collector, sampler, model, step: int
+) -> tuple[RolloutBuffer, dict]:
+    """Collects the groups of one step: (buffer with advantages, metrics of the costs).
 
-    Groups without spread are left out for others of further problems, as long as
-    `config.refills` has it; a minibatch's worth is kept whatever they are.
+    Groups whose rewards are all equal are replaced by groups of further problems, up to
+    `config.refills` times; enough for one a minibatch are kept in any case.
     """
     collector.begin(step)
     watch, teacher = Stopwatch(), collector.teacher
     levels = teacher.levels if teacher else 0
-    found, flat = [], []  # (group, its advantages)
+    kept, flat = [], []  # (group, its advantages)
     for draw in range(config.refills + 1):
-        missing = config.problems_per_step - len(found)
+        missing = config.problems_per_step - len(kept)
         if not missing:
             break
         with watch.time("collecting"):
@@ -37,36 +42,42 @@ def collect(config, collector, sampler, model, step) -> tuple[RolloutBuffer, dic
             )
         for group in groups:
             pair = group, advantages_of(config, collector, group, levels)
-            (flat if config.refills and is_flat(pair[1]) else found).append(pair)
-    kept = max(config.minibatches - len(found), 0)
-    found, skipped = [*found, *flat[:kept]], [group for group, _ in flat[kept:]]
-    groups, advantages = zip(*found, strict=True)
-    taught = sum(bool(group.rollouts) for group in groups)
-    if any(group.dropped for group in groups) and taught < config.minibatches:
-        raise TeacherError(
-            f"The teacher gave too few scores in step {step}: only {taught} of "
-            f"{len(groups)} groups are left for {config.minibatches} minibatches. Set "
-            "teacher.on_failure to wait; the same command goes on from the checkpoint."
-        )
+            (flat if config.refills and is_flat(pair[1]) else kept).append(pair)
+    missing = max(config.minibatches - len(kept), 0)
+    kept, skipped = [*kept, *flat[:missing]], [group for group, _ in flat[missing:]]
+    groups, advantages = zip(*kept, strict=True)
+    check_judged(config, groups, step)
     buffer = RolloutBuffer(groups, advantages, levels, tuple(skipped))
     costs = collector.metrics(groups) | (teacher.metrics() if teacher else {})
     return buffer, watch.take() | costs
 
 
-def collect_groups(
-    config, collector, sampler, model, step: int, draw: int, count: int, watch
-):
-    """Groups of `count` problems, of those that draw number `draw` of a step has.
+def check_judged(config, groups: tuple[Group, ...], step: int) -> None:
+    """Raises TeacherError if the teacher left too few groups for the minibatches."""
+    judged = sum(bool(group.rollouts) for group in groups)
+    if any(group.dropped for group in groups) and judged < config.minibatches:
+        raise TeacherError(
+            f"The teacher gave too few scores in step {step}: only {judged} of "
+            f"{len(groups)} groups are left for {config.minibatches} minibatches. Set "
+            "teacher.on_failure to wait; the same command goes on from the checkpoint."
+        )
 
-    Where the teacher answers beside this process, it scores while others are sampled.
+
+def collect_groups(
+    config, collector: Collector, sampler, model, step: int, draw: int, count: int,
+    watch: Stopwatch,
+) -> list[Group]:  # fmt: skip
+    """Groups of the first `count` problems of a step's draw.
+
+    A teacher with `begin` scores some trajectories while others are sampled.
     """
-    # Later draws take what would come after any run: no step's own problems.
+    # Later draws take the problems of steps that no run reaches.
     place = step + draw * LONGEST_RUN
     problems = collector.task.problems(place, config.problems_per_step)[:count]
     check_same(f"the problems of step {step}", problems)
     generate = watch.timed("sample", functools.partial(sampler, model))
-    stream = None
-    if hasattr(collector.teacher, "begin") and jax.process_count() == 1:
+    stream: Callable | None = None
+    if hasattr(collector.teacher, "begin"):
         stream = watch.timed_items("sample", functools.partial(sampler.stream, model))
     purpose = ("collect", step, draw) if draw else ("collect", step)
     return method_of(config).collect(
@@ -75,8 +86,10 @@ def collect_groups(
     )  # fmt: skip
 
 
-def advantages_of(config, collector, group, levels: int):
-    """`group_advantages` as `config` and the method have it."""
+def advantages_of(
+    config, collector: Collector, group: Group, levels: int
+) -> list[list[float]]:
+    """`group_advantages` with the knobs of the config and the rules of the method."""
     return group_advantages(
         group,
         credit=collector.rules.credit,
@@ -87,19 +100,20 @@ def advantages_of(config, collector, group, levels: int):
     )
 
 
-def to_batch(config, buffer: RolloutBuffer, tokens=None):
-    """The arrays of what of a rollout buffer is trained on, and their shape; `tokens`
-    is the token-level teacher."""
-    method = method_of(config)
+def to_batch(
+    config, buffer: RolloutBuffer, token_teacher=None, *, pairs: bool = False
+) -> tuple[Batch, Shape]:
+    """Packs the groups that the method trains on into arrays; with `pairs`, those of a
+    group share a packed row."""
     batch, shape = pack(
-        *method.select(buffer),
+        *method_of(config).training_groups(buffer),
         length_multiple=config.length_multiple,
         max_tokens=config.tokens_at_once,
         minibatches=config.minibatches,
         shards=row_shards(),
-        together=method.select is preferences,
+        pairs=pairs,
     )
     check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
-    if is_served(tokens):
-        batch = with_token_teacher(batch, tokens.read, likeliest_tokens(config))
+    if is_served(token_teacher):
+        batch = with_token_teacher(batch, token_teacher.read, likeliest_tokens(config))
     return batch, shape

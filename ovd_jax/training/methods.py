@@ -1,28 +1,15 @@
-"""The methods that `config.method` names: what each collects, and what it learns by.
+"""The table of methods: what each one collects and which objective it minimizes.
 
-All of them share task, sampler, packing, optimizer, evaluation and checkpoints. A
-method of your own is one more row of `METHODS`.
+All share task, sampler, packing, optimizer, evaluation and checkpoints. `config.method`
+names a row of `METHODS`, or a `Method` of your own in a file.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.errors import UserError
-from ovd_jax.learning.distill import (
-    distill_objective,
-    make_divergence,
-    reverse_kl_policy_loss,
-)
-from ovd_jax.learning.losses import (
-    KL_ESTIMATORS,
-    SURROGATES,
-    dpo_loss,
-    imitation_loss,
-)
-from ovd_jax.learning.update import pack_objective, policy_objective, token_objective
-from ovd_jax.models.transformer import Transformer
+from ovd_jax.learning.objective import Objective
 from ovd_jax.own_code import load_code, names_code
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.collect import Collector
@@ -35,28 +22,40 @@ from ovd_jax.rollout.solutions import (
 )
 from ovd_jax.rollout.trajectory import Group
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.training.objectives import (
+    by_divergence,
+    by_imitation,
+    by_policy,
+    by_preference,
+    by_student_divergence,
+)
 
 
 def asked_for_scores(config) -> bool:
-    """Whether the teacher's scores decide about anything."""
+    """True if the teacher's scores accept or reject anything."""
     return config.threshold > 0
 
 
 def asked_for_solutions(config) -> bool:
-    """Whether solutions come from the teacher."""
+    """True if the teacher writes the solutions."""
     return config.distill.solutions == "teacher"
 
 
-# What is collected: groups, of (config, collector, problems, generate, seed, stream).
+def never(config) -> bool:
+    """False: the method asks the teacher for no text."""
+    return False
+
+
+# How groups are collected, by (config, collector, problems, generate, seed, stream).
 
 
 def samples(config, collector: Collector, problems, generate, *, seed: int, stream):
-    """The student's samples, judged and replaced as far as the rules say."""
+    """The student's samples, judged and replaced by the rules."""
     return collector.collect(problems, generate, seed=seed, stream=stream)
 
 
 def solutions(config, collector: Collector, problems, generate, *, seed: int, stream):
-    """The teacher's solutions, or those in the data. Raises UserError for tasks whose
+    """The solutions of the teacher or of the data. Raises UserError for tasks whose
     trajectories are conversations."""
     if isinstance(collector, ConversationCollector):
         raise UserError(
@@ -72,26 +71,27 @@ def solutions(config, collector: Collector, problems, generate, *, seed: int, st
     return sources[config.distill.solutions](collector, problems, generate, seed=seed)
 
 
-# What of it is trained on.
+# Which groups are trained on, with which advantages.
 
 
 def everything(buffer: RolloutBuffer):
-    """All groups, with the advantages that the buffer has."""
+    """All groups, with the buffer's advantages."""
     return buffer.groups, buffer.advantages
 
 
 def accepted(buffer: RolloutBuffer):
-    """What was accepted and is right; it only counts that it does."""
+    """Accepted, correct rollouts, each with advantage 1."""
     return with_equal_advantages(accepted_groups(buffer.groups), (1.0,))
 
 
 def preferences(buffer: RolloutBuffer):
-    """Pairs of trajectories: the one to prefer has the advantage 1, the other -1."""
+    """Pairs of a preferred trajectory, with advantage 1, and another, with -1."""
     return with_equal_advantages(pairs(buffer.groups), (1.0, -1.0))
 
 
 def with_equal_advantages(groups: Sequence[Group], values: Sequence[float]):
-    """The groups, whose rollouts have `values` in turn at each of their steps."""
+    """(groups, advantages): the rollouts of a group take `values` in turn, the same at
+    each of their steps."""
     advantages = [
         [
             [values[i % len(values)]] * len(rollout.final.step_ends)
@@ -102,126 +102,20 @@ def with_equal_advantages(groups: Sequence[Group], values: Sequence[float]):
     return groups, advantages
 
 
-# What is learnt by: fields of the Learner, of (config, reference, tokens). `reference`
-# gives the starting model, `tokens` is a token-level teacher, if there is one.
-
-
-def is_served(tokens) -> bool:
-    """Whether a token-level teacher is not a model in this process."""
-    return tokens is not None and not isinstance(tokens, Transformer)
-
-
-def likeliest_tokens(config) -> int:
-    """How many of a served teacher's likeliest tokens are needed in each place: none
-    where the log-probabilities of the sampled tokens are all."""
-    policy_gradient = config.distill.divergence == "policy_gradient"
-    return 0 if policy_gradient else config.distill.top_k
-
-
-def by_policy(config, reference: Callable, tokens) -> dict:
-    """The policy gradient of the advantages."""
-    for name, known in (("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS)):
-        if config[name] not in known:
-            raise UserError(
-                f"{name} {config[name]!r} is not one of {', '.join(known)}."
-            )
-    fields = {
-        name: config[name]
-        for name in (
-            "surrogate", "clip_low", "clip_high", "kl_coef", "kl_estimator",
-            "entropy_coef", "imitation_coef",
-        )
-    }  # fmt: skip
-    fields |= {
-        "objective": policy_objective,
-        "temperature": config.temperature or 1.0,  # of what was sampled from
-        "importance_cap": config.importance_cap or None,
-    }
-    return fields | ({"reference": reference()} if config.kl_coef else {})
-
-
-def by_imitation(config, reference: Callable, tokens) -> dict:
-    """Cross-entropy."""
-    return {
-        "objective": token_objective,
-        "loss_fn": imitation_loss,
-        "temperature": 1.0,
-        "needs_behavior": False,
-    }
-
-
-def by_preference(config, reference: Callable, tokens) -> dict:
-    """DPO."""
-    return {
-        "objective": pack_objective,
-        "loss_fn": functools.partial(dpo_loss, beta=config.dpo_beta),
-        "temperature": 1.0,
-        "reference": reference(),
-        "needs_behavior": False,
-    }
-
-
-def by_divergence(config, reference: Callable, tokens) -> dict:
-    """A divergence from the teacher's distributions."""
-    options = config.distill
-    known = ("dense", "chunked", "top_k")
-    if options.vocabulary not in known:
-        raise UserError(
-            f"distill.vocabulary {options.vocabulary!r} is not one of "
-            f"{', '.join(known)}."
-        )
-    shown = (options.vocabulary, options.temperature) == ("top_k", 1.0)
-    if is_served(tokens) and not shown:
-        raise UserError(
-            "A served teacher shows its likeliest tokens alone, at temperature 1: set "
-            "distill.vocabulary to top_k and distill.temperature to 1."
-        )
-    return {
-        "objective": distill_objective,
-        "terms_of": make_divergence(options.divergence, beta=options.beta),
-        "vocabulary": options.vocabulary,
-        "k": options.top_k,
-        "temperature": options.temperature,
-        "beside": (None if is_served(tokens) else tokens,),
-        "needs_behavior": False,
-    }
-
-
-def by_student_divergence(config, reference: Callable, tokens) -> dict:
-    """A divergence, or the reverse KL by policy gradient."""
-    if config.distill.divergence != "policy_gradient":
-        return by_divergence(config, reference, tokens)
-    fields = by_policy(config, reference, tokens)
-    fields |= {"loss_fn": reverse_kl_policy_loss}
-    if is_served(tokens) and fields["temperature"] != 1.0:
-        raise UserError(
-            f"temperature is {config.temperature}, but a served teacher's "
-            "probabilities are those at temperature 1, and policy_gradient compares "
-            "the student's with them: set temperature to 1."
-        )
-    if config.distill.temperature != 1.0:
-        raise UserError(
-            f"distill.temperature is {config.distill.temperature}, but policy_gradient "
-            "compares both models at the temperature of the samples: set "
-            "distill.temperature to 1."
-        )
-    return fields if is_served(tokens) else fields | {"teacher": tokens}
-
-
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the table; all entries but `reads` are functions."""
+    """A row of the table. All entries but the last are functions."""
 
-    learns: Callable[..., dict]  # fields of the Learner
+    objective: Callable[..., Objective]
     collect: Callable[..., list[Group]] = samples
-    select: Callable = everything  # of a buffer: groups to train on, and advantages
-    rules: Callable[..., dict] = lambda config: {}  # what it changes in the `Rules`
-    asks: Callable[..., bool] = lambda config: True  # for the teacher's text
-    reads: bool = False  # the teacher's probabilities of tokens
+    training_groups: Callable = everything  # buffer -> (groups, their advantages)
+    rules: Callable[..., dict] = lambda config: {}  # changed fields of the `Rules`
+    needs_text_teacher: Callable[..., bool] = lambda config: True
+    needs_token_teacher: bool = False
 
 
 def unjudged(config) -> dict:
-    """No scores: every sample stays as it is."""
+    """Rules without scores: every sample stays as it is."""
     return dict(
         granularity="none", threshold=0, credit="trajectory",
         replacement="trajectory", feedback="none",
@@ -229,7 +123,7 @@ def unjudged(config) -> dict:
 
 
 def judged_if_asked(config) -> dict:
-    """Scores, but nothing in the place of what they reject."""
+    """Rules by which scores reject samples and nothing replaces them."""
     judged = dict(demonstration_tries=0, max_replaced_steps=0, feedback="none")
     return judged if asked_for_scores(config) else unjudged(config)
 
@@ -237,36 +131,49 @@ def judged_if_asked(config) -> dict:
 METHODS = {
     # On-policy verbal distillation: scores, rejection, replacement, GRPO.
     "ovd": Method(by_policy),
-    # Outcome rewards alone (RLVR, R1).
-    "grpo": Method(by_policy, rules=unjudged, asks=lambda config: False),
-    # Fine-tuning on solutions, of the teacher's or of the data.
+    # Outcome rewards only (RLVR, R1).
+    "grpo": Method(by_policy, rules=unjudged, needs_text_teacher=never),
+    # Fine-tuning on solutions of the teacher or of the data.
     "seq_kd": Method(
-        by_imitation, collect=solutions, rules=unjudged, asks=asked_for_solutions
+        by_imitation,
+        collect=solutions,
+        rules=unjudged,
+        needs_text_teacher=asked_for_solutions,
     ),
-    # Fine-tuning on the student's right and accepted samples (RAFT, ReST).
+    # Fine-tuning on the student's accepted, correct samples (RAFT, ReST).
     "rejection_ft": Method(
-        by_imitation, select=accepted, rules=judged_if_asked, asks=asked_for_scores
+        by_imitation,
+        training_groups=accepted,
+        rules=judged_if_asked,
+        needs_text_teacher=asked_for_scores,
     ),
     # The teacher's distributions along such solutions.
     "token_kd": Method(
-        by_divergence, collect=solutions, rules=unjudged, asks=asked_for_solutions,
-        reads=True,
+        by_divergence,
+        collect=solutions,
+        rules=unjudged,
+        needs_text_teacher=asked_for_solutions,
+        needs_token_teacher=True,
     ),
     # The teacher's distributions along the student's samples (GKD).
     "on_policy_kd": Method(
-        by_student_divergence, rules=unjudged, asks=lambda config: False, reads=True
+        by_student_divergence,
+        rules=unjudged,
+        needs_text_teacher=never,
+        needs_token_teacher=True,
     ),
-    # The teacher's trajectory rather than the student's whose place it took (DPO).
+    # The teacher's trajectory preferred to the student's that it replaced (DPO).
     "dpo_pairs": Method(
-        by_preference, select=preferences,
+        by_preference,
+        training_groups=preferences,
         rules=lambda config: {"replacement": "trajectory"},
     ),
-}  # fmt: skip
+}
 
 
 def method_of(config) -> Method:
-    """The row of `config.method`. Raises UserError where there is none, and where a
-    knob of the policy gradient is set that it would not use."""
+    """The row that `config.method` names. Raises UserError if there is none, or if
+    `refills` is set for a method without advantages."""
     if names_code(config.method):
         method = load_code(config.method, "method")
         if not isinstance(method, Method):
@@ -275,7 +182,7 @@ def method_of(config) -> Method:
         method = METHODS[config.method]
     else:
         raise UserError(f"method {config.method!r} is not one of {', '.join(METHODS)}.")
-    if config.refills and method.learns is not by_policy:
+    if config.refills and method.objective is not by_policy:
         raise UserError(
             f"refills {config.refills} is for groups with advantages; the method "
             f"{config.method} has none: set it to 0."
@@ -284,7 +191,7 @@ def method_of(config) -> Method:
 
 
 def rules(config) -> Rules:
-    """The part of the config that is verbal rejection sampling's, as the method has it.
+    """The rules of verbal rejection sampling: the config's, as the method changes them.
     Raises UserError for a threshold above the teacher's scale."""
     names = [field.name for field in dataclasses.fields(Rules)]
     values = {name: config[name] for name in names}

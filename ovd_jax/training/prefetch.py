@@ -1,4 +1,4 @@
-"""Rollout batches, one of them collected while the one before is trained on."""
+"""Collects the next rollout batch while the student is trained on the last one."""
 
 import concurrent.futures
 import contextlib
@@ -20,24 +20,24 @@ from ovd_jax.rollout.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
 
 _log = logging.getLogger(__name__)
-_SOON_S = 3.0  # that a program which ends waits for the batch that is under way
-_LOOK_S = 0.1  # between looks for a signal
-_KEPT = 3  # files of batches: of the checkpoints that are kept, and of the next one
+_GRACE_S = 3.0  # how long a program that ends waits for the batch being collected
+_POLL_S = 0.1  # between checks for a signal
+_KEPT = 3  # batch files: those of the kept checkpoints, and the next one
 
 
-class Ahead:
-    """Gives the batch of each step; `collect(model, step)` makes one, of any kind.
+class RolloutPrefetcher:
+    """Returns the rollout batch of each step, made by `collect(model, step)`.
 
-    With `batches` 0 each is collected when it is asked for. With 1 the next one begins
-    before the update: the student samples it from the weights as they are then, and
-    while the teacher judges it the update goes on. So the batch of step k is a function
-    of the weights of step k - 1, and its staleness is 1, never more; the first batch of
-    a run has none. It costs one more copy of the trained weights.
+    With `batches` 0, `next` collects the batch. With 1, `start` begins the next batch
+    before the update: the student samples it from the current weights, and the teacher
+    judges it during the update. So the batch of step k depends on the weights of step
+    k - 1: its staleness is 1, and 0 for the first batch of a run. This costs one more
+    copy of the trained weights.
 
-    A state that is saved has such a batch beside it (`save`), in `folder`, so that a
-    run that is resumed goes on as if it had not been ended. Where that batch is missing
-    or damaged, it is collected anew from the saved weights, and a warning says so: a
-    run that is stopped waits a few seconds alone for what is still collected.
+    `save` writes the prefetched batch of a checkpoint into `folder`, so a resumed run
+    continues exactly. If that file is missing or damaged, the batch is collected again
+    from the saved weights, with a warning: a run that is stopped waits only a few
+    seconds for a batch being collected.
     """
 
     def __init__(self, collect: Callable, *, batches: int, folder: Path):
@@ -45,10 +45,10 @@ class Ahead:
         self._batches = batches
         self._folder = Path(folder)
         self._next: tuple[int, concurrent.futures.Future] | None = None
-        self._taken: tuple[int, object] | None = None  # by the step that is under way
+        self._taken: tuple[int, object] | None = None  # by the current step
 
-    def take(self, model, step: int):
-        """(batch, metrics of how it was come by)."""
+    def next(self, model, step: int):
+        """Returns the rollout batch and metrics on its staleness and waiting time."""
         if not self._batches:
             return self._collect(model, step), {"staleness": 0}
         batch, metrics = self._take(model, step)
@@ -67,22 +67,26 @@ class Ahead:
         waited = time.perf_counter() - started
         return batch, {"staleness": 1, "seconds_teacher_waited": waited}
 
-    def begin(self, model, step: int, gate: "Gate") -> None:
-        """Starts on the batch of `step`, if there is to be one ahead; returns when the
-        student has sampled, and what it needs of `model` is copied."""
+    def start(self, model, step: int, sampler: "LockedSampler") -> None:
+        """Starts to collect the batch of `step`, if batches are prefetched.
+
+        Returns once `sampler` has sampled from a copy of the trained weights.
+        """
         if not self._batches:
             return
         copy = with_trained(model, jax.tree.map(jnp.copy, trained(model)))
-        gate.sampled.clear()
+        sampler.sampled.clear()
         future = in_thread(self._collect, copy, step)
-        future.add_done_callback(lambda _: gate.sampled.set())
+        future.add_done_callback(lambda _: sampler.sampled.set())
         self._next = step, future
-        gate.sampled.wait()
+        sampler.sampled.wait()
 
     def save(self, step: int, *, ending: bool = False) -> None:
-        """Writes the batch of `step`, if one was begun, for a state that is saved now
-        and goes on with it. Waits until it is there; where the program is `ending`, or
-        is interrupted, a few seconds at most."""
+        """Writes the prefetched batch of `step` beside the checkpoint saved now.
+
+        Waits for the batch; for a few seconds only if the program is `ending` or
+        interrupted.
+        """
         if self._taken is not None and self._taken[0] == step:
             write_batch(self._path(step), step, self._taken[1])
         elif self._next is not None and self._next[0] == step:
@@ -109,30 +113,33 @@ class Ahead:
 
 
 def is_collected(future: concurrent.futures.Future, *, ending: bool) -> bool:
-    """Waits for a batch: whether it is there. A program that is `ending`, or that a
-    signal ends meanwhile, waits `_SOON_S`, and another error than its own is none."""
+    """Waits for a batch; returns False if it did not come.
+
+    A program that is `ending`, or that a signal ends meanwhile, waits `_GRACE_S` and
+    ignores the errors of the batch.
+    """
     ends = 0.0
     while not future.done():
         ending = ending or bool(SIGNALS.number)
         if ending:
-            ends = ends or time.monotonic() + _SOON_S
+            ends = ends or time.monotonic() + _GRACE_S
             if time.monotonic() > ends:
                 return False
-        concurrent.futures.wait([future], timeout=_LOOK_S)
+        concurrent.futures.wait([future], timeout=_POLL_S)
     return not ending or future.exception() is None
 
 
 def write_batch(path: Path, step: int, batch) -> None:
-    """A batch as a line of JSON, with the length and a digest of what follows, and the
-    batch itself: see `ovd_jax/rollout/records.py`."""
+    """Writes a line of JSON with the batch's length and digest, then the batch as
+    `rollout/records.py` encodes it."""
     data = encode(batch)
     with whole_file(path) as file:
         file.write(json.dumps(_about(step, data)).encode() + b"\n" + data)
 
 
 def read_batch(path: Path, step: int):
-    """The batch that `write_batch` wrote for `step`. Raises OSError, and ValueError
-    where the file is torn or of another step."""
+    """Reads what `write_batch` wrote for `step`. Raises OSError, and ValueError if the
+    file is torn or of another step."""
     about, _, data = path.read_bytes().partition(b"\n")
     if json.loads(about) != _about(step, data):
         raise ValueError(f"{path} is torn, or of another step or version")
@@ -145,9 +152,10 @@ def _about(step: int, data: bytes) -> dict:
 
 
 def in_thread(function: Callable, *args) -> concurrent.futures.Future:
-    """What `function` returns or raises in a thread of its own, under this one's mesh.
+    """The future result of `function`, called in a daemon thread under this mesh.
 
-    The program does not wait for it to end: it may be waiting for a teacher.
+    The program does not wait for the thread at its end: it may be waiting for a
+    teacher.
     """
     future = concurrent.futures.Future()
     mesh = jax.sharding.get_mesh()
@@ -157,29 +165,43 @@ def in_thread(function: Callable, *args) -> concurrent.futures.Future:
         try:
             with under:
                 future.set_result(function(*args))
-        except BaseException as error:  # it is raised where it is asked for
+        except BaseException as error:  # raised by `future.result`
             future.set_exception(error)
 
-    threading.Thread(target=work, name="ahead", daemon=True).start()
+    threading.Thread(target=work, name="prefetch", daemon=True).start()
     return future
 
 
-class Gate:
-    """A sampler and a learner that take turns on the devices, from two threads."""
+class DeviceLock:
+    """A lock for programs on the devices, which samplers and learner take in turns.
 
-    def __init__(self, sampler: Sampler):
+    On several devices two programs that run at once may wait for each other forever.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
+
+    def sampler(self, sampler: Sampler) -> "LockedSampler":
+        """`sampler`, which holds this lock while it samples."""
+        return LockedSampler(sampler, self)
+
+
+class LockedSampler:
+    """A sampler that holds a device lock while it samples."""
+
+    def __init__(self, sampler: Sampler, lock: DeviceLock):
         self._sampler = sampler
-        self.lock = threading.Lock()
-        self.sampled = threading.Event()  # set whenever a call of the sampler is over
-
-    def beside(self, sampler: Sampler) -> "Gate":
-        """Another sampler, such as that of evaluation, which takes turns with them."""
-        gate = Gate(sampler)
-        gate.lock = self.lock
-        return gate
+        self.lock = lock
+        self.sampled = threading.Event()  # set at the end of every call
 
     def __call__(self, *args, **kwargs):
-        """The sampler's."""
+        """Samples completions while holding the device lock."""
         try:
             with self.lock:
                 return self._sampler(*args, **kwargs)
@@ -187,7 +209,7 @@ class Gate:
             self.sampled.set()
 
     def stream(self, *args, **kwargs) -> Iterator:
-        """The sampler's; nobody else has the devices until it is over."""
+        """Streams completions while holding the device lock."""
         try:
             with self.lock:
                 yield from self._sampler.stream(*args, **kwargs)

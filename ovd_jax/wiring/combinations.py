@@ -17,7 +17,8 @@ from ovd_jax.rollout.policy import Rules
 from ovd_jax.search.simulator_prompts import find_prompt
 from ovd_jax.tasks import qa_prompts
 from ovd_jax.teacher.prompts import load_prompt
-from ovd_jax.training.methods import by_policy, method_of, rules, solutions
+from ovd_jax.training.methods import method_of, rules, solutions
+from ovd_jax.training.objectives import by_policy
 from ovd_jax.wiring.env import env_class
 
 _DATA = ("data", "held_out_data", "search.corpus", "corpus")
@@ -33,9 +34,9 @@ def check_training(config) -> None:
     """Raises UserError where a training by `config` could not work, or do nothing."""
     method = method_of(config)
     made = rules(config)
-    method.learns(config, lambda: None, None)
+    method.objective(config, lambda: None, None)
     Lora(**config.lora)
-    if method.asks(config):
+    if method.needs_text_teacher(config):
         check_feedback(made, load_prompt(config.teacher.prompt))
     for wrong in (no_gradient, idle_rules, idle_knobs):
         raise_if(wrong(config, made))
@@ -91,7 +92,7 @@ def check_own_code(config) -> None:
                 f"{role}.url is {options.url} and {role}.model is {options.model!r}; "
                 "one of them is asked: leave the other empty."
             )
-    if method_of(config).reads and names_code(config.teacher.model):
+    if method_of(config).needs_token_teacher and names_code(config.teacher.model):
         raise UserError(
             f"The method {config.method} reads probabilities of tokens, which "
             f"{config.teacher.model!r} does not give; name a model."
@@ -109,12 +110,12 @@ def replaces(config, made: Rules) -> bool:
     rejects = made.threshold > 0 or made.rejection != "score"
     by_step = made.replacement == "step"
     tries = made.max_replaced_steps if by_step else made.demonstration_tries
-    return method_of(config).asks(config) and rejects and bool(tries)
+    return method_of(config).needs_text_teacher(config) and rejects and bool(tries)
 
 
 def no_gradient(config, made: Rules) -> str:
     """Where all advantages are 0: a reward is compared with itself or its equals."""
-    by_advantages = method_of(config).learns is by_policy
+    by_advantages = method_of(config).objective is by_policy
     if not by_advantages or config.imitation_coef or made.credit != "trajectory":
         return ""
     compared = replaces(config, made)
@@ -181,7 +182,8 @@ def idle_knobs(config, made: Rules) -> str:
 
 def refers(config) -> bool:
     """Whether the method compares the policy with a reference."""
-    return "reference" in method_of(config).learns(config, lambda: None, None)
+    objective = method_of(config).objective(config, object, None)
+    return objective.reference is not None
 
 
 def greedy_evaluation(config) -> str:
@@ -270,7 +272,7 @@ def is_data_file(path: str) -> bool:
 CHECKS: dict[str, Callable] = {"train": check_training, "evaluate": check_evaluation}
 
 
-def check_ahead(config) -> None:
+def check_prefetch(config) -> None:
     """Raises UserError where batches cannot be collected ahead as `config` says."""
     if config.async_batches not in (0, 1):
         raise UserError(f"async_batches is {config.async_batches}; use 0 or 1.")

@@ -13,7 +13,7 @@ from ovd_jax.conversation.search import SearchEnv, SearchTools
 from ovd_jax.conversation.task import EnvTask
 from ovd_jax.conversation.tools import ThreadTools, Tools
 from ovd_jax.errors import UserError
-from ovd_jax.multihost.processes import FromMain
+from ovd_jax.multihost.shared import SharedCalls, shared
 from ovd_jax.own_code import (
     build,
     check_members,
@@ -121,10 +121,10 @@ def make_tools(config, env: Env, pool: Pool, *, training: bool) -> Tools:
     """What carries out the calls of `env`: of several processes the first one does,
     unless the tool is a model that lies over the devices of all."""
     if isinstance(pool, DaemonThreads):
-        return FromMain(ThreadTools(env, pool), "start", "take")
+        return shared(SharedCalls, ThreadTools(env, pool))
     view = pool.view()
     if isinstance(view, SearchThreads):
-        view = FromMain(view, "start", "take")
+        view = shared(SharedCalls, view)
     with_golds = training and config.search.backend == "simulated"
     return SearchTools(view, with_golds=with_golds)
 

@@ -17,7 +17,7 @@ from ovd_jax.cli import flags
 from ovd_jax.cli.knobs import knobs
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links, write_text
-from ovd_jax.multihost.processes import check_devices, tell
+from ovd_jax.multihost.processes import broadcast_result, check_devices
 from ovd_jax.reporting.run_dir import read_metrics
 
 # Knobs, or groups of them, that may change when a run goes on: none decides what the
@@ -68,7 +68,7 @@ def owns_run_dir(default: str) -> Callable:
                     stack.enter_context(locked(folder))
                     check_same_run(config, folder, default=default)
 
-                tell(begin)
+                broadcast_result(begin)
                 return main(config)
 
         return run

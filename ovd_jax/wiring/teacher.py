@@ -7,7 +7,7 @@ import functools
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.errors import UserError
 from ovd_jax.models.transformer import Transformer
-from ovd_jax.multihost.processes import FromMain
+from ovd_jax.multihost.shared import SharedTeacher, SharedTokenTeacher, shared
 from ovd_jax.own_code import build, names_code
 from ovd_jax.sampling.label_probs import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
@@ -17,7 +17,7 @@ from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.served_logprobs import ServedTokens
-from ovd_jax.training.methods import likeliest_tokens
+from ovd_jax.training.objectives import likeliest_tokens
 from ovd_jax.wiring.env import turn_ends, writes_thoughts
 from ovd_jax.wiring.models import (
     find_model,
@@ -54,10 +54,10 @@ def one_teacher(
     its `role`."""
     if names_code(config.teacher.model):  # of several processes the first one asks
         own = build(config.teacher.model, "teacher.model", Teacher, config)
-        return FromMain(own, "score", "demonstrate", "feedback")
+        return shared(SharedTeacher, own)
     if config.teacher.url:  # of several processes the first one asks
         served = served_teacher(config, judges=judges, role=role)
-        return FromMain(served, "score", "demonstrate", "feedback")
+        return shared(SharedTeacher, served)
     return local_teacher(config, model or teacher_model(config), judges=judges)
 
 
@@ -102,7 +102,7 @@ def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
         transport = make_transport(options.url, options, name=options.served_name)
         top = max(likeliest_tokens(config), 1)  # 0 means "none at all" to servers
         served = ServedTokens(transport, tokenizer=tokenizer, top=top)
-        return FromMain(served, "read")
+        return shared(SharedTokenTeacher, served)
     folder = find_model(options.model, "teacher")
     if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
         raise UserError(

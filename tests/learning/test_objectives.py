@@ -54,7 +54,7 @@ def loss_and_grads(objective, model, batch, shape, beside=None):
     )
     add = jax.jit(functools.partial(add_gradients, objective))
     grads, total = zero_gradients(model), 0.0
-    for part in cut(batch.replace(weights_KC=weights), shape.at_once):
+    for part in cut(batch.replace(weights_KC=weights), shape.microbatch):
         grads, sums = add(model, grads, part if beside is None else (part, *beside))
         total += sums["loss"]
     return total, grads

@@ -12,6 +12,7 @@ import pytest
 from ovd_jax.learning.distill import reverse_kl_policy_loss
 from ovd_jax.learning.learner import Learner, cut, means
 from ovd_jax.learning.losses import PADDING, Batch, TopK, token_weights
+from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import (
     Stepper,
     TrainState,
@@ -27,10 +28,10 @@ OPTIMIZER = dict(
     learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,
     weight_decay=0.01, b1=0.9, b2=0.99, grad_clip=1e3,
 )  # fmt: skip
-LOSS = dict(
-    temperature=1.0, chunk=64, remat="none", clip_low=0.2, clip_high=0.3, kl_coef=0.1,
-    entropy_coef=0.05,
-)  # fmt: skip
+POLICY = functools.partial(
+    policy_objective, clip_low=0.2, clip_high=0.3, kl_coef=0.1, entropy_coef=0.05
+)
+LOSS = dict(temperature=1.0, chunk=64, remat="none")
 TX = optimizer(**OPTIMIZER)
 
 
@@ -94,7 +95,7 @@ def batch(model) -> Batch:
 
 
 def stepper(**changes) -> Stepper:
-    return Stepper(functools.partial(policy_objective, **LOSS | changes), TX)
+    return Stepper(functools.partial(POLICY, **LOSS | changes), TX)
 
 
 def create(model) -> TrainState:
@@ -169,8 +170,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
 def learned(batch):
     """What two minibatches and three epochs did, by `learn` and one by one."""
     learner = Learner(
-        tx=TX, reference=Bigram.create(), minibatches=2, epochs=3,
-        aggregation="dapo", max_tokens=8, **LOSS | {"temperature": 0.6},
+        Objective(POLICY, 0.6, reference=Bigram.create()), tx=TX, minibatches=2,
+        epochs=3, aggregation="dapo", max_tokens=8, chunk=64,
     )  # fmt: skip
     before, again = create(Bigram.create()), create(Bigram.create())
     ready = learner.with_logprobs(before.model, batch, 2)
@@ -181,7 +182,7 @@ def learned(batch):
         )
         again, metrics = learner.stepper(again, [part.replace(weights_KC=weights)])
         steps.append(jax.device_get(metrics))
-    after, averaged = learner.learn(before, batch, packs=2, seed=5)
+    after, averaged = learner.learn(before, batch, microbatch=2, seed=5)
     return {
         "learner": learner, "before": before, "ready": ready, "after": after,
         "means": averaged, "again": again, "steps": steps,
@@ -215,8 +216,8 @@ def test_the_ratio_starts_at_one_and_only_there(learned):
 def test_a_single_step_a_batch_is_its_own_behavior(batch):
     """And equals the step that is told its log-probabilities."""
     learner = Learner(
-        tx=TX, reference=None, minibatches=1, epochs=1, aggregation="dapo",
-        max_tokens=8, **LOSS,
+        Objective(POLICY, 1.0), tx=TX, minibatches=1, epochs=1, aggregation="dapo",
+        max_tokens=8, chunk=64,
     )  # fmt: skip
     ready = learner.with_logprobs(Bigram.create(), batch.replace(
         behavior_logprobs_KC=None, ref_logprobs_KC=None), 2)  # fmt: skip
@@ -243,7 +244,7 @@ def test_a_policy_gradient_does_not_look_at_a_teachers_other_tokens(
 
 
 def test_the_reference_is_neither_trained_nor_donated(learned):
-    assert_same(learned["learner"].reference, Bigram.create())
+    assert_same(learned["learner"].objective.reference, Bigram.create())
     leaves = jax.tree.leaves(learned["before"].model)
     assert all(leaf.is_deleted() for leaf in leaves)
     ready = learned["ready"]
@@ -378,7 +379,7 @@ def test_weights_stay_float32_where_bfloat16_computes(config, make_model, batch)
     tx = optax.apply_if_finite(optax.sgd(1e-5), 2**30)
     model = make_model(config, dtype=jnp.bfloat16)
     assert model.hidden(batch.prompts_KP).dtype == jnp.bfloat16
-    run = Stepper(functools.partial(policy_objective, **LOSS), tx)
+    run = Stepper(functools.partial(POLICY, **LOSS), tx)
     state = TrainState.create(jax.tree.map(jnp.copy, model), tx)
     for _ in range(2):
         state, _ = run(state, [batch])

@@ -15,12 +15,14 @@ from ovd_jax import export, sft, train
 from ovd_jax.cli import flags
 from ovd_jax.learning.checkpoint import Checkpoints, by_path
 from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import (
     Stepper,
     TrainState,
     add_gradients,
     imitation_objective,
     optimizer,
+    policy_objective,
     zero_gradients,
 )
 from ovd_jax.models import hf
@@ -257,15 +259,17 @@ def make_batch():
 def test_learning_changes_adapters_and_nothing_else(model):
     """The reference is what lies under them: its arrays stay where they are."""
     adapted = adapted_to(jax.tree.map(jnp.copy, model))
+    policy = functools.partial(
+        policy_objective, clip_low=0.2, clip_high=0.2, kl_coef=0.1
+    )
     learner = Learner(
-        tx=TX, reference=base(adapted), minibatches=2, epochs=2, temperature=1.0,
-        chunk=4, remat="none", aggregation="grpo", max_tokens=16, clip_low=0.2,
-        clip_high=0.2, kl_coef=0.1,
+        Objective(policy, 1.0, reference=base(adapted)), tx=TX, minibatches=2, epochs=2,
+        chunk=4, aggregation="grpo", max_tokens=16,
     )  # fmt: skip
     start = jax.tree.map(jnp.copy, adapted)
     batch, shape = make_batch()
     state = TrainState.create(adapted, TX)
-    after, metrics = learner.learn(state, batch, packs=shape.at_once, seed=0)
+    after, metrics = learner.learn(state, batch, microbatch=shape.microbatch, seed=0)
     assert int(after.step) == 4
     assert metrics["kl"] > 1e-3
     assert metrics["grad_norm"] > 1e-3

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fakes import FakeTeacher, problem, score_of
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -27,10 +28,12 @@ from ovd_jax.models.sharding import (
 )
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost import processes
+from ovd_jax.multihost.shared import SharedTask, SharedTeacher, shared
 from ovd_jax.rollout.pack import plan
 from ovd_jax.search.base import SearchError
 from ovd_jax.shapes import compact
-from ovd_jax.teacher.base import Score
+from ovd_jax.tasks.arithmetic import ArithmeticTask
+from ovd_jax.teacher.base import Score, ScoreRequest
 
 TX = optimizer(
     learning_rate=1e-2, schedule="constant", warmup_steps=0, total_steps=9,
@@ -122,8 +125,8 @@ def test_outside_of_a_mesh_there_is_one_shard(model):
 @pytest.mark.parametrize("shards", [1, 2, 3, 8])
 def test_every_device_is_given_as_many_packs(shards):
     _, shape = plan([8] * 5, 64, 200, 4000, 1, shards)
-    assert shape.at_once % shards == 0
-    assert shape.at_once // shards * shape.slots <= 4000
+    assert shape.microbatch % shards == 0
+    assert shape.microbatch // shards * shape.slots <= 4000
     assert plan([8] * 5, 64, 200, 4000, 1) == plan([8] * 5, 64, 200, 4000, 1, 1)
 
 
@@ -131,7 +134,7 @@ def test_packs_are_cut_smaller_where_devices_would_have_none():
     _, shape = plan([8], 64, 200, 10_000, 1, 1)
     assert shape.stretches == 8
     _, shape = plan([8], 64, 200, 10_000, 1, 4)
-    assert (shape.stretches, shape.at_once) == (2, 4)
+    assert (shape.stretches, shape.microbatch) == (2, 4)
 
 
 def test_a_shrunken_grid_still_has_lines_for_every_device():
@@ -146,20 +149,19 @@ def test_a_shrunken_grid_still_has_lines_for_every_device():
 
 
 def test_one_process_asks_and_writes_itself():
-    class Task:
-        levels = 10
-
-        def rewards(self, count):
-            return [1.0] * count
-
-    task = processes.FromMain(Task(), "rewards")
-    assert (task.levels, task.rewards(2)) == (10, [1.0, 1.0])
+    task, asked = ArithmeticTask(), [problem("3+4", "7")] * 2
+    assert shared(SharedTask, task) is task
+    assert SharedTask(task).step_stop == task.step_stop
+    assert SharedTask(task).rewards(asked, ["#### 7", "8"]) == [1.0, 0.0]
+    teacher = FakeTeacher()
+    request = ScoreRequest("3+4", "", "#### 7", whole=True)
+    assert SharedTeacher(teacher).score([request], seed=0) == [score_of(9)]
     assert processes.on_main(len, "abc") == 3
     processes.check_same("anything", object())
 
 
 def test_what_others_than_the_main_process_do_is_nothing():
-    with processes.Silent() as run:
+    with processes.NullObject() as run:
         assert run.log(0, {"loss": 1.0}) is None
 
 

@@ -14,7 +14,7 @@ import os, signal, sys, threading, time
 import jax
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
-from ovd_jax.multihost.processes import FromMain, broadcast, is_main, on_main, tell
+from ovd_jax.multihost.processes import broadcast, broadcast_result, is_main, on_main
 from ovd_jax.wiring.mesh import on_mesh
 
 class Odd(UserError):
@@ -46,7 +46,7 @@ def main(config):
     if what == "both":
         raise UserError("the same in both")
     if what == "told":
-        tell(odd)
+        broadcast_result(odd)
     if what == "second":
         if not is_main():
             no_package()

@@ -4,6 +4,8 @@ Float64, one trajectory and one token at a time, no padding and no masks; gradie
 finite differences of that. Some trajectories were replaced, whole or in part.
 """
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -12,7 +14,8 @@ from fakes import group, kept, swapped, trajectory
 
 from ovd_jax.learning.learner import Learner, cut
 from ovd_jax.learning.losses import policy_loss, token_weights
-from ovd_jax.learning.update import TrainState
+from ovd_jax.learning.objective import Objective
+from ovd_jax.learning.update import TrainState, policy_objective
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
 
@@ -236,11 +239,13 @@ def test_loss_and_gradient_of_every_epoch(config, make_model):
     tx = optax.apply_if_finite(optax.chain(optax.trace(0.0), optax.scale(-RATE)), 1)
     model = make_model(config)
     reference = jax.tree.map(lambda x: 1.02 * x, model)
-    learner = Learner(
-        tx=tx, reference=reference, minibatches=1, epochs=3, temperature=TEMPERATURE,
-        chunk=5, remat="none", aggregation="grpo",
-        max_tokens=MAX_TOKENS, clip_low=CLIP_LOW, clip_high=CLIP_HIGH, kl_coef=KL_COEF,
+    policy = functools.partial(
+        policy_objective, clip_low=CLIP_LOW, clip_high=CLIP_HIGH, kl_coef=KL_COEF,
         importance_cap=2.0,
+    )  # fmt: skip
+    learner = Learner(
+        Objective(policy, TEMPERATURE, reference=reference), tx=tx, minibatches=1,
+        epochs=3, chunk=5, aggregation="grpo", max_tokens=MAX_TOKENS,
     )  # fmt: skip
     behavior = numpy_logprobs(config, by_name(model))
     ref = numpy_logprobs(config, by_name(reference))

@@ -4,7 +4,12 @@ import pytest
 
 from ovd_jax import sft
 from ovd_jax.cli import flags
-from ovd_jax.reporting.collapse import Collapsed, JudgeWatch, Watch, stop_if_collapsed
+from ovd_jax.reporting.collapse import (
+    Collapsed,
+    CollapseDetector,
+    JudgeWatch,
+    stop_if_collapsed,
+)
 
 OFF = dict(
     window=3, entropy=0.0, zero_spread=0.0, invalid_rate=0.0, short=0.0, truncated=0.0
@@ -18,11 +23,11 @@ HEALTHY = {
 }
 
 
-def watch(**bounds) -> Watch:
-    return Watch.of(**OFF | bounds, max_skipped=10)
+def watch(**bounds) -> CollapseDetector:
+    return CollapseDetector.of(**OFF | bounds, max_skipped=10)
 
 
-def feed(watch: Watch, *rows) -> None:
+def feed(watch: CollapseDetector, *rows) -> None:
     for row in rows:
         watch.check(HEALTHY | row)
 
@@ -72,7 +77,7 @@ def test_no_bound_no_window_and_no_such_metric_stop_nothing():
 
 @pytest.mark.parametrize("most", [1, 3, 10])
 def test_gradients_that_are_never_finite_stop_a_run_that_has_no_other_bound(most):
-    bounded = Watch.of(**OFF, max_skipped=most)
+    bounded = CollapseDetector.of(**OFF, max_skipped=most)
     bad = {"loss": 0.25, "kl": float("inf"), "grad_norm": float("nan"), "step": 1}
     for count in (0, most - 1, 0):
         bounded.check(HEALTHY | bad | {"skipped_in_a_row": count})

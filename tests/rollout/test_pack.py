@@ -11,6 +11,7 @@ from fakes import group, kept, random_groups, swapped, trajectory
 
 from ovd_jax.learning.learner import Learner, cut
 from ovd_jax.learning.losses import PADDING, token_weights
+from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import (
     add_gradients,
     batch_logprobs,
@@ -43,7 +44,7 @@ def assert_cells(actual, expected, dtype):
 
 def test_a_pack_is_a_prompt_and_stretches_of_whole_completions():
     batch, shape = packed()
-    assert shape == Shape(prompt=4, stretch=6, stretches=1, at_once=2)
+    assert shape == Shape(prompt=4, stretch=6, stretches=1, microbatch=2)
     assert batch.stretch == 6
     assert_cells(batch.prompts_KP, [[7, 8, 0, 0], [9, 9, 9, 0]], np.int32)
     assert_cells(batch.prompt_lengths_K, [2, 3], np.int32)
@@ -77,7 +78,7 @@ def test_a_large_group_is_given_several_packs_and_each_its_prompt():
     sizes = [5, 4, 4, 3, 2, 1]
     many = group(*[kept(trajectory(n), 1.0) for n in sizes], prompt=(7, 8))
     batch, shape = packed([many], [[[1.0]] * 6], length_multiple=5, max_tokens=12)
-    assert shape == Shape(prompt=2, stretch=5, stretches=2, at_once=1)
+    assert shape == Shape(prompt=2, stretch=5, stretches=2, microbatch=1)
     assert_cells(batch.prompts_KP, [[7, 8]] * 2, np.int32)
     segments = [[1] * 5 + [2] * 4 + [3], [1] * 4 + [_] + [2] * 3 + [3] * 2]
     assert_cells(batch.segments_KC, segments, np.int32)
@@ -104,8 +105,8 @@ def test_the_plan_computes_the_fewest_slots(
     bins, prompt, budget, minibatches, expected
 ):
     _, shape = plan(bins, prompt, 200, budget, minibatches)
-    assert (shape.stretches, shape.at_once) == expected
-    assert shape.slots * shape.at_once <= budget
+    assert (shape.stretches, shape.microbatch) == expected
+    assert shape.slots * shape.microbatch <= budget
 
 
 @pytest.mark.parametrize(("sizes", "stretch"), [([6, 4, 4, 4, 6], 12), ([6] * 4, 6)])
@@ -180,7 +181,7 @@ def test_loss_logprobs_and_gradient_are_those_of_separate_rows(
     )
     add = jax.jit(functools.partial(add_gradients, objective))
     grads, total = zero_gradients(model), 0.0
-    for part in cut(batch.replace(weights_KC=weights), shape.at_once):
+    for part in cut(batch.replace(weights_KC=weights), shape.microbatch):
         grads, sums = add(model, grads, part)
         total += sums["loss"]
     np.testing.assert_allclose(total, loss, atol=1e-5)
@@ -198,8 +199,8 @@ def minibatches(groups, *, minibatches, shards=1, max_tokens=256, seed=0):
         minibatches=minibatches, shards=shards,
     )  # fmt: skip
     learner = Learner(
-        tx=None, minibatches=minibatches, epochs=2, max_tokens=9, aggregation="grpo",
-        temperature=1.0, chunk=4,
+        Objective(policy_objective, 1.0), tx=None, minibatches=minibatches, epochs=2,
+        max_tokens=9, aggregation="grpo", chunk=4,
     )  # fmt: skip
     found = []
     for part in learner.split(batch, seed=seed):

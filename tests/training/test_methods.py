@@ -95,12 +95,12 @@ def test_a_served_teachers_probabilities_are_compared_at_its_temperature(
     config.distill.update(
         divergence=divergence, temperature=distill, vocabulary="top_k"
     )
-    learns = functools.partial(METHODS["on_policy_kd"].learns, config, None, Served())
+    make = functools.partial(METHODS["on_policy_kd"].objective, config, None, Served())
     if said is None:
-        assert learns()["temperature"] == 1.0
+        assert make().temperature == 1.0
         return
     with pytest.raises(UserError, match=said):
-        learns()
+        make()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_divergence_alone_takes_a_served_teachers_likeliest_tokens(divergence,
 )
 def test_who_asks_the_teacher_for_text(method, changes, asks):
     config = load(method, **changes)
-    assert method_of(config).asks(config) is asks
+    assert method_of(config).needs_text_teacher(config) is asks
     assert (rules(config).granularity == "none") is (
         not asks or method in ("seq_kd", "token_kd")
     )
@@ -236,7 +236,7 @@ def test_a_batch_with_nothing_to_train_on_weighs_nothing(method):
     batch, shape = to_batch(load(method, minibatches=2), nothing)
     assert len(batch.tokens_KC) == 2
     assert not batch.weights_KC.any()
-    assert shape.at_once == 1
+    assert shape.microbatch == 1
 
 
 def test_both_of_a_pair_are_in_one_pack_however_long_they_are():
@@ -245,14 +245,14 @@ def test_both_of_a_pair_are_in_one_pack_however_long_they_are():
         for n, m in ((30, 20), (3, 4), (31, 1))
     ]
     config = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=70)
-    batch, _ = to_batch(config, buffer_of(*pairs))
+    batch, _ = to_batch(config, buffer_of(*pairs), pairs=True)
     for advantages_C in batch.advantages_KC:
         assert {-1.0, 1.0} <= set(advantages_C.tolist())
     short = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=40)
     with pytest.raises(
         ValueError, match=r"2 times the longest completion take 2 \+ 62"
     ):
-        to_batch(short, buffer_of(*pairs))
+        to_batch(short, buffer_of(*pairs), pairs=True)
 
 
 def collected(**changes):

@@ -20,9 +20,14 @@ from ovd_jax.errors import TeacherError
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.training import prefetch as ahead_module
-from ovd_jax.training.prefetch import Ahead, Gate, read_batch, write_batch
-from ovd_jax.wiring.combinations import check_ahead
+from ovd_jax.training import prefetch
+from ovd_jax.training.prefetch import (
+    DeviceLock,
+    RolloutPrefetcher,
+    read_batch,
+    write_batch,
+)
+from ovd_jax.wiring.combinations import check_prefetch
 
 PROBLEMS = tuple(problem(f"({i}+4)*2", str(2 * i + 8)) for i in range(1, 5))
 SAMPLES = 2
@@ -144,75 +149,81 @@ def test_what_runs_at_once_counts_once_as_the_teachers_time(monkeypatch):
     assert (taken["seconds_teacher"], taken["seconds_teacher_waited"]) == (3.0, 3.0)
 
 
-def make_ahead(folder, *, batches=1, collect=None):
-    """(ahead, its gate): a batch is the weights it was sampled from, and its step."""
-    gate = Gate(lambda model: float(model["w"]))
+def weights_sampler():
+    return DeviceLock().sampler(lambda model: float(model["w"]))
+
+
+def make_prefetcher(folder, *, batches=1, collect=None):
+    """(prefetcher, sampler): a batch is the weights it was sampled from, and its
+    step."""
+    sampler = weights_sampler()
 
     def sample(model, step):
-        return gate(model), step
+        return sampler(model), step
 
-    return Ahead(collect or sample, batches=batches, folder=folder), gate
+    collect = collect or sample
+    return RolloutPrefetcher(collect, batches=batches, folder=folder), sampler
 
 
-def run_steps(ahead, gate, steps, weights=0.0, *, save=()):
+def run_steps(prefetcher, sampler, steps, weights=0.0, *, save=()):
     """Each step adds one to the weights: (batches, stalenesses)."""
     batches, stale = [], []
     model = {"w": jnp.float32(weights)}
     for step in steps:
-        batch, metrics = ahead.take(model, step)
+        batch, metrics = prefetcher.next(model, step)
         if step + 1 < 6:
-            ahead.begin(model, step + 1, gate)
-        with gate.lock:
+            prefetcher.start(model, step + 1, sampler)
+        with sampler.lock:
             new = {"w": model["w"] + 1}
             model["w"].delete()  # as the update does that it is donated to
             model = new
         if step in save:
-            ahead.save(step + 1)
+            prefetcher.save(step + 1)
         batches.append(batch)
         stale.append(metrics["staleness"])
     return batches, stale
 
 
 def test_a_batch_ahead_is_sampled_from_the_weights_before_the_update(tmp_path):
-    now = run_steps(*make_ahead(tmp_path, batches=0), range(6))
+    now = run_steps(*make_prefetcher(tmp_path, batches=0), range(6))
     assert now == ([(float(k), k) for k in range(6)], [0] * 6)
-    batches, stale = run_steps(*make_ahead(tmp_path), range(6))
+    batches, stale = run_steps(*make_prefetcher(tmp_path), range(6))
     assert batches == [(float(max(k - 1, 0)), k) for k in range(6)]
     assert stale == [0, 1, 1, 1, 1, 1]
 
 
 def test_a_resumed_run_has_the_batch_that_was_ahead_of_its_checkpoint(tmp_path):
     """It is ended after step 4; the state of after step 2 is what was saved."""
-    whole, _ = run_steps(*make_ahead(tmp_path), range(6), save=(2,))
-    resumed = run_steps(*make_ahead(tmp_path), range(3, 6), 3.0)
+    whole, _ = run_steps(*make_prefetcher(tmp_path), range(6), save=(2,))
+    resumed = run_steps(*make_prefetcher(tmp_path), range(3, 6), 3.0)
     assert resumed == (whole[3:], [1, 1, 1])
-    fresh = run_steps(*make_ahead(tmp_path / "elsewhere"), range(3, 6), 3.0)
+    fresh = run_steps(*make_prefetcher(tmp_path / "elsewhere"), range(3, 6), 3.0)
     assert fresh == ([(3.0, 3), (3.0, 4), (4.0, 5)], [0, 1, 1])
 
 
 @pytest.mark.parametrize("at", ["ahead", "taken", "begun", "collected late"])
 def test_a_run_that_is_stopped_anywhere_goes_on_with_the_same_batches(at, tmp_path):
     """It is stopped in step 3, of which only the state before it is whole."""
-    whole, _ = run_steps(*make_ahead(tmp_path / "whole"), range(6))
-    late, gate = threading.Event(), Gate(lambda model: float(model["w"]))
+    whole, _ = run_steps(*make_prefetcher(tmp_path / "whole"), range(6))
+    late, sampler = threading.Event(), weights_sampler()
 
     def collect(model, step):
-        batch = gate(model), step
+        batch = sampler(model), step
         if step == 3 and at == "collected late":
             late.wait(10)
         return batch
 
-    ahead, _ = make_ahead(tmp_path, collect=collect)
-    assert run_steps(ahead, gate, range(3))[0] == whole[:3]
+    prefetcher, _ = make_prefetcher(tmp_path, collect=collect)
+    assert run_steps(prefetcher, sampler, range(3))[0] == whole[:3]
     model = {"w": jnp.float32(3.0)}
     if at == "collected late":
         threading.Timer(0.3, late.set).start()
     if at in ("taken", "begun"):
-        ahead.take(model, 3)
+        prefetcher.next(model, 3)
     if at == "begun":
-        ahead.begin(model, 4, gate)
-    ahead.save(3, ending=True)
-    resumed = run_steps(*make_ahead(tmp_path), range(3, 6), 3.0)
+        prefetcher.start(model, 4, sampler)
+    prefetcher.save(3, ending=True)
+    resumed = run_steps(*make_prefetcher(tmp_path), range(3, 6), 3.0)
     assert resumed == (whole[3:], [1, 1, 1])
 
 
@@ -220,28 +231,28 @@ def test_a_run_that_is_stopped_anywhere_goes_on_with_the_same_batches(at, tmp_pa
 def test_a_program_that_ends_does_not_wait_for_a_batch_that_never_comes(
     how, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(ahead_module, "_SOON_S", 0.3)
-    over, gate = threading.Event(), Gate(lambda model: float(model["w"]))
+    monkeypatch.setattr(prefetch, "_GRACE_S", 0.3)
+    over, sampler = threading.Event(), weights_sampler()
 
     def collect(model, step):
-        batch = gate(model), step
+        batch = sampler(model), step
         if step == 3:
             if how == "failed":
                 raise TeacherError("it is away")
             over.wait(20)
         return batch
 
-    ahead, _ = make_ahead(tmp_path, collect=collect)
-    run_steps(ahead, gate, range(3))
+    prefetcher, _ = make_prefetcher(tmp_path, collect=collect)
+    run_steps(prefetcher, sampler, range(3))
     begun = time.monotonic()
     with SIGNALS.caught(), SIGNALS.held():
         if how == "interrupted":
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        ahead.save(3, ending=how != "interrupted")
+        prefetcher.save(3, ending=how != "interrupted")
         SIGNALS.noticed.set()  # else it is raised here
     assert time.monotonic() - begun < 2.0
     over.set()
-    batches, _ = run_steps(*make_ahead(tmp_path), range(3, 6), 3.0)
+    batches, _ = run_steps(*make_prefetcher(tmp_path), range(3, 6), 3.0)
     assert batches[0] == (3.0, 3)
     assert "collected anew from the weights of the checkpoint" in caplog.text
 
@@ -283,7 +294,7 @@ def test_a_batch_that_cannot_be_read_is_said_and_collected_anew(
     """From the weights of the checkpoint, as a run that collects none ahead does."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "ahead"
-    run_steps(*make_ahead(folder), range(6), save=(2,))
+    run_steps(*make_prefetcher(folder), range(6), save=(2,))
     path = folder / "000000003.batch"
     data = path.read_bytes()
     path.unlink()
@@ -292,7 +303,7 @@ def test_a_batch_that_cannot_be_read_is_said_and_collected_anew(
     elif damage:
         path.write_bytes(damage(data))
     (folder / "000000003.pickle").write_bytes(pickle.dumps(Touch("ran")))
-    resumed = run_steps(*make_ahead(folder), range(3, 6), 3.0)
+    resumed = run_steps(*make_prefetcher(folder), range(3, 6), 3.0)
     assert resumed == ([(3.0, 3), (3.0, 4), (4.0, 5)], [0, 1, 1])
     assert "for step 3 cannot be read" in caplog.text
     assert "collected anew from the weights of the checkpoint" in caplog.text
@@ -302,7 +313,7 @@ def test_a_batch_that_cannot_be_read_is_said_and_collected_anew(
 def test_a_new_run_takes_no_batch_that_somebody_else_has_left(tmp_path, caplog):
     for step in (0, 1):
         write_batch(tmp_path / f"00000000{step}.batch", step, ("theirs", step))
-    batches, _ = run_steps(*make_ahead(tmp_path), range(2))
+    batches, _ = run_steps(*make_prefetcher(tmp_path), range(2))
     assert batches == [(0.0, 0), (0.0, 1)]
     assert not caplog.text
 
@@ -319,7 +330,7 @@ def test_a_collected_batch_comes_back_from_its_file_as_it_was(tmp_path, connect)
 
 
 def test_files_of_old_batches_are_removed(tmp_path):
-    run_steps(*make_ahead(tmp_path), range(6), save=range(6))
+    run_steps(*make_prefetcher(tmp_path), range(6), save=range(6))
     assert [path.stem[-1] for path in sorted(tmp_path.iterdir())] == ["3", "4", "5"]
 
 
@@ -329,15 +340,15 @@ def test_what_fails_ahead_fails_when_it_is_asked_for(sampled, tmp_path):
         if step == 1:
             assert threading.current_thread().daemon  # no run ends later for it
             if sampled:
-                gate(model)
+                sampler(model)
             raise TeacherError("no answer")
         return step
 
-    ahead, gate = make_ahead(tmp_path, collect=collect)
-    ahead.take({"w": jnp.zeros(())}, 0)
-    ahead.begin({"w": jnp.zeros(())}, 1, gate)
+    prefetcher, sampler = make_prefetcher(tmp_path, collect=collect)
+    prefetcher.next({"w": jnp.zeros(())}, 0)
+    prefetcher.start({"w": jnp.zeros(())}, 1, sampler)
     with pytest.raises(TeacherError, match="no answer"):
-        ahead.take(None, 1)
+        prefetcher.next(None, 1)
 
 
 def test_samplers_beside_each_other_take_turns_on_the_devices():
@@ -356,8 +367,8 @@ def test_samplers_beside_each_other_take_turns_on_the_devices():
         def __call__(self, rows):
             return list(self.stream(rows))
 
-    training = Gate(Sampler())
-    evaluation = training.beside(Sampler())
+    lock = DeviceLock()
+    training, evaluation = lock.sampler(Sampler()), lock.sampler(Sampler())
     calls = [training, training.stream, evaluation, evaluation.stream]
     threads = [
         threading.Thread(target=lambda call=call: list(call(5))) for call in calls
@@ -381,4 +392,4 @@ def test_what_cannot_be_collected_ahead_is_refused(knobs, message):
     with config.unlocked():
         config.update(knobs)
     with pytest.raises(ValueError, match=message):
-        check_ahead(config)
+        check_prefetch(config)

@@ -15,18 +15,19 @@ import pytest
 from search_fakes import TOKENIZER
 from teacher_server import TeacherServer
 
-from ovd_jax import evaluate, train
+from ovd_jax import evaluate
 from ovd_jax.cli import flags
 from ovd_jax.cli.knobs import knobs
 from ovd_jax.errors import UserError
 from ovd_jax.learning.distill import make_divergence
 from ovd_jax.models.lora import TARGETS
-from ovd_jax.reporting.collapse import Watch
+from ovd_jax.reporting.collapse import CollapseDetector
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.tasks.qa import QATask
 from ovd_jax.training import batches, methods
-from ovd_jax.training.prefetch import in_thread
+from ovd_jax.training.prefetch import DeviceLock, in_thread
+from ovd_jax.wiring import training
 from ovd_jax.wiring.env import make_dialogue, make_env, make_pool
 from ovd_jax.wiring.models import find_model, load_student, load_tokenizer
 from ovd_jax.wiring.search import make_search
@@ -272,11 +273,11 @@ def values_of(thing, field: str) -> list:
     return [value for name, value in walk(thing) if name == field]
 
 
-def learner_of(config, method="ovd", tokens=None, **fields):
-    with config.unlocked():
-        config.method = method
-    made = methods.method_of(config).learns(config, lambda: None, tokens)
-    return train.make_learner(config, train.make_optimizer(config), made | fields)
+def learner_of(config, wrap=lambda loss: loss):
+    """A learner with the config's objective, whose loss is wrapped."""
+    made = methods.method_of(config).objective(config, lambda: None, None)
+    made = dataclasses.replace(made, loss=wrap(made.loss))
+    return training.make_learner(config, training.make_optimizer(config), made)
 
 
 class Called(Exception):
@@ -286,10 +287,13 @@ class Called(Exception):
 def objective_options(config) -> dict:
     """The options that the objective is called with in the end."""
 
-    def objective(model, part, **options):
+    def called(model, part, **options):
         raise Called(options)
 
-    learner = learner_of(config, objective=objective)
+    def wrap(loss):
+        return functools.partial(called, **loss.keywords)
+
+    learner = learner_of(config, wrap)
     with pytest.raises(Called) as caught:
         learner.stepper.add({"w": jnp.zeros(2)}, {"w": jnp.zeros(2)}, None)
     return caught.value.args[0]
@@ -348,10 +352,10 @@ def made(server):
         "rules": lambda: methods.rules(config()),
         "learner": lambda: learner_of(config(**{"turns.searches": 0})),
         "objective": lambda: objective_options(config()),
-        "token_kd": lambda: methods.METHODS["token_kd"].learns(
+        "token_kd": lambda: methods.METHODS["token_kd"].objective(
             config(), lambda: None, None
         ),
-        "dpo_pairs": lambda: methods.METHODS["dpo_pairs"].learns(
+        "dpo_pairs": lambda: methods.METHODS["dpo_pairs"].objective(
             config(), lambda: None, None
         ),
         "dialogue": dialogue,
@@ -367,7 +371,7 @@ def made(server):
             **{"search.backend": "simulated", "search.url": server.url}
         ),
         "local_simulator": lambda: search(**{"search.backend": "simulated"}),
-        "watch": lambda: Watch.of(
+        "watch": lambda: CollapseDetector.of(
             **config().collapse, max_skipped=config().max_skipped
         ),
         "rejecting": lambda: solver(VALUES["test_threshold"]),
@@ -412,7 +416,7 @@ def test_a_field_has_its_knobs_value(knob, name, field, made):
 def rates(config) -> list[float]:
     """The optimizer's rate at each of a run's steps: how far Adam moves a weight whose
     gradient stays the same."""
-    tx = train.make_optimizer(config)
+    tx = training.make_optimizer(config)
     update = jax.jit(tx.update)
     params, grads = {"norm": jnp.ones(())}, {"norm": jnp.full((), 0.01)}
     state, found = tx.init(params), []
@@ -448,7 +452,7 @@ def test_the_optimizer_moves_as_its_knobs_say():
     """Two steps of AdamW on a matrix, by hand."""
     config = config_of(**{"optimizer.warmup_steps": 0.0,
                           "optimizer.schedule": "constant"})  # fmt: skip
-    tx = train.make_optimizer(config)
+    tx = training.make_optimizer(config)
     o = config.optimizer
     params = {"q": {"kernel": jnp.full((2, 2), 3.0)}}
     state, m, v = tx.init(params), 0.0, 0.0
@@ -488,11 +492,12 @@ def test_training_and_evaluation_sample_at_their_own_temperatures_in_turns():
     folder = find_model("quickstart", "student")
     tokenizer = load_tokenizer(folder)
     task = types.SimpleNamespace(stop_strings=())
-    sampler, tester = train.make_samplers(config_of(), folder, tokenizer, task)
+    parts, device = (config_of(), folder, tokenizer, task), DeviceLock()
+    sampler = device.sampler(student_sampler(*parts))
+    tester = device.sampler(held_out_sampler(*parts))
     assert values_of(tester, "temperature") == [VALUES["eval_temperature"]]
     assert values_of(sampler, "temperature") == [VALUES["temperature"]]
-    assert tester.lock is sampler.lock
-    with sampler.lock, pytest.raises(TimeoutError):
+    with device, pytest.raises(TimeoutError):
         in_thread(lambda: next(tester.stream(None, [[1]], seed=0))).result(timeout=0.2)
 
 
@@ -556,7 +561,11 @@ def test_held_out_evaluation_is_of_its_knobs():
             return [(row, answer) for row in range(len(prompts) * samples)]
 
     task = make_task(config)
-    found = train.measure(config, Sampler(), fakes.TOKENIZER, task, "the model")
+    held_out = training.make_held_out(
+        config, task=task, tokenizer=fakes.TOKENIZER, sampler=Sampler(),
+        make_dialogue=lambda: None,
+    )  # fmt: skip
+    found = held_out.measure("the model")
     assert found["eval_accuracy"] == 0.0
     assert {(model, samples) for model, _, samples in calls} == {("the model", 3)}
     assert sum(prompts for _, prompts, _ in calls) == 10
@@ -571,13 +580,13 @@ def test_a_batch_is_of_its_knobs():
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * 2] * 8, levels=10)
     batch, _ = batches.to_batch(config_of(minibatches=1), buffer)
     assert batch.tokens_KC.shape[1] % VALUES["length_multiple"] == 0
-    at_once = {
+    microbatch = {
         tokens: batches.to_batch(
             config_of(minibatches=1, length_multiple=8, tokens_at_once=tokens), buffer
-        )[1].at_once
+        )[1].microbatch
         for tokens in (64, 256, 8192)
     }
-    assert at_once[64] < at_once[256] <= at_once[8192]
+    assert microbatch[64] < microbatch[256] <= microbatch[8192]
     alone = RolloutBuffer(buffer.groups[:1], buffer.advantages[:1], levels=10)
     for minibatches in (1, 3, 5):  # each of them has a pack, if an empty one
         config = config_of(minibatches=minibatches)
@@ -589,12 +598,13 @@ def test_a_divergence_is_of_its_knobs():
         ("forward_kl", "reverse_kl", "jsd"), (0.2, 0.7)
     ):
         config = config_of(**{"distill.divergence": name, "distill.beta": beta})
-        fields = methods.METHODS["token_kd"].learns(config, lambda: None, None)
+        objective = methods.METHODS["token_kd"].objective(config, lambda: None, None)
+        terms_of = objective.loss.keywords["terms_of"]
         student, teacher = map(
             jax.nn.log_softmax, jnp.array([[1.0, 2, 3], [3, 1, 0.5]])
         )
         expected = make_divergence(name, beta=beta)(student, teacher)
-        np.testing.assert_array_equal(fields["terms_of"](student, teacher), expected)
+        np.testing.assert_array_equal(terms_of(student, teacher), expected)
 
 
 @pytest.mark.parametrize("source", ["teacher", "data"])
@@ -602,7 +612,7 @@ def test_solutions_come_from_where_the_knob_says(source):
     config = config_of(**{"method": "seq_kd", "distill.solutions": source,
                           "turns.searches": 0})  # fmt: skip
     method = methods.method_of(config)
-    assert method.asks(config) == (source == "teacher")
+    assert method.needs_text_teacher(config) == (source == "teacher")
     teacher = fakes.FakeTeacher(demonstrate=lambda request, rng: "3+4\n#### 7")
     collector = fakes.collector(teacher, granularity="none", samples=1)
     problem = dataclasses.replace(fakes.problem("3+4", "7"), solution="#### 7")

@@ -1,0 +1,118 @@
+"""The parts of a training run, made of the config."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from ovd_jax.conversation.collect import ConversationCollector
+from ovd_jax.conversation.dialogue import Dialogue
+from ovd_jax.learning.learner import Learner
+from ovd_jax.learning.objective import Objective
+from ovd_jax.learning.update import Optimizer, optimizer
+from ovd_jax.models.lora import base
+from ovd_jax.models.transformer import Transformer
+from ovd_jax.rollout.collect import Collector
+from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.training.batches import collect
+from ovd_jax.training.held_out import HeldOut
+from ovd_jax.training.methods import method_of, rules
+from ovd_jax.training.objectives import is_served
+from ovd_jax.training.prefetch import LockedSampler, RolloutPrefetcher
+from ovd_jax.wiring.models import load_model
+from ovd_jax.wiring.teacher import make_teacher, make_token_teacher
+
+
+def make_teachers(config, tokenizer) -> tuple:
+    """(teacher of text, token-level teacher), None for each that the method does not
+    need. The latter is a model in this process or `ServedTokens`."""
+    method = method_of(config)
+    token_teacher = None
+    if method.needs_token_teacher:
+        token_teacher = make_token_teacher(config, tokenizer)
+    if not method.needs_text_teacher(config):
+        return None, token_teacher
+    model = None if is_served(token_teacher) else token_teacher
+    judges = rules(config).granularity != "none"
+    return make_teacher(config, model, judges=judges), token_teacher
+
+
+def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
+    """The collector; of conversations if there is a `dialogue`."""
+    parts |= {"rules": rules(config), "template": load_prompt(config.teacher.prompt)}
+    if dialogue is None:
+        return Collector(**parts)
+    return ConversationCollector(dialogue=dialogue, **parts)
+
+
+def make_prefetcher(
+    config, collector: Collector, sampler: LockedSampler
+) -> RolloutPrefetcher:
+    """Collects the rollout batches of a run, ahead of time if the config says so."""
+    return RolloutPrefetcher(
+        functools.partial(collect, config, collector, sampler),
+        batches=config.async_batches,
+        folder=Path(config.run_dir) / "ahead",
+    )
+
+
+def make_held_out(
+    config, *, task, tokenizer, sampler, make_dialogue: Callable
+) -> HeldOut:
+    """Held-out evaluation."""
+    return HeldOut(
+        task=task,
+        tokenizer=tokenizer,
+        sampler=sampler,
+        make_dialogue=make_dialogue,
+        problems=config.eval_problems,
+        samples=config.eval_samples,
+        rows=config.eval_rows,
+        greedy=not config.eval_temperature,
+        seed=config.seed,
+    )
+
+
+def make_optimizer(config) -> Optimizer:
+    """The optimizer; its schedule ends with the run."""
+    return optimizer(
+        **config.optimizer,
+        total_steps=config.num_steps,
+        steps_a_batch=config.minibatches * config.epochs,
+    )
+
+
+def make_objective(
+    config, folder: Path, model: Transformer, token_teacher
+) -> Objective:
+    """The objective of the method for a student that starts as `model`, from
+    `folder`."""
+    reference = functools.partial(make_reference, config, folder, model)
+    return method_of(config).objective(config, reference, token_teacher)
+
+
+def make_reference(config, folder: Path, model: Transformer) -> Transformer | None:
+    """The frozen reference: the base weights under the adapters, or a copy. None if the
+    train state refreshes a reference of its own."""
+    if config.reference_every:
+        return None
+    return base(model) if config.lora.rank else load_model(folder, config)
+
+
+def make_learner(config, tx: Optimizer, objective: Objective) -> Learner:
+    """The learner of an objective."""
+    return Learner(
+        objective,
+        tx=tx,
+        minibatches=config.minibatches,
+        epochs=config.epochs,
+        aggregation=config.aggregation,
+        max_tokens=longest(config),
+        chunk=config.chunk,
+        remat=config.remat,
+    )
+
+
+def longest(config) -> int:
+    """The most tokens that a trajectory may have."""
+    turns = config.turns
+    return turns.total_tokens if turns.searches else config.max_new_tokens
