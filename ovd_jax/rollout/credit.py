@@ -62,9 +62,9 @@ def group_advantages(
 
     after = [rewards(r.final_verdict, r.reward_after, r.final) for r in group.rollouts]
     before = [rewards(r.verdict, r.reward_before, r.student) for r in group.rollouts]
-    fresh = [x for x, r in zip(after, group.rollouts, strict=True) if r.replaced]
+    replaced = [x for x, r in zip(after, group.rollouts, strict=True) if r.replaced]
     references = {
-        "after": after, "before": before, "union": [*before, *fresh],
+        "after": after, "before": before, "union": [*before, *replaced],
         "leave_one_out": after,
     }  # fmt: skip
     if baseline not in references:
@@ -72,14 +72,19 @@ def group_advantages(
     counted = slice(1) if credit == "trajectory" else slice(None)  # once, or every step
     values = [value for steps in references[baseline] for value in steps[counted]]
     mean, scale = center_and_scale(values, eps)
-    if not scale_by_std:
-        scale = 1.0
     means = [mean] * len(after)
     if baseline == "leave_one_out" and len(after) > 1:
         means = means_of_others([steps[counted] for steps in after])
+    return standardized(after, means, scale if scale_by_std else 1.0)
+
+
+def standardized(
+    rewards: Sequence[Sequence[float]], means: Sequence[float], scale: float
+) -> list[list[float]]:
+    """(reward - mean) / scale of each step, with a mean for each rollout."""
     return [
-        [(value - own_mean) / scale for value in steps]
-        for steps, own_mean in zip(after, means, strict=True)
+        [(value - mean) / scale for value in steps]
+        for steps, mean in zip(rewards, means, strict=True)
     ]
 
 

@@ -59,9 +59,7 @@ def pack(
     Raises UserError where a prompt and what must share its pack exceed `max_tokens`;
     nothing is cut.
     """
-    lengths = [len(r.final.tokens) for group in groups for r in group.rollouts]
-    prompt = bucket(max((len(group.prompt_tokens) for group in groups), default=1))
-    longest = round_up(max(lengths, default=1), length_multiple)
+    prompt, longest = longest_of(groups, length_multiple)
     options = []
     for stretch, penalty in ((longest, 1.0), (2 * longest, _TWICE)):
         filled = [
@@ -82,14 +80,28 @@ def pack(
                 "config.tokens_at_once."
             )
     _, shape, filled = min(options, key=lambda option: option[0])
-    filled = [(prompt_tokens, bins) for prompt_tokens, bins in filled if bins]
+    packs = cut_into_packs(filled, shape, minibatches)
+    return to_arrays(packs, shape), shape
+
+
+def longest_of(groups: Sequence[Group], length_multiple: int) -> tuple[int, int]:
+    """Slots for the longest prompt and for the longest completion."""
+    prompts = [len(group.prompt_tokens) for group in groups]
+    lengths = [len(r.final.tokens) for group in groups for r in group.rollouts]
+    longest = round_up(max(lengths, default=1), length_multiple)
+    return bucket(max(prompts, default=1)), longest
+
+
+def cut_into_packs(filled, shape: Shape, minibatches: int) -> list[Pack]:
+    """Packs of the groups that have completions, and empty ones for minibatches that
+    get none."""
+    filled = [(prompt, bins) for prompt, bins in filled if bins]
     packs = [
-        Pack(prompt_tokens, bins[start : start + shape.stretches], problem)
-        for problem, (prompt_tokens, bins) in enumerate(filled)
+        Pack(prompt, bins[start : start + shape.stretches], problem)
+        for problem, (prompt, bins) in enumerate(filled)
         for start in range(0, len(bins), shape.stretches)
     ]
-    packs += [Pack((0,), [], n) for n in range(len(filled), minibatches)]
-    return to_arrays(packs, shape), shape
+    return packs + [Pack((0,), [], n) for n in range(len(filled), minibatches)]
 
 
 def fill(group: Group, advantages, stretch: int) -> list[list]:

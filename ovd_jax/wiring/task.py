@@ -57,24 +57,29 @@ def named_task(config, tokenizer, make_search: Callable | None) -> Task:
             load=load_problems,
         )
     if config.task == "qa":
-        from ovd_jax.tasks.qa import QATask
-        from ovd_jax.tasks.qa_prompts import load_prompt
-
-        reads = load_prompt(config.qa.prompt).reads
-        return QATask(
-            data=config.data,
-            held_out_data=config.held_out_data,
-            seed=config.seed,
-            prompt=config.qa.prompt,
-            reward=config.qa.reward,
-            chat=config.prompt_template == "chat",
-            tokenizer=tokenizer,
-            max_prompt_tokens=config.max_prompt_tokens,
-            search=make_search() if reads and make_search else None,
-            max_observation_chars=config.search.max_chars,
-            load=load_problems,
-        )
+        return qa_task(config, tokenizer, make_search)
     raise UserError(f"task {config.task!r} is not one of arithmetic, math, qa.")
+
+
+def qa_task(config, tokenizer, make_search: Callable | None) -> Task:
+    """Question answering; with an engine if its prompt shows documents."""
+    from ovd_jax.tasks.qa import QATask  # imports the readers of data sets
+    from ovd_jax.tasks.qa_prompts import load_prompt
+
+    reads = load_prompt(config.qa.prompt).reads
+    return QATask(
+        data=config.data,
+        held_out_data=config.held_out_data,
+        seed=config.seed,
+        prompt=config.qa.prompt,
+        reward=config.qa.reward,
+        chat=config.prompt_template == "chat",
+        tokenizer=tokenizer,
+        max_prompt_tokens=config.max_prompt_tokens,
+        search=make_search() if reads and make_search else None,
+        max_observation_chars=config.search.max_chars,
+        load=load_problems,
+    )
 
 
 def eval_sets(config, task: Task) -> list[EvalSet]:
