@@ -4,9 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loss_cases import (
+    AGGREGATIONS,
+    MASK_KC,
+    SEGMENTS_KC,
+    TRAINED_KC,
+    assert_close,
+    make_batch,
+    weigh,
+)
 
 from ovd_jax.learning.losses import (
-    Batch,
     dpo_loss,
     imitation_loss,
     importance_weights,
@@ -14,40 +22,9 @@ from ovd_jax.learning.losses import (
     k2,
     k3,
     policy_loss,
-    token_weights,
-    trajectory_means,
 )
 
-MASK_KC = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 0]], bool)
-AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
 CLIP = dict(clip_low=0.2, clip_high=0.4)
-
-
-def assert_close(actual, expected, tolerance=1e-6):
-    np.testing.assert_allclose(actual, expected, atol=tolerance, rtol=tolerance)
-
-
-WHOLE_KC = MASK_KC.astype(np.float32)
-
-
-def make_batch(weights_KC=WHOLE_KC, **fields) -> Batch:
-    """Zeros but for `weights_KC` and `fields`."""
-    zeros_KC = np.zeros(weights_KC.shape, np.float32)
-    integers_KC = zeros_KC.astype(np.int32)
-    defaults = dict(
-        prompts_KP=integers_KC,
-        prompt_lengths_K=integers_KC[:, 0] + 1,
-        tokens_KC=integers_KC,
-        segments_KC=integers_KC + 1,
-        offsets_KC=integers_KC,
-        weights_KC=weights_KC,
-        teacher_KC=zeros_KC.astype(bool),
-        advantages_KC=zeros_KC,
-        sampler_logprobs_KC=zeros_KC,
-        behavior_logprobs_KC=zeros_KC,
-        ref_logprobs_KC=zeros_KC,
-    )
-    return Batch(**defaults | fields)
 
 
 def loss_of(logprobs_KC, batch, **options):
@@ -64,53 +41,6 @@ def loss_of_ratio(ratio, advantage, *, kl_coef=0.0, ref=0.0):
         ref_logprobs_KC=np.full((1, 1), ref, np.float32),
     )
     return loss_of(jnp.log(jnp.full((1, 1), ratio)), batch, kl_coef=kl_coef)
-
-
-def weigh(trained_KC, aggregation, segments_KC=None):
-    if segments_KC is None:
-        segments_KC = np.ones(trained_KC.shape, np.int32)
-    return token_weights(
-        trained_KC, np.array(segments_KC), aggregation=aggregation, max_tokens=10
-    )
-
-
-@pytest.mark.parametrize(
-    ("aggregation", "first", "second"),
-    [
-        ("grpo", 1 / 3 / 2, 1 / 2 / 2),
-        ("dapo", 1 / 5, 1 / 5),
-        ("dr_grpo", 1 / 10 / 2, 1 / 10 / 2),
-    ],
-)
-def test_token_weights_by_hand(aggregation, first, second):
-    """Trajectories of three tokens and two, in one pack or in one each."""
-    expected = MASK_KC * np.array([[first], [second]])
-    weights_KC = weigh(MASK_KC, aggregation)
-    assert_close(weights_KC, expected)
-    assert weights_KC.dtype == np.float32
-    together = weigh(MASK_KC.reshape(1, -1), aggregation, [[1] * 5 + [2] * 5])
-    assert_close(together, expected.reshape(1, -1))
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_row_without_trained_tokens_counts_nowhere(aggregation):
-    longer = np.concatenate([MASK_KC, np.zeros((3, 5), bool)])
-    weights_KC = weigh(longer, aggregation)
-    alone_KC = weigh(MASK_KC, aggregation)
-    np.testing.assert_array_equal(weights_KC[:2], alone_KC)
-    np.testing.assert_array_equal(weights_KC[2:], 0.0)
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_nothing_to_train_on_gives_weights_of_zero(aggregation):
-    nothing = np.zeros((2, 5), bool)
-    weights_KC = weigh(nothing, aggregation)
-    np.testing.assert_array_equal(weights_KC, np.zeros((2, 5)))
-
-
-def test_an_unknown_aggregation_is_named():
-    with pytest.raises(ValueError, match="'mean' is not one of grpo, dapo, dr_grpo"):
-        weigh(MASK_KC, "mean")
 
 
 @pytest.mark.parametrize(
@@ -316,18 +246,6 @@ def test_cispo_by_hand(ratio, advantage, slope):
     assert_close(grad, -slope)
     assert_close(sums["ratio_sum"], ratio)
     assert sums["clipped_sum"] == float(not 0.8 <= ratio <= 1.4)
-
-
-SEGMENTS_KC = np.array([[1, 1, 2, 2, 2], [1, -1, -1, -1, -1]], np.int32)
-TRAINED_KC = np.array([[1, 1, 1, 0, 1], [1, 0, 0, 0, 0]], np.float32)
-
-
-def test_means_over_trajectories_by_hand():
-    """The untrained token of the second trajectory is left out of its mean."""
-    batch = make_batch(TRAINED_KC, segments_KC=SEGMENTS_KC)
-    x_KC = jnp.array([[1.0, 3.0, 5.0, 100.0, 6.0], [7.0, 8.0, 8.0, 8.0, 8.0]])
-    expected = [[2, 2, 5.5, 5.5, 5.5], [7, 0, 0, 0, 0]]
-    assert_close(trajectory_means(x_KC, batch), expected)
 
 
 def test_gspo_by_hand():

@@ -7,14 +7,12 @@ import random
 
 import numpy as np
 import pytest
+from connected import teachers
 from teacher_server import END, TeacherServer, uniform
 
-from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.client.served_model import CONTROL_TOKENS, read_label
-from ovd_jax.client.transport import Transport
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
-from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.teacher.requests import score_text
 
@@ -27,24 +25,8 @@ REQUESTS = [
 @pytest.fixture
 def connect():
     """`connect(*servers, prompt=, ...)`: a teacher, closed when the test ends."""
-    opened = []
-
-    def make(*servers, prompt="digits", rule="sample", key=None, name="", **changes):
-        transport = Transport(
-            [server.url for server in servers],
-            name=name, key=key, timeout_s=20.0, retries=1, wait=False, most=16,
-            accounting=Accounting(),
-        )  # fmt: skip
-        opened.append(transport)
-        fields = {"temperature": 0.7, "max_new_tokens": 64, "on_failure": "fail"}
-        return OpenAITeacher(
-            transport, prompt=PROMPTS[prompt], score_rule=rule, score_temperature=0.7,
-            **fields | changes,
-        )  # fmt: skip
-
-    yield make
-    for transport in opened:
-        transport.close()
+    with teachers(timeout_s=20.0, most=16, on_failure="fail") as make:
+        yield make
 
 
 def rendered(request, prompt: str) -> str:
@@ -84,7 +66,7 @@ def test_a_model_without_chat_is_asked_plainly(connect):
 @pytest.mark.parametrize("rule", ["sample", "argmax", "expected"])
 def test_a_score_is_read_by_the_rule_from_seed_and_place(rule, connect):
     with TeacherServer() as server:
-        teacher = connect(server, rule=rule)
+        teacher = connect(server, score_rule=rule)
         scores = teacher.score(REQUESTS, seed=5)
         again = teacher.score(REQUESTS, seed=5)
         other = teacher.score(REQUESTS, seed=6)

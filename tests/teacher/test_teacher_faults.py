@@ -5,15 +5,12 @@ import threading
 import time
 
 import pytest
+from connected import teachers
 from teacher_server import FAULTS, TeacherServer
 
-from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.replies import Unavailable
-from ovd_jax.client.transport import Transport
 from ovd_jax.errors import TeacherError
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
-from ovd_jax.teacher.openai_api import OpenAITeacher
-from ovd_jax.teacher.prompts import PROMPTS
 
 REQUESTS = [ScoreRequest("q", "", f"step {i}", whole=True) for i in range(16)]
 TOO_LONG = ScoreRequest("q", "", "too long", whole=True)
@@ -24,23 +21,12 @@ SCARCE = {"refused": 0.06, "another model": 0.06}  # each is out of reach for a 
 @pytest.fixture
 def connect():
     """`connect(server, policy, ...)`: a teacher, closed when the test ends."""
-    opened = []
+    with teachers(prompt="one_to_ten", timeout_s=1.0, retries=3) as make:
 
-    def make(server, policy="wait", *, retries=3, prompt="one_to_ten"):
-        transport = Transport(
-            [server.url], name="", key=None, timeout_s=1.0, retries=retries,
-            wait=policy == "wait", most=8, accounting=Accounting(),
-        )  # fmt: skip
-        opened.append(transport)
-        return OpenAITeacher(
-            transport, prompt=PROMPTS[prompt], score_rule="sample",
-            score_temperature=0.7, temperature=0.7, max_new_tokens=64,
-            on_failure=policy,
-        )  # fmt: skip
+        def connect(server, policy="wait", **changes):
+            return make(server, on_failure=policy, **changes)
 
-    yield make
-    for transport in opened:
-        transport.close()
+        yield connect
 
 
 @pytest.mark.slow

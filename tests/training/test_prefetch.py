@@ -9,17 +9,15 @@ import time
 
 import jax.numpy as jnp
 import pytest
+from connected import teachers
 from fakes import FakeStudent, collector, problem
 from teacher_server import TeacherServer
 
 from ovd_jax.cli import flags
 from ovd_jax.cli.interrupt import SIGNALS
 from ovd_jax.client.accounting import Accounting
-from ovd_jax.client.transport import Transport
 from ovd_jax.errors import TeacherError
 from ovd_jax.rollout.buffer import RolloutBuffer
-from ovd_jax.teacher.openai_api import OpenAITeacher
-from ovd_jax.teacher.prompts import PROMPTS
 from ovd_jax.training import prefetch
 from ovd_jax.training.prefetch import (
     DeviceLock,
@@ -42,23 +40,10 @@ def writes(prompt, sample, rng):
 @pytest.fixture
 def connect():
     """`connect(server, ...)`: a teacher, closed when the test ends."""
-    opened = []
-
-    def make(server, *, on_failure="wait", retries=3, rule="sample"):
-        transport = Transport(
-            [server.url], name="", key=None, timeout_s=2.0, retries=retries,
-            wait=on_failure == "wait", most=4, accounting=Accounting(),
-        )  # fmt: skip
-        opened.append(transport)
-        return OpenAITeacher(
-            transport, prompt=PROMPTS["embedded"], score_rule=rule,
-            score_temperature=2.0, temperature=0.7, max_new_tokens=32,
-            on_failure=on_failure,
-        )  # fmt: skip
-
-    yield make
-    for transport in opened:
-        transport.close()
+    with teachers(
+        prompt="embedded", retries=3, most=4, score_temperature=2.0, max_new_tokens=32
+    ) as make:
+        yield make
 
 
 def streamed(seen=lambda: None):
