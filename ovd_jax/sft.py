@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
 from ovd_jax.learning.update import (
+    Optimizer,
     Stepper,
     TrainState,
     imitation_objective,
@@ -50,20 +52,32 @@ def main(config):
         origin = {"model": config.model, "fingerprint": fingerprint(source)}
         check_origin(config.run_dir, origin, resumed=checkpoints.exist)
     model, tokenizer = starting_model(config, source)
-    examples = example_source(config)
+    batches = batch_source(config, tokenizer, example_source(config), model.config)
     tx = optimizer(**config.optimizer, total_steps=config.num_steps)
-    state = TrainState.create(model, tx)
-    state = checkpoints.restore_latest(state)
-    start = int(state.step)
+    state = checkpoints.restore_latest(TrainState.create(model, tx))
     flags.save(config, config.run_dir)
-    objective = functools.partial(
-        imitation_objective, chunk=config.chunk, remat=config.remat
+    state, metrics = train(config, state, tx, batches, checkpoints, started)
+    export = Path(config.run_dir) / "export"
+    dtype = jnp.dtype(config.export_dtype)
+    hf.save(merge(state.model), export, tokenizer, dtype, source=source)
+    flags.summary(
+        loss=metrics.get("loss"), steps=int(state.step),
+        seconds=round(time.time() - started, 1), export=str(export),
+    )  # fmt: skip
+
+
+def train(
+    config, state: TrainState, tx: Optimizer, batches: Callable,
+    checkpoints: Checkpoints, started: float,
+) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
+    """All steps from `state` on: (state, metrics of the last logged step)."""
+    step_fn = Stepper(
+        functools.partial(imitation_objective, chunk=config.chunk, remat=config.remat),
+        tx,
     )
-    step_fn = Stepper(objective, tx)
-    batches = batch_source(config, tokenizer, examples, model.config)
+    start, tokens, metrics = int(state.step), 0, {}
     monitor = Monitor()
     detector = CollapseDetector({}, window=0, max_skipped=config.max_skipped)
-    metrics, tokens = {}, 0
     with (
         RunDir(config.run_dir, start) as run,
         Progress(config.num_steps, start) as bar,
@@ -87,13 +101,7 @@ def main(config):
                 keeper.done(state)
     checkpoints.save(state, force=config.checkpoint_every > 0)
     checkpoints.close()
-    export = Path(config.run_dir) / "export"
-    dtype = jnp.dtype(config.export_dtype)
-    hf.save(merge(state.model), export, tokenizer, dtype, source=source)
-    flags.summary(
-        loss=metrics.get("loss"), steps=int(state.step),
-        seconds=round(time.time() - started, 1), export=str(export),
-    )  # fmt: skip
+    return state, metrics
 
 
 def source_of(config) -> Path | None:

@@ -1,4 +1,5 @@
-"""Rooms import only what stands on lower floors, and only the wiring reads the config.
+"""Rooms import only what stands on lower floors, and only the wiring reads the config;
+files and functions are short.
 
 A new room is named in `FLOORS`, on the lowest floor where everything it imports is
 below it.
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "ovd_jax"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ovd_jax"
 
 # From the ground up; the rooms of one floor do not import one another.
 FLOORS = (
@@ -169,3 +171,46 @@ def test_an_upward_import_is_found_wherever_it_stands(line, wrong):
 )
 def test_a_function_that_takes_the_config_is_found(line, found):
     assert config_parameters(line) == found
+
+
+# Lines that a file may have, and a function without its docstring. Configs are exempt:
+# their functions have a line for each knob.
+MOST_LINES, MOST_TEST_LINES, MOST_FUNCTION_LINES = 300, 400, 40
+LONGER_FILES = {
+    "tests/teacher_server.py": "one server with all faults that clients must survive",
+}
+LONGER_FUNCTIONS: dict[str, str] = {}  # "file: function": why
+
+
+def functions(text: str) -> Iterator[tuple[str, int]]:
+    """(name, lines without the docstring) of every function in a module."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            yield node.name, lines
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for name in folders for path in (ROOT / name).rglob("*.py"))
+
+
+def test_files_are_short():
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for path in sources("ovd_jax", "launch", "configs", "examples", "tests")
+    }
+    bounds = {True: MOST_TEST_LINES, False: MOST_LINES}
+    over = {x for x, n in lines.items() if n >= bounds[x.startswith("tests/")]}
+    assert over == set(LONGER_FILES)
+
+
+def test_functions_are_short():
+    over = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources("ovd_jax", "launch", "examples")
+        for name, lines in functions(path.read_text("utf-8"))
+        if lines >= MOST_FUNCTION_LINES
+    }
+    assert over == set(LONGER_FUNCTIONS)

@@ -28,7 +28,7 @@ from ovd_jax.learning.logprobs import (
     token_logprobs,
     unchunked,
 )
-from ovd_jax.learning.losses import Batch, TopK, policy_loss
+from ovd_jax.learning.losses import Batch, TopK, behavior_logprobs, policy_loss
 from ovd_jax.learning.update import completion_hidden
 from ovd_jax.models.sharding import ROWS, P
 from ovd_jax.models.transformer import Transformer
@@ -284,9 +284,7 @@ def reverse_kl_policy_loss(
 ) -> Loss:
     """The reverse KL by policy gradient: `policy_loss` where each token's advantage is
     log p_teacher - log p_student of it, the student as it was at collection."""
-    behavior = batch.behavior_logprobs_KC
-    if behavior is None:
-        behavior = jax.lax.stop_gradient(logprobs)
+    behavior = behavior_logprobs(logprobs, batch)
     advantages = jnp.where(
         batch.weights_KC > 0, batch.teacher_logprobs_KC - behavior, 0.0
     )

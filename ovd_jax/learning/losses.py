@@ -132,41 +132,52 @@ def policy_loss(
     it in the surrogate's place, which no advantage weighs and no ratio clips.
     """
     trained, total = masked(batch)
-    behavior = batch.behavior_logprobs_KC
-    if behavior is None:
-        behavior = jax.lax.stop_gradient(logprobs)
-    log_ratio = trained(logprobs - behavior)
+    behavior = behavior_logprobs(logprobs, batch)
     gain, ratio, is_clipped = SURROGATES[surrogate](
-        log_ratio, batch, clip_low=clip_low, clip_high=clip_high
+        trained(logprobs - behavior), batch, clip_low=clip_low, clip_high=clip_high
     )
-    importance = {}
+    sums = mismatch_sums(behavior, batch)
     if importance_cap is not None:
         weights = importance_weights(behavior, batch, cap=importance_cap)
         gain *= weights
-        importance = {
-            "importance_weight_sum": total(weights),
-            "importance_capped_sum": total(weights == importance_cap),
-        }
+        sums["importance_weight_sum"] = total(weights)
+        sums["importance_capped_sum"] = total(weights == importance_cap)
     if imitation_coef:
-        likelier = imitation_coef * trained(logprobs)
-        gain = jnp.where(batch.teacher_KC, likelier, gain)
-    kl = jnp.zeros_like(logprobs)
-    if batch.ref_logprobs_KC is not None:
-        estimate = KL_ESTIMATORS[kl_estimator]
-        kl = estimate(trained(logprobs), trained(batch.ref_logprobs_KC))
+        imitated = imitation_coef * trained(logprobs)
+        gain = jnp.where(batch.teacher_KC, imitated, gain)
+    kl = reference_kl(logprobs, batch, kl_estimator)
     losses = kl_coef * kl - gain - entropy_coef * trained(entropies)
-    own = jnp.where(batch.teacher_KC, 0.0, 1.0)
-    mismatch = jnp.abs(trained(behavior - batch.sampler_logprobs_KC))
     return total(losses * batch.weights_KC), {
         "kl": total(kl * batch.weights_KC),
         "tokens": total(jnp.ones_like(ratio)),
-        "own_tokens": total(own),
         "ratio_sum": total(ratio),
         "clipped_sum": total(is_clipped),
         "entropy_sum": total(entropies),
-        "mismatch_sum": total(mismatch * own),
-        **importance,
+        **sums,
     }
+
+
+def reference_kl(logprobs: jax.Array, batch: Batch, estimator: str) -> jax.Array:
+    """An estimate of the KL to the reference at each token; 0 without a reference."""
+    if batch.ref_logprobs_KC is None:
+        return jnp.zeros_like(logprobs)
+    trained, _ = masked(batch)
+    return KL_ESTIMATORS[estimator](trained(logprobs), trained(batch.ref_logprobs_KC))
+
+
+def mismatch_sums(behavior: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """How far the sampler's log-probabilities of the student's own tokens are off."""
+    trained, total = masked(batch)
+    own = jnp.where(batch.teacher_KC, 0.0, 1.0)
+    mismatch = jnp.abs(trained(behavior - batch.sampler_logprobs_KC))
+    return {"own_tokens": total(own), "mismatch_sum": total(mismatch * own)}
+
+
+def behavior_logprobs(logprobs: jax.Array, batch: Batch) -> jax.Array:
+    """Log-probabilities of the policy at collection; without any, the policy's own."""
+    if batch.behavior_logprobs_KC is None:
+        return jax.lax.stop_gradient(logprobs)
+    return batch.behavior_logprobs_KC
 
 
 def masked(batch: Batch) -> tuple[Mask, Mask]:

@@ -44,17 +44,7 @@ def find_gguf(path: Path) -> list[Path]:
 
 def parse_config(raw: dict) -> TransformerConfig:
     """A Hugging Face config as ours; both spellings of the rotary settings are read."""
-    family = raw.get("model_type")
-    if not isinstance(family, str) or family not in _CLASSES:
-        raise UserError(f"model_type {family!r} is not one of {', '.join(_CLASSES)}.")
-    unsupported = ["mlp_bias", "use_sliding_window", "quantization_config"]
-    if family != "qwen2":
-        unsupported.append("attention_bias")  # there, o_proj has a bias as well
-    for name in unsupported:
-        if raw.get(name):
-            raise UserError(f"{name} in config.json is not supported.")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise UserError(f"hidden_act {raw['hidden_act']!r} is not supported (silu is).")
+    family = _family(raw)
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise UserError(f"rope_scaling in config.json is {rope!r}, no JSON object.")
@@ -88,6 +78,23 @@ def parse_config(raw: dict) -> TransformerConfig:
         qk_norm=family == "qwen3",
         max_positions=_count(raw, "max_position_embeddings", _POSITIONS[family]),
     )
+
+
+def _family(raw: dict) -> str:
+    """The `model_type`. Raises UserError for one that is unknown or has parts that are
+    not supported."""
+    family = raw.get("model_type")
+    if not isinstance(family, str) or family not in _CLASSES:
+        raise UserError(f"model_type {family!r} is not one of {', '.join(_CLASSES)}.")
+    unsupported = ["mlp_bias", "use_sliding_window", "quantization_config"]
+    if family != "qwen2":
+        unsupported.append("attention_bias")  # there, o_proj has a bias as well
+    for name in unsupported:
+        if raw.get(name):
+            raise UserError(f"{name} in config.json is not supported.")
+    if raw.get("hidden_act", "silu") != "silu":
+        raise UserError(f"hidden_act {raw['hidden_act']!r} is not supported (silu is).")
+    return family
 
 
 def _count(raw: dict, name: str, default: int | None = None) -> int:

@@ -5,7 +5,7 @@ turn, reads what the environment has for it, and writes on with the same cache.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -102,6 +102,20 @@ class Run:
         self._given = 0  # slots that hold what was there when the rows joined
         self._count = 1  # slots filled so far
         self.slots = self._slots(1)
+
+    def completions(self, decoder) -> Iterator[tuple[int, Completion]]:
+        """Decodes until all rows have finished, and yields (row, completion) as they
+        do."""
+        finished = self.look()
+        while self.goes_on:
+            if self.is_to_join():  # which may wait for the environment
+                yield from finished
+                finished = []
+                self.join(decoder)
+            self.decode(decoder)
+            yield from finished  # decoding goes on meanwhile
+            finished = self.look()
+        yield from finished
 
     @property
     def goes_on(self) -> bool:
@@ -231,15 +245,8 @@ class Run:
         rows = [self._rows[number] for number in numbers]
         own = [len(row.tokens) - row.offset - 1 for row in rows]
         cached = max(row.cached for row in rows)
-        reads = [
-            row.read(tokens)
-            for row, tokens in zip(rows[: len(joining)], observations, strict=True)
-        ]
-        for row in rows:
-            row.offset = len(row.tokens) - 1
-        height = bucket(max(len(rows), self._sampler.min_rows))
-        height = round_up(height, row_shards())
-        reads_JW, counts_J = to_read(reads, height)
+        height = round_up(bucket(max(len(rows), self._sampler.min_rows)), row_shards())
+        reads_JW, counts_J = to_read(take_in(rows, observations), height)
         self._given = self._count = 1
         self.slots = self._slots(1)
 
@@ -262,6 +269,18 @@ class Run:
             slots=self.slots,
         )
         self.state = read_on(decoder, state, reads_JW, counts_J)
+
+
+def take_in(rows: Sequence[Row], observations: Sequence) -> list[list[int]]:
+    """Appends the observations to the first rows; returns the tokens that each of them
+    is yet to read before its next is sampled."""
+    reads = [
+        row.read(tokens)
+        for row, tokens in zip(rows[: len(observations)], observations, strict=True)
+    ]
+    for row in rows:
+        row.offset = len(row.tokens) - 1
+    return reads
 
 
 def to_read(reads: list[list[int]], height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,36 +37,17 @@ def line_up(
     """
     lines_B = cells_B // state.done_PG.shape[1]
     lengths_B = state.lengths_P[lines_B]
-
-    def moved(prompt, own, axis):
-        # Whatever is behind the tokens that count is overwritten or never seen.
-        room = width + own.shape[axis]
-        pads = [(0, 0)] * prompt.ndim
-        pads[axis] = (0, max(0, room - prompt.shape[axis]))
-        prompt = jnp.pad(prompt[lines_B], pads)
-        joined = put_behind(prompt, own[cells_B], lengths_B, axis)
-        return split_rows(jax.lax.slice_in_dim(joined, 0, width, axis=axis))
-
-    def room(x, axis):
-        shape = [*x.shape]
-        shape[0], shape[axis] = len(cells_B), slots
-        return jnp.zeros(shape, x.dtype)
-
-    of_layers = functools.partial(zip, strict=True)
-    grid = (len(cells_B), 1, slots)
+    moved = functools.partial(
+        move_behind, cells_B=cells_B, lines_B=lines_B, lengths_B=lengths_B, width=width
+    )
+    rows, grid = len(cells_B), (len(cells_B), 1, slots)
     return split_state(
         DecodeState(
-            prompt_keys=tuple(
-                moved(prompt, own, 3)
-                for prompt, own in of_layers(state.prompt_keys, state.keys)
-            ),
-            prompt_values=tuple(
-                moved(prompt, own, 2)
-                for prompt, own in of_layers(state.prompt_values, state.values)
-            ),
+            prompt_keys=moved(state.prompt_keys, state.keys, axis=3),
+            prompt_values=moved(state.prompt_values, state.values, axis=2),
             lengths_P=lengths_B + own_B,
-            keys=tuple(room(x, 3) for x in state.keys),
-            values=tuple(room(x, 2) for x in state.values),
+            keys=tuple(empty(x, rows, slots, axis=3) for x in state.keys),
+            values=tuple(empty(x, rows, slots, axis=2) for x in state.values),
             tokens_PGO=jnp.zeros(grid, jnp.int32).at[:, 0, 0].set(lasts_B),
             logprobs_PGO=jnp.zeros(grid, jnp.float32),
             done_PG=limits_B[:, None] <= 1,
@@ -76,6 +57,31 @@ def line_up(
             count=jnp.ones((), jnp.int32),
         )
     )
+
+
+def move_behind(
+    prompts, owns, *, cells_B, lines_B, lengths_B, width: int, axis: int
+) -> tuple[jax.Array, ...]:
+    """For every layer the prompt's cache of each row, with the row's own behind it, in
+    `width` tokens along `axis`."""
+
+    def moved(prompt, own):
+        # Whatever is behind the tokens that count is overwritten or never seen.
+        room = width + own.shape[axis]
+        pads = [(0, 0)] * prompt.ndim
+        pads[axis] = (0, max(0, room - prompt.shape[axis]))
+        prompt = jnp.pad(prompt[lines_B], pads)
+        joined = put_behind(prompt, own[cells_B], lengths_B, axis)
+        return split_rows(jax.lax.slice_in_dim(joined, 0, width, axis=axis))
+
+    return tuple(map(moved, prompts, owns))
+
+
+def empty(cache, rows: int, slots: int, *, axis: int) -> jax.Array:
+    """A cache of `rows` rows with room for `slots` tokens along `axis`."""
+    shape = [*cache.shape]
+    shape[0], shape[axis] = rows, slots
+    return jnp.zeros(shape, cache.dtype)
 
 
 @functools.partial(jax.jit, donate_argnames="state")

@@ -83,26 +83,16 @@ class Sampler:
         """As a call, but (row, completion) as they finish, while others are sampled."""
         if not prompts:
             return
-        if not all(map(len, prompts)):
-            raise UserError("A prompt is empty; give it at least a start token.")
-        most = self.max_new_tokens if environment is None else _NEVER
-        limits = [most] * len(prompts) if limits is None else limits
-        limits = [min(limit, most) for limit in limits]
-        lengths = [
-            len(prompt) + limit
-            for prompt, limit in zip(prompts, limits, strict=True)
-            if limit != _NEVER
-        ]
-        model.config.check_length(max(lengths, default=0), "A prompt and its answer")
+        budgets = self.budgets(model, prompts, limits, endless=environment is not None)
         rows = [
-            Row(len(prompt), limit)
-            for prompt, limit in zip(prompts, limits, strict=True)
+            Row(len(prompt), budget)
+            for prompt, budget in zip(prompts, budgets, strict=True)
             for _ in range(samples)
         ]
         height = bucket(max(len(prompts), -(-self.min_rows // samples)))
         grid = (round_up(height, row_shards()), samples)
         limits_PG = np.zeros(grid, np.int32)
-        limits_PG[: len(prompts)] = np.minimum(limits, self.max_new_tokens)[:, None]
+        limits_PG[: len(prompts)] = np.minimum(budgets, self.max_new_tokens)[:, None]
         numbers_PG = np.arange(limits_PG.size).reshape(grid)
         draws_PG = numbers_PG
         if draws is not None:
@@ -117,17 +107,30 @@ class Sampler:
             model, *right_pad(prompts, grid[0], width), limits_PG,
             row_rngs(seed, draws_PG), run.stop_ids, slots=run.slots, **run.sampling,
         )  # fmt: skip
-        decoder = unstack(model)
-        finished = run.look()
-        while run.goes_on:
-            if run.is_to_join():  # which may wait for the environment
-                yield from finished
-                finished = []
-                run.join(decoder)
-            run.decode(decoder)
-            yield from finished  # decoding goes on meanwhile
-            finished = run.look()
-        yield from finished
+        yield from run.completions(unstack(model))
+
+    def budgets(
+        self,
+        model: Transformer,
+        prompts: Sequence[Sequence[int]],
+        limits: Sequence[int] | None,
+        *,
+        endless: bool,
+    ) -> list[int]:
+        """Tokens that may follow each prompt. Raises UserError for an empty prompt, and
+        for more tokens than the model has positions."""
+        if not all(map(len, prompts)):
+            raise UserError("A prompt is empty; give it at least a start token.")
+        most = _NEVER if endless else self.max_new_tokens
+        limits = [most] * len(prompts) if limits is None else limits
+        limits = [min(limit, most) for limit in limits]
+        lengths = [
+            len(prompt) + limit
+            for prompt, limit in zip(prompts, limits, strict=True)
+            if limit != _NEVER
+        ]
+        model.config.check_length(max(lengths, default=0), "A prompt and its answer")
+        return limits
 
     def width(self, tokens: int) -> int:
         """Room for so many tokens of a prompt, or of one and what came behind it."""

@@ -1,6 +1,7 @@
 """A retrieval server with the interface of Search-R1: BM25 over a corpus."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import fastapi
@@ -51,18 +52,13 @@ def make_app(
 
     @app.post("/retrieve")
     async def retrieve(asked: Asked) -> dict:
-        found = [
-            # In a thread each, so that the time limit is looked at in between.
+        result = [
+            # In a thread each, so that the time limit is checked in between.
             await run_in_threadpool(engine.best, query[:MAX_QUERY], asked.topk or topk)
             for query in asked.queries
         ]
-        counts["answered"] += len(found)
-        return {
-            "result": [
-                [entry(document, asked.return_scores) for document in documents]
-                for documents in found
-            ]
-        }
+        counts["answered"] += len(result)
+        return {"result": [entries(x, asked.return_scores) for x in result]}
 
     @app.get("/health")
     def health() -> dict:
@@ -71,8 +67,12 @@ def make_app(
     return Guard(app, most_bytes=MAX_BYTES, timeout_s=timeout_s)
 
 
-def entry(document: Document, with_score: bool) -> dict:
-    """A document as Search-R1's server gives it."""
-    contents = f"{document.title}\n{document.text}"
-    inner = {"id": document.id, "contents": contents}
-    return {"document": inner, "score": document.score} if with_score else inner
+def entries(documents: Sequence[Document], with_scores: bool) -> list[dict]:
+    """Documents in the format of Search-R1's server."""
+    inner = [{"id": x.id, "contents": f"{x.title}\n{x.text}"} for x in documents]
+    if not with_scores:
+        return inner
+    return [
+        {"document": document, "score": x.score}
+        for document, x in zip(inner, documents, strict=True)
+    ]
