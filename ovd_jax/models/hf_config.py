@@ -44,7 +44,7 @@ def find_gguf(path: Path) -> list[Path]:
 
 def parse_config(raw: dict) -> TransformerConfig:
     """A Hugging Face config as ours; both spellings of the rotary settings are read."""
-    family = _family(raw)
+    family = _model_type(raw)
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise UserError(f"rope_scaling in config.json is {rope!r}, no JSON object.")
@@ -80,7 +80,7 @@ def parse_config(raw: dict) -> TransformerConfig:
     )
 
 
-def _family(raw: dict) -> str:
+def _model_type(raw: dict) -> str:
     """The `model_type`. Raises UserError for one that is unknown or has parts that are
     not supported."""
     family = raw.get("model_type")

@@ -18,12 +18,12 @@ class FailurePolicy:
     length, ends the program only by `fail`, or if the server refuses all.
     """
 
-    def __init__(self, name: str, accounting: Accounting):
-        if name not in POLICIES:
+    def __init__(self, on_failure: str, accounting: Accounting):
+        if on_failure not in POLICIES:
             raise UserError(
-                f"teacher.on_failure {name!r} is not one of {', '.join(POLICIES)}."
+                f"teacher.on_failure {on_failure!r} is not one of {', '.join(POLICIES)}."
             )
-        self._name = name
+        self._on_failure = on_failure
         self._accounting = accounting
 
     async def ask(self, refusals: Refusals, question: Question, ask, *arguments):
@@ -36,8 +36,8 @@ class FailurePolicy:
         except TeacherError as error:
             self._accounting.count(unanswered=1)
             hopeless = isinstance(error, Refused | Unreadable)
-            passes = self._name in ("accept", "drop") or (
-                hopeless and self._name != "fail"
+            passes = self._on_failure in ("accept", "drop") or (
+                hopeless and self._on_failure != "fail"
             )
             if not passes:
                 raise
@@ -49,4 +49,4 @@ class FailurePolicy:
 
     def accepts(self, error: TeacherError) -> bool:
         """True if a trajectory whose scoring ended with this error counts as best."""
-        return self._name == "accept" and not isinstance(error, Refused)
+        return self._on_failure == "accept" and not isinstance(error, Refused)
