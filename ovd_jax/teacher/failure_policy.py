@@ -21,7 +21,8 @@ class FailurePolicy:
     def __init__(self, on_failure: str, accounting: Accounting):
         if on_failure not in POLICIES:
             raise UserError(
-                f"teacher.on_failure {on_failure!r} is not one of {', '.join(POLICIES)}."
+                f"teacher.on_failure {on_failure!r} is not one of "
+                f"{', '.join(POLICIES)}."
             )
         self._on_failure = on_failure
         self._accounting = accounting

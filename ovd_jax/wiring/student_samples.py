@@ -5,23 +5,20 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import JudgedSample, expected_value
-from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.trajectory import Trajectory, Verdict
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import Teacher
-from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.toy.graded import is_right
 from ovd_jax.toy.world import world_named
 from ovd_jax.toy.world_turns import graded_turns
-from ovd_jax.training.methods import rules
 from ovd_jax.wiring.env import asked_by, make_dialogue, make_env, make_pool
 from ovd_jax.wiring.models import find_model, load_model, load_tokenizer
 from ovd_jax.wiring.servers import close
 from ovd_jax.wiring.student import student_sampler
 from ovd_jax.wiring.task import make_task
+from ovd_jax.wiring.training import make_collector
 
 Rollouts = Callable[..., tuple[list[Trajectory], list[float], list[Verdict | None]]]
 
@@ -42,14 +39,9 @@ def student_rollouts(
     generate = functools.partial(sampler, load_model(folder, config))
     pool = make_pool(config, training=True)
     dialogue = make_dialogue(config, env, tokenizer, pool, training=True)
-    parts = {
-        "task": task, "teacher": teacher, "tokenizer": tokenizer,
-        "rules": rules(config), "template": load_prompt(config.teacher.prompt),
-    }  # fmt: skip
-    if dialogue is None:
-        collector = Collector(**parts)
-    else:
-        collector = ConversationCollector(dialogue=dialogue, **parts)
+    collector = make_collector(
+        config, dialogue, task=task, teacher=teacher, tokenizer=tokenizer
+    )
 
     def rollouts(problems: Sequence[Problem], *, seed: int):
         prompts = [collector.encode(task.prompt(problem)) for problem in problems]
