@@ -1,7 +1,6 @@
 """A retrieval server with the interface of Search-R1: BM25 over a corpus."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated
 
 import fastapi
@@ -20,7 +19,7 @@ MAX_BYTES = 2**20  # of a request's body
 
 
 class Asked(pydantic.BaseModel):
-    """The body of a request; `topk` None takes the server's."""
+    """The body of a request; without `topk` the server's own is used."""
 
     queries: Annotated[list[str], pydantic.Field(max_length=MAX_QUERIES)]
     topk: Annotated[int, pydantic.Field(ge=1, le=MAX_TOPK)] | None = None
@@ -58,7 +57,8 @@ def make_app(
             for query in asked.queries
         ]
         counts["answered"] += len(result)
-        return {"result": [entries(x, asked.return_scores) for x in result]}
+        with_scores = asked.return_scores
+        return {"result": [[entry(x, with_scores) for x in row] for row in result]}
 
     @app.get("/health")
     def health() -> dict:
@@ -67,12 +67,8 @@ def make_app(
     return Guard(app, most_bytes=MAX_BYTES, timeout_s=timeout_s)
 
 
-def entries(documents: Sequence[Document], with_scores: bool) -> list[dict]:
-    """Documents in the format of Search-R1's server."""
-    inner = [{"id": x.id, "contents": f"{x.title}\n{x.text}"} for x in documents]
-    if not with_scores:
-        return inner
-    return [
-        {"document": document, "score": x.score}
-        for document, x in zip(inner, documents, strict=True)
-    ]
+def entry(document: Document, with_score: bool) -> dict:
+    """A document in the format of Search-R1's server."""
+    contents = f"{document.title}\n{document.text}"
+    inner = {"id": document.id, "contents": contents}
+    return {"document": inner, "score": document.score} if with_score else inner
