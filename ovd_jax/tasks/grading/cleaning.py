@@ -3,7 +3,14 @@
 import re
 
 from ovd_jax.tasks.grading.folding import RANGE, fold, plain_math
-from ovd_jax.tasks.grading.numbers import CURRENCY, DEGREES, TEXT_COMMAND
+from ovd_jax.tasks.grading.numbers import (
+    CURRENCY,
+    DEGREES,
+    ROUNDED,
+    TEXT_COMMAND,
+    number,
+    same_number,
+)
 
 LATEX_NOISE = re.compile(
     r"\\\\|\\[()\[\]!,$]|\\[;: ]|~|\$|\{,\}|\\q?quad(?![A-Za-z])"
@@ -48,7 +55,7 @@ COPULA = re.compile(
     r"(?<=[\d%)}\]A-Za-z])\s?"
     r"(?:\u3067\u3059|\uc785\ub2c8\ub2e4|\uc774\ub2e4|\u0939\u0948)\.?$"
 )
-RESTATED = re.compile(r"(?<=\S)\s\((?:i\.e\.,?|that is,?|or|=)\s?[^()]{1,40}\)$")
+RESTATED = re.compile(r"(?<=\S)\s\((?:i\.e\.,?|that is,?|or|=)\s?([^()]{1,40})\)$")
 # ]1, 2[ is how the French write (1, 2).
 OUTWARD = re.compile(r"[\[\]]([^\[\](){},;]{1,60}[,;][^\[\](){},;]{1,60})[\[\]]")
 ARTICLE = re.compile(r"^(?:the|an?) (?=\w{3})", re.IGNORECASE)
@@ -75,11 +82,20 @@ def _bare(text: str) -> str:
     that end a sentence after one, or a sign in words, and with a plain stop."""
     text = COPULA.sub("", CURRENCY.sub(r"\1", fold(text).strip()))
     text = IN_WORDS.sub(_digits, RATIO.sub(r"\1:\2", text))
-    text = NEGATIVE.sub("-", PLUS_OR_MINUS.sub(r"\\pm ", RESTATED.sub("", text)))
+    text = NEGATIVE.sub("-", PLUS_OR_MINUS.sub(r"\\pm ", _said_once(text)))
     if (found := OUTWARD.fullmatch(text)) and "[" + found[1] + "]" != text:
         left = "(" if text[0] == "]" else "["
         text = f"{left}{found[1]}{')' if text[-1] == '[' else ']'}"
     return text.replace("\N{IDEOGRAPHIC FULL STOP}", ".")
+
+
+def _said_once(text: str) -> str:
+    """A number without what says it again; "4 (or 5)" is none, and stays."""
+    again = RESTATED.search(text)
+    values = [number(text[: again.start()]), number(again[1])] if again else []
+    if len(values) < 2 or not all(values) or not same_number(*values, ROUNDED):
+        return text
+    return text[: again.start()]
 
 
 def _digits(words: re.Match) -> str:

@@ -18,6 +18,7 @@ from ovd_jax.tasks.grading.letters import compare_choices, named_letter
 from ovd_jax.tasks.grading.numbers import (
     FUNCTION,
     POWER,
+    ROUNDED,
     TEXT_COMMAND,
     UNIT_TEXT,
     number,
@@ -27,7 +28,6 @@ from ovd_jax.tasks.grading.numbers import (
 MAX_CHARS = 1000  # of an answer or a gold; none of the 99% shortest golds comes near
 MAX_VALUES = 24  # that are compared one by one
 TOLERANCE = Fraction(1, 10**4)  # of decimals, as a share of a gold that is no integer
-ROUNDED = Fraction(1, 50)  # how far 0.67 may be from 2/3 in "2/3 = 0.67"
 RIGHT = ("same_text", "same_number", "same_choice", "same_values", "same_algebra")
 
 Ask = Callable[[str, str], str]  # (answer, gold) -> the outcome of algebra

@@ -38,14 +38,13 @@ SIZES = {
     unit: (kind, size) for kind, sizes in UNITS.items() for unit, size in sizes.items()
 }
 POWER = r"(?:\^\{?-?\d\}?|(?<=m)[23])?"
-# A word in Cyrillic, or up to four characters of a script without spaces, but for those
-# that make another number of it: ten thousand, half, "a part of", ...
+# Russian units and words, and up to four characters of a script without spaces, but for
+# those that make another number of it: ten thousand, half, ...
 FOREIGN = (
-    r"(?!\s?[\u0400-\u04ff]*(?:\u0442\u044b\u0441|\u043c\u043b\u043d"
-    r"|\u043c\u043b\u0440\u0434|\u043f\u043e\u043b\u043e\u0432|\u0438\u043b\u0438))"
-    r"\s?[\u0400-\u04ff]+\.?"
-    r"|\s?(?![^\s]{0,3}[\u4e07\u842c\u4ebf\u5104\u5343\u767e\u5341\u534a\u5206\u500d"
-    r"\u548c\u6216\u4e0e\ub9cc\ucc9c\ubc31\uc5b5\ubc18])"
+    r"\s?(?:[\u043a\u0441\u043c]?\u043c|\u043a?\u0433|\u043c?\u043b|\u0448\u0442|\u0440\u0443\u0431|\u043c\u0438\u043d|\u0441\u0435\u043a|\u0447)(?![\u0400-\u04ff])\.?"
+    r"|\s(?!\u0442\u044b\u0441|\u043c\u043b\u043d|\u043c\u043b\u0440\u0434|\u043f\u043e\u043b\u043e\u0432|\u0438\u043b\u0438|\u043c\u0438\u043b\u043b\u0438)"
+    r"[\u0400-\u04ff]{3,}\.?"
+    r"|\s?(?!\S{0,3}(?:\u5343(?![\u514b\u7c73])|[\u4e07\u842c\u4ebf\u5104\u767e\u5341\u534a\ub9cc\ucc9c\ubc31\uc5b5\ubc18]))"
     r"[\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{1,4}"
 )
 UNIT = (
@@ -81,6 +80,8 @@ CURRENCY = re.compile(
     r"|rmb|jpy|krw|chf)\s?(?=[\d.])",
     re.IGNORECASE,
 )
+
+ROUNDED = Fraction(1, 50)  # how far 0.67 may be from 2/3 in "2/3 = 0.67"
 
 
 @dataclasses.dataclass(frozen=True)
