@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.run_dir = "runs/train"
-    # False: begin anew, and move the run in run_dir aside. A run goes on only with the
-    # config it began with, but for the knobs that run_identity.py names
+    # False: start again, and rename the run in run_dir. A run resumes only with the
+    # config it began with, except for the knobs that run_identity.py names
     config.resume = True
     config.seed = 0
     # ovd | grpo | seq_kd | rejection_ft | token_kd | on_policy_kd | dpo_pairs:
-    # what each is stands in ovd_jax/training/methods.py
+    # see ovd_jax/training/methods.py
     config.method = "ovd"
     config.num_steps = 100  # rollout batches
     config.loggers = ("tensorboard",)  # tensorboard | wandb | trackio
@@ -80,18 +80,18 @@ def get_config():
             # Searches, or calls of another tool, and corrections, at most, of a
             # question; 0: solutions have a single turn
             searches=0,
-            total_tokens=2048,  # of all turns and what is read; a turn: max_new_tokens
-            observation_tokens=512,  # of what is read after a turn
+            total_tokens=2048,  # of all turns and observations; a turn: max_new_tokens
+            observation_tokens=512,  # of an observation
             correction=(  # search: read after a turn that did nothing valid; no tags
                 "That turn had neither a query in search tags nor an answer in answer "
                 "tags. Try again."
             ),
-            mask_void=False,  # trajectories with such turns are not trained on
+            mask_void=False,  # True: such trajectories are not trained on
             refine=False,  # the student condenses what calls bring; in evaluation only
         )
     )
-    # Of all models that sample in this process: the higher, the fewer are the shapes to
-    # compile, and the more is computed in vain
+    # Of all samplers in this process: higher values compile fewer shapes and compute
+    # more padding
     config.min_rows = 8
     config.prompt_multiple = 16  # tokens
 
@@ -116,11 +116,11 @@ def get_config():
             timeout_s=300.0,  # of one request
             retries=4,  # of one request, before `on_failure`
             on_failure="wait",  # wait | accept | drop | fail
-            max_concurrency=128,  # requests out at one URL at a time, at most
+            max_concurrency=128,  # requests in flight at one URL
             cache="",  # folder of demonstrations to use again; empty: none
         )
     )
-    # Who writes what takes a rejected one's place, where that is not the teacher itself
+    # The model that writes replacements, if it is not the teacher
     config.continuer = ConfigDict(dict(url="", model="", served_name=""))
 
     # Search engine, for questions
@@ -132,16 +132,16 @@ def get_config():
             corpus="",  # bm25: JSONL of id, title, text; or world: the made-up one
             index_dir="",  # bm25: of indices; empty: in the user's cache
             url="",  # http: .../retrieve; simulated: .../v1, empty: in this process
-            cache="",  # folder of what was found, to use again; empty: none
+            cache="",  # folder of documents to use again; empty: none
             timeout_s=60.0,  # of one request
             retries=4,  # of one request, before `on_failure`
             on_failure="wait",  # wait | empty | fail
-            # simulated: a model that makes documents up
+            # simulated: a model that writes documents
             model="quickstart",  # in this process: a folder, a hub name
             served_name="",  # at the URL; empty: the only one there
             api_key_env="OPENAI_API_KEY",  # the variable that holds the key, if any
             allow_http=False,  # True: the key may go to another machine without TLS
-            max_concurrency=128,  # requests out at one URL at a time, at most
+            max_concurrency=128,  # requests in flight at one URL
             # chat | plain | world, or a JSON file: search/simulator_prompts.py
             prompt="chat",
             temperature=0.8,
@@ -154,17 +154,17 @@ def get_config():
     config.granularity = "trajectory"  # trajectory | step | hybrid
     config.step_aggregation = "min"  # min | mean | last
     config.rejection = "score"  # score | score_or_incorrect | soft
-    # Accept iff S >= threshold, on the scale of the prompt's labels: 0 keeps all; what
-    # would come after the best label replaces all, 10 of 0-9, 11 of one_to_ten. Scores
-    # in metrics and samples count from 0, the worst label.
+    # Accept iff S >= threshold, on the scale of the prompt's labels: 0 accepts all; the
+    # value after the best label rejects all: 10 for 0-9, 11 for one_to_ten. Scores in
+    # metrics and samples count from 0, the worst label.
     config.threshold = 7
     config.beta = 2.0  # `soft`: temperature of the acceptance probability, in scores
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
-    config.only_correct = True  # whether a demonstration must be right to be used
+    config.only_correct = True  # use only correct demonstrations
     config.max_replaced_steps = 4  # replacement `step`: rounds a trajectory
-    # Of rejected ones the teacher says why: kept in samples.jsonl, or also shown to the
-    # student, whose revision takes the place of a demonstration if it is right.
+    # The teacher explains rejections: kept in samples.jsonl, or also shown to the
+    # student, whose revision, if correct, replaces a demonstration.
     config.feedback = "none"  # none | keep | revise; not with the prompt `embedded`
 
     # Credit
@@ -173,14 +173,14 @@ def get_config():
     config.baseline = "after"  # after | before | union | leave_one_out (rloo)
     config.scale_by_std = True  # False: center only (dr_grpo)
 
-    config.refills = 0  # times that groups without spread are drawn anew (dapo)
+    config.refills = 0  # times that groups of equal rewards are replaced (dapo)
 
     # Other methods than ovd and grpo
     config.distill = ConfigDict(
         dict(
             solutions="teacher",  # seq_kd, token_kd: of the teacher | data
             # forward_kl | reverse_kl | jsd; policy_gradient (of the reverse KL):
-            # on_policy_kd alone
+            # on_policy_kd only
             divergence="forward_kl",
             beta=0.5,  # jsd: weight of the teacher in the mix
             vocabulary="chunked",  # chunked | dense | top_k
@@ -202,12 +202,12 @@ def get_config():
     config.kl_estimator = "k3"  # k1 | k2 | k3
     config.reference_every = 0  # steps until the policy is the new reference; 0: never
     config.entropy_coef = 0.0  # bonus for entropy, in nats a token
-    # The teacher's tokens learn by the surrogate (0: Algorithm 1), or by their
+    # The loss of the teacher's tokens: 0: the surrogate (Algorithm 1); else their
     # cross-entropy with this weight
     config.imitation_coef = 0.0
     config.importance_cap = 0.0  # truncated p_behavior / p_sampler weights; 0: off
-    # Batches collected ahead, 0 or 1: with 1 the teacher judges the next one during an
-    # update, and samples are one batch old; needs importance_cap, and one process
+    # Prefetched batches, 0 or 1: with 1 the teacher judges the next batch during an
+    # update, and samples are one batch old; needs importance_cap and one process
     config.async_batches = 0
     config.optimizer = ConfigDict(
         dict(
@@ -225,13 +225,13 @@ def get_config():
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
     config.length_multiple = 16  # completions share stretches of such a length
 
-    # A run that is beyond one of these for `window` steps in a row is stopped
+    # A run beyond one of these bounds for `window` steps in a row is stopped
     config.collapse = ConfigDict(
         dict(
             window=0,  # steps; 0: no run is
             entropy=0.0,  # nats a token, at least; 0 here and below: no such bound
-            zero_spread=0.0,  # share of groups that teach nothing, at most
-            invalid_rate=0.0,  # share of turns that do nothing valid, at most
+            zero_spread=0.0,  # share of groups of equal rewards, at most
+            invalid_rate=0.0,  # share of invalid turns, at most
             short=0.0,  # tokens of a completion, at least
             truncated=0.0,  # share of completions that were cut, at most
         )
@@ -245,14 +245,14 @@ def get_config():
     config.eval_samples = 1  # completions a problem: avg@k and pass@k
     config.eval_temperature = 0.0  # 0: greedy
     config.eval_rows = 128  # problems sampled at a time
-    # launch/evaluate.py alone:
+    # launch/evaluate.py only:
     config.eval_sets = ()  # names, name@k, or * ; empty: the task's held-out problems
     config.averaged_sets = ()  # that the average is over; empty: all
     config.eval_sampled_temperature = 0.6  # of `name@k` where the rest is greedy
     config.eval_cache = ""  # folder of attempts; empty: the user's cache; none: off
     config.engine = ""  # URL of an OpenAI-compatible server with the student
     config.engine_served_name = ""  # of the student there; empty: the only model there
-    # Steps scored under it are replaced, as by `threshold`; 0: no teacher
+    # Steps with scores below it are replaced, as by `threshold`; 0: no teacher
     config.test_threshold = 0
     config.test_score_rule = "argmax"  # argmax | sample (the paper's dagger) | expected
     config.test_replaced_steps = 16  # of one attempt, at most

@@ -1,4 +1,4 @@
-"""What a program says in one line and ends with."""
+"""Errors that end a program with one line."""
 
 
 class UserError(ValueError):

@@ -53,17 +53,17 @@ _NO_SUMS = ("_p50", "_p99", "_share")  # ends of metrics that do not add up
 
 @on_mesh
 def main(config):
-    """Evaluates `config.model` on every set and writes what came of it to `run_dir`.
+    """Evaluates `config.model` on every set and writes the results to `run_dir`.
 
-    Attempts that are in the cache are not made again; neither weights nor teacher are
-    loaded where all of them are.
+    Cached attempts are not repeated; weights and teacher are loaded only if some
+    attempt is missing.
     """
     with contextlib.ExitStack() as opened:  # connections and threads, however it ends
         run(config, opened)
 
 
 def run(config, opened: contextlib.ExitStack) -> None:
-    """`main`, which closes what is `opened`."""
+    """The body of `main`, which closes what is `opened`."""
     started = time.time()
     config = dated(config, broadcast_result(first_date, config.run_dir))
     monitor.enable_compilation_cache()
@@ -105,7 +105,7 @@ def run(config, opened: contextlib.ExitStack) -> None:
 
 
 def about(config) -> dict[str, str | float]:
-    """What the results are of, as `results.json` has it."""
+    """The settings of the results, as in `results.json`."""
     return {
         "model": config.model,
         "engine": config.engine or "sampler",
@@ -115,8 +115,7 @@ def about(config) -> dict[str, str | float]:
 
 
 def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Callable:
-    """A function that makes a part when it is first called, to be closed with what is
-    `opened`."""
+    """A function that makes a part at its first call; `opened` closes it."""
 
     @functools.cache
     def part():
@@ -128,8 +127,7 @@ def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Calla
 
 
 def evaluation_task(config, tokenizer) -> Task:
-    """The task; where sets are named, `config.data` is theirs and nothing is trained
-    on."""
+    """The task; with named sets, `config.data` names them and nothing is trained on."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         if config.eval_sets:
@@ -139,7 +137,7 @@ def evaluation_task(config, tokenizer) -> Task:
 
 
 def temperature(config, eval_set: EvalSet) -> float:
-    """At which a set is sampled. Raises UserError for several equal attempts."""
+    """The temperature of a set. Raises UserError for several equal attempts."""
     value = config.eval_temperature
     if eval_set.sampled:
         value = value or config.eval_sampled_temperature
@@ -152,7 +150,7 @@ def temperature(config, eval_set: EvalSet) -> float:
 
 
 def open_cache(config):
-    """Attempts on disk; several processes see those of the first one."""
+    """The cache of attempts on disk; several processes share that of process 0."""
     if config.eval_cache == "none":
         return None
     folder = config.eval_cache or cache_dir() / "attempts"
@@ -160,7 +158,7 @@ def open_cache(config):
 
 
 class Student:
-    """The model that is evaluated; nothing of it is loaded before it is needed."""
+    """The evaluated model; it is loaded when it is needed."""
 
     def __init__(self, config, opened: contextlib.ExitStack):
         self.config = config
@@ -182,11 +180,11 @@ class Student:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of its weights and tokenizer."""
+        """A digest of its weights and tokenizer."""
         return fingerprint(self.folder)
 
     def engine(self, task: Task, temperature: float):
-        """(stream, identity): how to sample from it, and all that decides what comes
+        """(stream, identity): how to sample, and everything that decides the samples
         besides prompt and seed."""
         config = self.config
         settings = {
@@ -223,7 +221,8 @@ class Student:
         return served
 
     def served_identity(self, served) -> dict[str, str]:
-        """What is served, by its weights where their folder is on this machine."""
+        """The identity of the served model, by its weights if they are on this
+        machine."""
         name, weights = served.model
         if (Path(weights) / "config.json").is_file():
             weights = fingerprint(Path(weights))
@@ -233,8 +232,8 @@ class Student:
 def make_solver(
     config, task: Task, student: Student, temperature: float, make_pool: Callable
 ) -> Solver:
-    """The student, alone or in an environment, and with a teacher beside it that
-    rejects steps or without."""
+    """The student, alone or in an environment, and with or without a teacher that
+    rejects steps."""
     stream, identity = student.engine(task, temperature)
     shared = {"tokenizer": student.tokenizer, "rows": config.eval_rows}
     collector = BlindCollector
@@ -268,7 +267,7 @@ def make_solver(
 
 
 def rejection_identity(config, make_teacher) -> Mapping:
-    """What else decides an attempt that a teacher checks."""
+    """What decides an attempt that a teacher checks, besides the student."""
     options = config.teacher
     if names_code(options.model):
         teacher = code_digest(options.model)

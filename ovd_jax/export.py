@@ -1,4 +1,4 @@
-"""A run, a folder or a GGUF file as a Hugging Face folder of its own."""
+"""Writes a run, a folder or a GGUF file as a Hugging Face folder."""
 
 import tempfile
 import time
@@ -52,7 +52,7 @@ def main(config: ConfigDict) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for what can be known to fail before any weight is read."""
+    """Raises UserError for errors that can be found before any weight is read."""
     for knob, what in (("model", "the model to export"), ("output", "a new folder")):
         if not config[knob]:
             raise UserError(f"config.{knob} is empty; set it to {what}.")
@@ -66,10 +66,8 @@ def check(config: ConfigDict) -> None:
 def open_model(
     name: str, scratch: Path
 ) -> tuple[Transformer, Tokenizer | None, Path | None]:
-    """(model, tokenizer or None, folder that it came from or None).
-
-    A model that came from no folder has a tokenizer of its own.
-    """
+    """(model, tokenizer or None, source folder or None); a model without a source has
+    its own tokenizer."""
     if (Path(name) / "checkpoints").is_dir():
         return open_run(Path(name))
     if name.endswith(".gguf") and Path(name).is_file():
@@ -81,7 +79,8 @@ def open_model(
 
 
 def open_run(run: Path) -> tuple[Transformer, Tokenizer | None, Path | None]:
-    """As `open_model`: the newest checkpoint of a run, or its export if it has none."""
+    """Like `open_model`, from the newest checkpoint of a run, or its export without
+    one."""
     model, tokenizer, folder = origin(run)
     model = restore_model(run, model)
     if model is not None:
@@ -95,9 +94,9 @@ def open_run(run: Path) -> tuple[Transformer, Tokenizer | None, Path | None]:
 
 
 def origin(run: Path) -> tuple[Transformer, Tokenizer | None, Path | None]:
-    """(model, tokenizer or None, folder or None) of what a run trains.
+    """(model, tokenizer or None, folder or None) that a run started from.
 
-    The model's arrays are shapes, but for those that checkpoints leave out.
+    Arrays in checkpoints are shapes only.
     """
     config, exported = flags.load(run, default=DEFAULT), run / "export"
     if config.lora.rank:

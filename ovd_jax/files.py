@@ -1,5 +1,5 @@
-"""Files of a run: written whole or not at all, on the disk once that is said, and never
-through a link that somebody else may have put into its folder."""
+"""Files of a run: written atomically and durably, and never through a symbolic link in
+its folder."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ _WRITTEN = ("ahead", "checkpoints", "export")  # folders that a run writes into
 
 
 def refuse_links(folder: str | Path) -> None:
-    """Raises UserError where a run's folder holds a symbolic link: what the run writes
-    would land elsewhere. The folder itself may be one."""
+    """Raises UserError if a run's folder contains a symbolic link, through which the
+    run would write elsewhere. The folder itself may be one."""
     folder = Path(folder)
     inside = [folder, *(folder / name for name in _WRITTEN)]
     for path in (
@@ -30,8 +30,8 @@ def refuse_links(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file that is `path` once the block is over, and on the disk; where the block
-    raises, or the process ends before, `path` is what it was."""
+    """A file that becomes `path` at the end of the block and is on the disk then; if
+    the block raises, or the process ends, `path` is unchanged."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     copy = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -48,14 +48,14 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """`whole_file` of a text."""
+    """Writes a text with `whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode())
 
 
 def open_rows_file(path: str | Path) -> BinaryIO:
-    """Opens a file to read and append, and makes it if there is none. Raises UserError
-    where it is a symbolic link."""
+    """Opens a file to read and append, and creates it if needed. Raises UserError for a
+    symbolic link."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     try:
         return os.fdopen(os.open(path, flags, 0o666), "rb+")
@@ -66,7 +66,7 @@ def open_rows_file(path: str | Path) -> BinaryIO:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Puts on the disk which files a folder holds, and under which names."""
+    """Flushes a folder's list of files to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,6 +75,6 @@ def sync_folder(folder: str | Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Puts all files in a folder on the disk, and the folder."""
+    """Flushes all files in a folder, and the folder, to the disk."""
     for path in (*folder.rglob("*"), folder):
         sync_folder(path)  # a file's descriptor may be one for reading, too

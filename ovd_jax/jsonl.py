@@ -1,5 +1,4 @@
-"""The one reader of JSONL files: problems, passages, examples, judged and recorded
-runs."""
+"""Reads JSONL files: problems, passages, examples, judged and recorded runs."""
 
 import json
 import math
@@ -13,8 +12,8 @@ MAX_LINE = 64 << 20  # bytes; a longer line is no row, and must not fill the mem
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, row) of each line but blank ones. Raises UserError naming a
-    line that is no JSON object."""
+    """(position, row) of each line that is not blank. Raises UserError for a line that
+    is not a JSON object."""
     for number, line in read_lines(path):
         where = f"{path}:{number}"
         if line.strip():
@@ -22,8 +21,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes) of each line, with its end, blank ones too. Raises
-    UserError for what is no file, or has a line over `MAX_LINE`."""
+    """(number from 1, bytes) of each line, blank ones too, with its end. Raises
+    UserError if there is no file, or for a line over `MAX_LINE`."""
     if not Path(path).is_file():
         raise UserError(
             f"There is no file {str(path)!r}; pass the path of a JSONL file."
@@ -41,8 +40,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """The JSON object on a line, with None for numbers that are none: NaN, 1e999.
-    Raises UserError naming `where` for anything else."""
+    """The JSON object on a line, with None for NaN and infinities. Raises UserError
+    with `where` for anything else."""
     try:
         row = json.loads(
             line.decode("utf-8-sig"), parse_constant=_none, parse_float=_finite
@@ -57,8 +56,8 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def read_object(path: str | Path, *, remedy: str = "put it back") -> dict[str, Any]:
-    """The JSON object in a file of a run's, or of a model's, folder. Raises UserError
-    naming it, with the remedy, for anything else, and OSError."""
+    """The JSON object in a file of a run or a model. Raises UserError with the remedy
+    for anything else, and OSError."""
     try:
         found = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -69,7 +68,7 @@ def read_object(path: str | Path, *, remedy: str = "put it back") -> dict[str, A
 
 
 def as_text(value: Any) -> Any:
-    """A number or truth value as a text; anything else as it is."""
+    """A number or truth value as text; anything else unchanged."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
@@ -78,7 +77,7 @@ def as_text(value: Any) -> Any:
 
 
 def _none(_: str) -> None:
-    """Stands for NaN and the infinities."""
+    """Replaces NaN and the infinities."""
 
 
 def _finite(text: str) -> float | None:

@@ -61,7 +61,7 @@ def main(config: ConfigDict) -> None:
 
 
 def arithmetic_rows(config) -> Iterator[dict]:
-    """Distinct solutions of the students and such with made-up slips, each line with
+    """Distinct solutions of the students, and others with made-up slips, each line with
     its score."""
     task = make_task(config)
     assert isinstance(task, ArithmeticTask)
@@ -84,8 +84,8 @@ def arithmetic_rows(config) -> Iterator[dict]:
 
 
 def world_rows(config) -> Iterator[dict]:
-    """Distinct conversations of the students, each turn with what was read after it and
-    its score."""
+    """Distinct conversations of the students, each turn with its observation and
+    score."""
     scores = exact_turn_scores(config)
     tokenizer = load_tokenizer(find_model(config.students[0], "student"))
     task, told = make_task(config, tokenizer), set()
@@ -141,7 +141,7 @@ def sampled(
     *,
     seed: int,
 ) -> Iterator[Solution]:
-    """What the student writes for the problems, cut into lines."""
+    """The student's solutions of the problems, divided into lines."""
     texts = generate([task.prompt(p) for p in problems], seed=seed, samples=samples)
     for problem, group in zip(problems, texts, strict=True):
         for text in group:
@@ -150,7 +150,7 @@ def sampled(
 
 
 def slips(task: ArithmeticTask, config: ConfigDict) -> Iterator[Solution]:
-    """Made-up slips, so that the judge knows more than these students' mistakes."""
+    """Solutions with made-up slips, so that the judge learns other mistakes too."""
     rng = random.Random(derive(config.seed, "slips"))
     for problem in task.problems(len(config.students), config.slips):
         yield problem.question, tuple(judged_solution(problem.question, rng)[0])

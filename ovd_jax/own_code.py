@@ -1,7 +1,7 @@
-"""Classes and functions in a user's own file: `path/to/file.py:Name` in a knob.
+"""Loads classes and functions from user files: `path/to/file.py:Name` in a knob.
 
-The file is run, as any Python file that is imported: only the user's own config and
-command line name one.
+The file is executed like any import; only the user's own config and command line name
+one.
 """
 
 import functools
@@ -19,13 +19,13 @@ _SPEC = re.compile(r"(.+\.py):(\w+)")
 
 
 def names_code(value: object) -> bool:
-    """Whether a knob's value is `path/to/file.py:Name`."""
+    """True if a knob's value has the form `path/to/file.py:Name`."""
     return isinstance(value, str) and bool(_SPEC.fullmatch(value))
 
 
 def load_code(value: str, knob: str) -> Any:
-    """What `value`, of the form `path/to/file.py:Name`, names. Raises UserError where
-    the file is missing, does not run, or holds no such name."""
+    """The object that `value` names. Raises UserError if the file is missing, fails or
+    lacks the name."""
     match = _SPEC.fullmatch(value)
     if not match:
         raise UserError(f"{knob} is {value!r}; write path/to/file.py:Name.")
@@ -50,8 +50,8 @@ def load_code(value: str, knob: str) -> Any:
 
 
 def build(value: str, knob: str, protocol: type, *args: Any, **kwargs: Any) -> Any:
-    """An object of the class that `value` names, made of the arguments. Raises
-    UserError where it is no class, or its objects lack members of `protocol`."""
+    """An object of the class that `value` names. Raises UserError if it is not a class,
+    or if its objects lack members of `protocol`."""
     kind = load_code(value, knob)
     if not inspect.isclass(kind):
         raise UserError(f"{knob} is {value!r}, which is no class.")
@@ -78,14 +78,14 @@ def code_digest(value: str) -> str:
 
 
 def members(protocol: type) -> list[str]:
-    """The attributes and methods that a protocol asks for."""
+    """The attributes and methods of a protocol."""
     names = [*inspect.get_annotations(protocol), *vars(protocol)]
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
 
 @functools.cache
 def _run(path: Path):
-    """The module of a file, run once."""
+    """The module of a file, executed once."""
     name = f"own_code_{path.stem}_{abs(hash(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # of a path in .py

@@ -1,4 +1,4 @@
-"""Where things are kept between runs."""
+"""Folders that are kept between runs."""
 
 import atexit
 import functools
@@ -12,15 +12,14 @@ _log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Ours in the user's cache."""
+    """The folder of this package in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "ovd_jax"
 
 
 @functools.cache
 def writable(folder: Path) -> Path:
-    """A cache's folder; where nothing can be written to it that is said, and it is one
-    for this program alone."""
+    """A cache folder; if it is not writable, warns and returns a temporary one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""Every random number is a function of the run's seed and of what it is for."""
+"""Derives every random number from the run's seed and its purpose."""
 
 import hashlib
 

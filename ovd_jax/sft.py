@@ -203,8 +203,8 @@ def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
 
 
 def packed(encoded, max_tokens: int):
-    """Rows of several examples each, which do not see one another: the longest first,
-    each in the first row with room. An example with branches has a row of its own."""
+    """Rows of several examples that do not see one another: longest first, each in the
+    first row with room. An example with branches has its own row."""
     rows, segments = [], []
     for example in sorted(encoded, key=len, reverse=True):
         branched = any(segment > 1 for _, _, _, segment, _ in example)

@@ -32,8 +32,8 @@ Prompt = TypeVar("Prompt", bound="DataclassInstance")
 
 
 def fields_of(name: str, template: str) -> set[str]:
-    """The fields of the template called `name`. Raises UserError where braces do not
-    close or a field has a format of its own."""
+    """The fields of the template called `name`. Raises UserError for unclosed braces,
+    or a field with a format."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -49,8 +49,8 @@ def fields_of(name: str, template: str) -> set[str]:
 def check_fields(
     name: str, template: str, needed: Collection[str], possible: Collection[str] = ()
 ) -> None:
-    """Raises UserError unless the template called `name` has the fields `needed`, and
-    beside them only `possible` ones."""
+    """Raises UserError unless the template called `name` has all `needed` fields, and
+    no others than `possible` ones."""
     found = fields_of(name, template)
     if not set(needed) <= found <= {*needed, *possible}:
         also = f" (and may have {sorted(possible)})" if possible else ""
@@ -63,8 +63,8 @@ def check_fields(
 def find_prompt(
     knob: str, name: str, prompts: Mapping[str, Prompt], kind: type[Prompt]
 ) -> Prompt:
-    """The one of `prompts` called `name`, or the one in the JSON file `name`, checked;
-    `knob` is where the name stands in the config. Raises UserError."""
+    """The prompt called `name`, or the one in the JSON file `name`; `knob` names it in
+    the config. Raises UserError."""
     if name in prompts:
         return prompts[name]
     path = Path(name).expanduser()
@@ -80,7 +80,7 @@ def find_prompt(
 
 
 def from_json(raw: object, where: str, kind: type[Prompt]) -> Prompt:
-    """The prompt in a decoded JSON object. Raises UserError naming what is wrong."""
+    """The prompt in a decoded JSON object. Raises UserError."""
     known = {field.name: field for field in dataclasses.fields(kind)}
     if not isinstance(raw, dict) or raw.keys() - known.keys():
         extra = sorted(raw.keys() - known.keys()) if isinstance(raw, dict) else raw
@@ -122,9 +122,11 @@ def fill(
     on_cut: Callable[[str], None] = lambda name: None,
     **slots: str,
 ) -> str:
-    """The template with its slots filled; what is in them, even in two that touch,
-    cannot form a special token or a fence of the template. `on_cut` is told the name of
-    each slot whose text is too long."""
+    """The template with its slots filled.
+
+    The texts, even two adjacent ones, cannot form a special token or a fence of the
+    template. Calls `on_cut` with the name of each slot whose text is too long.
+    """
     # Every second part is a special token of the template's own.
     own = control_pattern(tuple(special_tokens)).pattern
     parts = re.split(f"({own})", template)
@@ -151,7 +153,7 @@ def harmless(text: str, special_tokens: tuple[str, ...]) -> str:
 
 @functools.lru_cache
 def _say_cut(name: str) -> None:
-    """Says once of each slot that the middle of a text is left out."""
+    """Warns once for each slot whose text was cut in the middle."""
     _log.warning(
         "A text for the slot {%s} of a prompt has more than %d characters: its middle "
         "is left out. This is said once; the metrics count it.", name, MAX_SLOT,
@@ -159,8 +161,8 @@ def _say_cut(name: str) -> None:
 
 
 def _opened(text: str, fences: re.Pattern | None) -> str:
-    """`text` in which tags that are fences are in round brackets, and runs of
-    punctuation have spaces in them."""
+    """`text` with fence tags in round brackets, and with spaces inside runs of
+    punctuation."""
 
     def opened(fence: re.Match) -> str:
         return f"({fence[0][1:-1]})" if fence[0][0] == "<" else " ".join(fence[0])
@@ -170,7 +172,7 @@ def _opened(text: str, fences: re.Pattern | None) -> str:
 
 @functools.lru_cache
 def _fences(template: str) -> re.Pattern | None:
-    """What matches each fence of a template, tags in any case and spacing."""
+    """Patterns of the fences of a template, tags in any case and spacing."""
     names = {re.escape(name) for name in _TAG.findall(template)}
     patterns = [rf"(?i:<\s{{0,9}}/?\s{{0,9}}(?:{'|'.join(sorted(names))})\s{{0,9}}/?>)"]
     marks = {match[1] for match in _RULE.finditer(template)}

@@ -1,5 +1,5 @@
-"""Prompts, what tokens say, and strangers' text made safe for a prompt, a terminal, a
-log."""
+"""Renders prompts, decodes tokens, and sanitizes untrusted text for prompts, terminals
+and logs."""
 
 import datetime
 import functools
@@ -74,8 +74,8 @@ class Tokenizer(Protocol):
 
 
 def one_line(text: str) -> str:
-    """`text` as a line that no terminal or log takes for more: without commands,
-    control characters and marks that turn the direction of writing."""
+    """`text` as a single line for a terminal or log: without commands, control
+    characters and marks of writing direction."""
     if text.isprintable():
         return text
     text = re.sub(r"\s+", " ", _COMMANDS.sub("", text)).strip()
@@ -126,13 +126,13 @@ CONTROL = re.compile(
 
 
 def special_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """All that a tokenizer makes one control token of, be it flagged special or not."""
+    """All control tokens of a tokenizer, flagged as special or not."""
     tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     return tuple(token for token in tokens if len(token) > 1 and not token.isspace())
 
 
 def check_chat(tokenizer: Tokenizer | None, remedy: str) -> None:
-    """Raises UserError, with the remedy, where a tokenizer has no chat template."""
+    """Raises UserError, with the remedy, if a tokenizer has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "A chat needs a tokenizer with a chat template; this "
@@ -143,7 +143,7 @@ def check_chat(tokenizer: Tokenizer | None, remedy: str) -> None:
 def chat_prompt(tokenizer: Tokenizer, text: str, *, system: str = "") -> str:
     """A user's message in the tokenizer's chat template, and the start of an answer.
 
-    Raises UserError where the template refuses it, as some do system messages.
+    Raises UserError if the template refuses it, as some refuse system messages.
     """
     messages = [{"role": "system", "content": system}] if system else []
     try:
@@ -162,8 +162,8 @@ def chat_prompt(tokenizer: Tokenizer, text: str, *, system: str = "") -> str:
 
 
 def dated_template(template: str, date: str) -> str:
-    """A chat template for which `strftime_now` tells the day `date`, YYYY-MM-DD, at
-    midnight, and not the one on which it is used."""
+    """A chat template whose `strftime_now` returns midnight of the day `date`,
+    YYYY-MM-DD, instead of the current time."""
     if "strftime_now" not in template:
         return template
     day = datetime.datetime.fromisoformat(date)
@@ -179,14 +179,14 @@ def dated_template(template: str, date: str) -> str:
 
 
 def plain_prompt(tokenizer: Tokenizer | None, text: str) -> str:
-    """A text without a chat, begun as the tokenizer begins one: Llama's and Gemma's put
-    a start token first, without which these models know nothing."""
+    """A prompt without a chat, begun with the tokenizer's start token if it has one:
+    Llama and Gemma models need it."""
     start = "" if tokenizer is None else start_token(tokenizer)
     return text if text.startswith(start) else start + text
 
 
 def start_token(tokenizer: Tokenizer) -> str:
-    """The token that a tokenizer puts before every text; empty if it does not."""
+    """The token that a tokenizer puts before every text; empty if it has none."""
     if getattr(tokenizer, "bos_token_id", None) is None:
         return ""
     added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
@@ -196,9 +196,9 @@ def start_token(tokenizer: Tokenizer) -> str:
 def decode(
     tokenizer: Tokenizer, tokens: Sequence[int], *, special: bool = False
 ) -> str:
-    """What `tokens` say, to the letter; `special` shows special tokens too.
+    """The exact text of `tokens`; `special` includes special tokens.
 
-    The cleaning that some tokenizers ask for takes spaces out of what was written.
+    Some tokenizers would remove spaces that were written.
     """
     return tokenizer.decode(
         tokens,
@@ -208,10 +208,10 @@ def decode(
 
 
 def neutralize(text: str, special_tokens: Collection[str]) -> str:
-    """Breaks up every special token in a text, and whatever has the shape of one, with
-    a space after its first character.
+    """Breaks up every special token in a text, and anything of that shape, with a space
+    after its first character.
 
-    Without it a question could close its own message and speak as the system.
+    Otherwise a question could close its own message and speak as the system.
     """
     tokens = control_pattern(tuple(special_tokens))
     while tokens.search(text):  # a second pass only where special tokens overlapped
@@ -221,6 +221,6 @@ def neutralize(text: str, special_tokens: Collection[str]) -> str:
 
 @functools.lru_cache
 def control_pattern(special_tokens: tuple[str, ...]) -> re.Pattern:
-    """What matches a special token, the longest first, or the shape of one."""
+    """A pattern of special tokens, the longest first, and of their shapes."""
     own = map(re.escape, sorted(special_tokens, reverse=True))
     return re.compile("|".join((*own, CONTROL.pattern)))

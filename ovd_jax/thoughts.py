@@ -1,4 +1,4 @@
-"""What a thinking model writes before its answer, and how it is told apart."""
+"""Separates the thoughts of a thinking model from its answer."""
 
 import re
 
@@ -20,8 +20,7 @@ OPENERS = (  # as tokens
 
 
 def after_thought(text: str) -> str | None:
-    """`text` without what stands before the end of a thought; None where a thought
-    begins and does not end."""
+    """`text` after the end of a thought; None if a thought begins and does not end."""
     parts = _CLOSE.split(text)
     if opens_thought(parts[-1]):
         return None
@@ -29,10 +28,10 @@ def after_thought(text: str) -> str | None:
 
 
 def opens_thought(text: str) -> bool:
-    """Whether a thought begins in `text` and does not end there."""
+    """True if a thought begins in `text` and does not end there."""
     return bool(_OPEN.search(_CLOSE.split(text)[-1]))
 
 
 def holds_thought(text: str) -> bool:
-    """Whether a thought begins or ends in `text`."""
+    """True if a thought begins or ends in `text`."""
     return bool(_OPEN.search(text) or _CLOSE.search(text))

@@ -58,7 +58,7 @@ OF_SFT = {"task": ("arithmetic", "world")}  # whose task is what makes examples
 
 
 def not_a_choice(values: Mapping[str, object]) -> str:
-    """What to say of the first knob that is no word of CHOICES; empty if all are."""
+    """The message for the first knob that is not one of CHOICES; empty if all are."""
     of_sft = "batch_size" in values
     choices = CHOICES | (OF_SFT if of_sft else {})
     for knob, value in values.items():

@@ -1,4 +1,4 @@
-"""What goes wrong around a program: disks, files and their rights."""
+"""Explains errors of the environment: disks, files and their rights."""
 
 import errno
 import os

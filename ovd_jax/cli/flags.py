@@ -83,7 +83,7 @@ def leave(ending: QuickEnd | None, code: int) -> NoReturn:
 
 
 def line_of(error: BaseException) -> str:
-    """The line that a program ends with; empty where a fault of its own ends it."""
+    """The line that a program ends with; empty for a fault of the program itself."""
     if isinstance(error, Interrupted):
         return str(error)
     known = isinstance(error, _KNOWN)
@@ -141,8 +141,8 @@ def parse(
 
 
 def as_floats(config: ConfigDict, known: ConfigDict) -> None:
-    """Turns the ints that a config file put in the place of floats into floats, so
-    that the command line may set them to any float."""
+    """Turns ints that a config file sets for floats into floats, so that the command
+    line may set any float."""
     kinds = {name: kind for name, (kind, _) in knobs(known).items()}
     ints = {
         name: float(value)

@@ -33,7 +33,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """What came of the signals so far."""
+    """The signals received so far."""
 
     def __init__(self):
         self.number = 0  # of the first signal
@@ -42,7 +42,7 @@ class Signals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A signal that comes within the block is raised when it is over."""
+        """Delays a signal to the end of the block."""
         self._held = True
         try:
             yield
@@ -53,8 +53,8 @@ class Signals:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Raises Interrupted in the block, which the main thread must run, when a
-        signal comes. A second signal ends the program at once."""
+        """Raises Interrupted in the block, which the main thread runs, when a signal
+        comes. A second signal ends the program at once."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main one may be told of signals
             return
@@ -88,7 +88,7 @@ class Signals:
             raise Interrupted(number)
 
     def _watch(self, reader: socket.socket) -> None:
-        """Ends the program where the main thread does not, or when asked again."""
+        """Ends the program if the main thread does not, or at a second signal."""
         with reader:
             numbers = self._numbers(reader)
             if not (number := next(numbers, 0)):
@@ -119,7 +119,7 @@ SIGNALS = Signals()  # as signals do, these belong to the whole process
 
 
 def end(number: int, how: str) -> None:
-    """Ends the program here and now, from any thread."""
+    """Ends the program immediately, from any thread."""
     stop = Interrupted(number)
     stop.advice = f"Ended {how}: the same command goes on from what is saved."
     print(stop, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The knobs of a config: their names and types, and what to say of wrong ones."""
+"""The knobs of a config: names, types, and messages for wrong ones."""
 
 import difflib
 
@@ -25,9 +25,8 @@ def knobs(config: ConfigDict, prefix: str = "") -> dict[str, tuple[type, object]
 
 
 def check_file(config: ConfigDict, known: ConfigDict) -> str:
-    """What is wrong with a config file that changes the config `known`, empty if
-    nothing is: a knob that a program does not read, one that it misses, or a value of
-    another type."""
+    """The message for a config file that changes the config `known`; empty if it is
+    right. Wrong are unknown or missing knobs, and values of another type."""
     own, expected = knobs(config), knobs(known)
     for name, (_, value) in own.items():
         if name not in expected:
@@ -41,10 +40,10 @@ def check_file(config: ConfigDict, known: ConfigDict) -> str:
 
 
 def holds(knob: tuple[type, object], value: object) -> bool:
-    """Whether `value` is of the type of a knob (type, value now).
+    """True if `value` has the type of a knob (type, value now).
 
-    Items of a tuple must be of the types of the items now; where there are none, they
-    are strings.
+    Items of a tuple must have the types of the present items; without any they are
+    strings.
     """
     kind, now = knob
     if value is None or kind is type(None):
@@ -60,14 +59,14 @@ def holds(knob: tuple[type, object], value: object) -> bool:
 
 
 def mistyped(written: str, knob: tuple[type, object]) -> str:
-    """What to say of a value that its knob cannot hold."""
+    """The message for a value that its knob cannot hold."""
     kind, now = knob
     expected = EXPECTED.get(kind, f"a {kind.__name__}")
     return f"{written}: expected {expected}; it is {now!r} now."
 
 
 def unknown(name: str, config: ConfigDict) -> str:
-    """What to say of a knob that does not exist."""
+    """The message for a knob that does not exist."""
     inside = [knob for knob in knobs(config) if knob.startswith(f"{name}.")]
     if inside:
         examples = ", ".join(f"--config.{knob}" for knob in inside[:3])

@@ -1,4 +1,5 @@
-"""Knobs that hold paths: `~` is expanded, and what is no path here is refused.
+"""Knobs that hold paths: `~` is expanded, and values that are no paths here are
+refused.
 
 `run_dir=gs://bucket/run` would otherwise be the folder `gs:` in the current one.
 """
@@ -20,7 +21,8 @@ HOME = re.compile(r"(^|,)(\s*)(~[^/,]*)(?=/|,|$)")
 
 
 def not_a_path(values: Mapping[str, object]) -> str:
-    """What to say of the first path that is none on this machine; empty if all are."""
+    """The message for the first value that is no path on this machine; empty if all
+    are."""
     for knob in PATHS:
         value = values.get(knob)
         for path in value if isinstance(value, tuple) else (value,):
@@ -51,7 +53,7 @@ def own_held_out(values: Mapping[str, object], given: Collection[str]) -> str:
 
 
 def expanded(values: Mapping[str, object]) -> dict[str, object]:
-    """The paths that begin with `~`, several with commas too, with the home folder."""
+    """The comma-separated paths that begin with `~`, with the home folder."""
     found = {}
     for knob in PATHS:
         value = values.get(knob)

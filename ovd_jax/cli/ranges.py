@@ -1,7 +1,7 @@
-"""What the numbers of a config may be.
+"""The ranges of numeric knobs.
 
-Some of those out of range would fail late and say little, a run with no samples by a
-division by zero; others not at all: with a learning rate under zero a run unlearns.
+Out of range, some would fail late with an unclear message, such as a division by zero
+for no samples. Others would not fail: with a negative learning rate a run unlearns.
 """
 
 from collections.abc import Mapping
@@ -49,15 +49,15 @@ RANGES = {knob: interval for interval, names in INTERVALS.items() for knob in na
 
 
 def is_in(value: float, interval: str) -> bool:
-    """Whether a number is in an interval such as `[0, 1)`; nan is in none."""
+    """True if a number is in an interval such as `[0, 1)`; nan is in none."""
     low, high = map(float, interval[1:-1].split(","))
     above = low <= value if interval[0] == "[" else low < value
     return above and (value <= high if interval[-1] == "]" else value < high)
 
 
 def out_of_range(values: Mapping[str, object]) -> str:
-    """What to say of the first knob whose number, or one of its numbers, is out of its
-    range; empty if none is."""
+    """The message for the first knob with a number out of its range; empty if there is
+    none."""
     for knob, value in values.items():
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers if knob in RANGES else ():

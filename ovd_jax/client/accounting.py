@@ -1,4 +1,4 @@
-"""What a teacher costs: requests, tokens, latencies, and the time spent waiting."""
+"""Counts the costs of a teacher: requests, tokens, latencies and waiting time."""
 
 import bisect
 import contextlib
@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 LEFT_OUT = (
-    "claims_removed",  # scores that a text gave itself
-    "slots_cut",  # texts that lost their middle, for they were too long
-    "prefixes_too_long",  # demonstrations that were not asked for
+    "claims_removed",  # self-given scores
+    "slots_cut",  # texts cut in the middle: too long
+    "prefixes_too_long",  # demonstrations not requested
 )
 _COUNTS = (
     "teacher_requests",  # answered ones
     "teacher_retries",
-    "teacher_unanswered",  # questions that were given up
+    "teacher_unanswered",  # questions without an answer
     "teacher_cache_hits",
     *(f"teacher_{name}" for name in LEFT_OUT),
     "teacher_tokens_in",
@@ -25,7 +25,7 @@ _COUNTS = (
 
 
 class Accounting:
-    """Counts from any thread; `take` gives what has come together and starts anew."""
+    """Counts from any thread; `take` returns the counts and resets them."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -47,8 +47,7 @@ class Accounting:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Adds the block's wall time to `seconds_teacher_waited`; the teacher works
-        meanwhile."""
+        """Adds the block's wall time to `seconds_teacher_waited`."""
         started = time.perf_counter()
         self.asked()
         try:
@@ -59,14 +58,14 @@ class Accounting:
                 self._waited += time.perf_counter() - started
 
     def asked(self) -> None:
-        """The teacher has something to do until the `done` that belongs to it; wall
-        time in which it has counts as `seconds_teacher`."""
+        """Marks the start of a request; wall time with open requests is
+        `seconds_teacher`."""
         with self._lock:
             self._tick()
             self._out += 1
 
     def done(self) -> None:
-        """The end of what an `asked` began."""
+        """Marks the end of a request."""
         with self._lock:
             self._tick()
             self._out -= 1
@@ -94,21 +93,22 @@ class Accounting:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The least of `values` that `percent` % of them do not exceed; None of none."""
+    """The smallest of `values` that at least `percent` % of them do not exceed; None
+    without values."""
     if not values:
         return None
     return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
 
 
 def entropy(counts: Sequence[int]) -> float:
-    """Of a histogram, in nats: 0 if all fell on one value."""
+    """The entropy of a histogram, in nats: 0 if all counts are in one bin."""
     total = sum(counts)
     return -sum(n / total * math.log(n / total) for n in counts if n)
 
 
 def auc(right: Sequence[float], wrong: Sequence[float]) -> float | None:
-    """The chance that a right one scores above a wrong one, ties counting half; None
-    where one of the two is missing."""
+    """The probability that a right one scores above a wrong one, ties counting half;
+    None without one of both."""
     if not right or not wrong:
         return None
     below = sorted(wrong)

@@ -1,4 +1,4 @@
-"""Answers kept on disk by the content of what was asked."""
+"""A cache of answers on disk, by the content of the question."""
 
 import hashlib
 import json
@@ -12,27 +12,28 @@ _log = logging.getLogger(__name__)
 
 
 class DiskCache:
-    """JSON values under a folder, one file a key; several processes may share it."""
+    """JSON values in a folder, one file for each key; several processes may share
+    it."""
 
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
         self._warned = False
 
     def get(self, key: Mapping) -> Mapping | None:
-        """What was put under an equal key; None, too, where the file is damaged."""
+        """The value of a key; None without one, or if its file is damaged."""
         try:
             entry = json.loads(self._path(key).read_text("utf-8"))
         except (OSError, RecursionError, ValueError):
             return None
-        # The key is written beside the value: a file that was moved answers nothing.
+        # The file contains the key, so that a moved file is not used.
         if not isinstance(entry, dict) or entry.get("key") != json.loads(_text(key)):
             return None
         return entry.get("value")
 
     def put(self, key: Mapping, value: Mapping) -> None:
-        """Keeps `value`; a process killed here leaves no half a file behind.
+        """Stores `value` atomically.
 
-        Where nothing can be written that is said once, and the program goes on.
+        If nothing can be written, warns once and continues.
         """
         try:
             self._put(key, value)

@@ -1,5 +1,4 @@
-"""JSON over HTTP with one server, which is trusted with nothing: what it sends is read
-up to a size and checked before anyone looks at it."""
+"""JSON over HTTP with one untrusted server: answers are limited in size and checked."""
 
 import json
 import re
@@ -17,12 +16,12 @@ _LEAST_KEY = 8  # characters; shorter ones are words such as EMPTY, which answer
 
 
 class TooLong(ValueError):
-    """An answer has more bytes than are read."""
+    """The answer exceeds the limit of bytes."""
 
 
 class Answer(NamedTuple):
-    """A server's answer; `body` is decoded JSON, or the text of an error that is
-    none."""
+    """A server's answer; `body` is decoded JSON, or the text of an error that is not
+    JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,8 +29,8 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Connections to the server at `url`, kept open between requests. Its methods run
-    in one event loop."""
+    """Persistent connections to the server at `url`. Use its methods in one event
+    loop."""
 
     def __init__(self, url: str, *, key: str | None):
         self._key = key if key and len(key) >= _LEAST_KEY else None
@@ -47,12 +46,12 @@ class Client:
             await self._session.close()
 
     async def get(self, url: str) -> Answer:
-        """The answer to a GET. Raises aiohttp.ClientError where none comes, ValueError
-        where it is too long or no JSON."""
+        """The answer to a GET. Raises aiohttp.ClientError without one, ValueError if it
+        is too long or not JSON."""
         return await self._ask("GET", url, None)
 
     async def post(self, url: str, body: Mapping) -> Answer:
-        """The answer to a POST; raises what `get` does."""
+        """The answer to a POST; raises the errors of `get`."""
         return await self._ask("POST", url, encoded(body))
 
     async def _ask(self, method: str, url: str, content: bytes | None) -> Answer:
@@ -84,15 +83,14 @@ class Client:
 
 
 def encoded(body: Mapping) -> bytes:
-    """JSON of a request; a lone surrogate, which a byte-level tokenizer can give, is
-    sent as a question mark."""
+    """JSON of a request; lone surrogates, which byte-level tokenizers produce, become
+    question marks."""
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def decoded(content: bytes | bytearray) -> object:
-    """The value of JSON in UTF-8, with U+FFFD in place of lone surrogates, which no
-    tokenizer or file takes. Raises ValueError for all else, and for what is nested too
-    deeply."""
+    """The value of JSON in UTF-8, with U+FFFD for lone surrogates. Raises ValueError
+    for anything else, and for JSON nested too deeply."""
     try:
         body = json.loads(content.decode("utf-8-sig"))
         return _mended(body) if re.search(rb"\\u[dD][89a-fA-F]", content) else body
@@ -111,7 +109,7 @@ def _mended(value):
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for a URL; none for this machine."""
+    """The proxy of the environment for a URL; none for this machine."""
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     if is_loopback(host) or urllib.request.proxy_bypass(host):

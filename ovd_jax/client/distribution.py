@@ -1,8 +1,8 @@
-"""The exact probability of each label as an answer, out of lists of likeliest tokens.
+"""The exact probability of each label as an answer, from lists of likeliest tokens.
 
-A server shows the likeliest tokens only (20 of them, as a rule), so a label may be
-missing. Constrained to the labels it shows them all, but relative to one another: what
-it shows of one token in both ways tells by how much.
+Servers show only the likeliest tokens (usually 20), so a label may be missing. An
+answer constrained to the labels shows them all, but relative to one another. A token in
+both answers gives the scale.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 # (text after the prompt, continuations allowed or None) -> next tokens: probability
 NextTokens = Callable[[str, tuple[str, ...] | None], Awaitable[Mapping[str, float]]]
 
-_NEGLIGIBLE = 1e-9  # a beginning as unlikely as this is not followed any further
+_NEGLIGIBLE = 1e-9  # beginnings less likely than this are not followed
 
 
 class LabelReader:
@@ -18,16 +18,16 @@ class LabelReader:
 
     def __init__(self, labels: Sequence[str], *, constrained: bool):
         self._labels = tuple(labels)
-        self._constrained = constrained  # whether the server can be held to choices
-        # After each beginning of a label, the tokens that lead on. Where what remains
-        # is one character each, that is them; else constrained answers tell.
+        self._constrained = constrained  # True if the server can constrain answers
+        # The tokens that continue each beginning of a label. Single characters are
+        # tokens; otherwise constrained answers show them.
         self._tokens: dict[str, frozenset[str]] = {}
 
     async def masses(self, next_tokens: NextTokens) -> list[float]:
-        """P(label) for each label; what is missing to 1 went elsewhere.
+        """P(label) for each label; they sum to 1 or less.
 
-        Where one label begins another, the shorter one has what does not go on to the
-        longer: P("1") = P(1) (1 - P(0 | 1)) if there is a label "10".
+        If one label begins another, the shorter one gets the probability that does not
+        continue to the longer: P("1") = P(1) (1 - P(0 | 1)) if there is a label "10".
         """
         reached = {"": 1.0}  # the probability of each beginning
         masses = dict.fromkeys(self._labels, 0.0)
@@ -52,14 +52,14 @@ class LabelReader:
     async def _onward(
         self, prefix: str, rests: Sequence[str], next_tokens: NextTokens
     ) -> dict[str, float]:
-        """Probabilities of the tokens after `prefix` with which a rest can begin."""
+        """Probabilities of the tokens after `prefix` that begin a rest."""
         free = await next_tokens(prefix, None)
         found = leading(free, rests)
         if all(len(rest) == 1 for rest in rests):
             self._tokens.setdefault(prefix, frozenset(rests))
         if not self._constrained or self._tokens.get(prefix, {None}) <= found.keys():
             return found
-        # Something that is in both answers, so that one can be scaled to the other.
+        # A token in both answers, which gives the scale.
         plain = [token for token in free if token.isalnum()]
         anchor = max(found or plain, key=lambda token: free[token], default=None)
         allowed = rests if found or anchor is None else [*rests, anchor]
@@ -68,13 +68,13 @@ class LabelReader:
         self._tokens[prefix] = frozenset(shown)
         if anchor is not None and relative.get(anchor):
             scale = free[anchor] / relative[anchor]
-        else:  # none is likelier than the last one shown
+        else:  # none is likelier than the last token shown
             scale = min(free.values()) / max(relative.values())
         return {token: scale * p for token, p in shown.items()} | found
 
 
 def leading(tokens: Mapping[str, float], rests: Sequence[str]) -> dict[str, float]:
-    """Those of `tokens` that a rest begins with."""
+    """The `tokens` that begin one of the rests."""
     return {
         token: p
         for token, p in tokens.items()

@@ -1,4 +1,4 @@
-"""One URL of an OpenAI-compatible server: who is there, and what went wrong."""
+"""One URL of an OpenAI-compatible server: its model and its errors."""
 
 import asyncio
 import contextlib
@@ -19,34 +19,36 @@ from ovd_jax.errors import TeacherError
 from ovd_jax.text import one_line
 
 _LOOKED_AT, _SHOWN = 4000, 600  # characters of an error
-_FAULTS = (  # whatever a server can do to a request; none of it is ours
+_FAULTS = (  # faults of the server, not of this program
     TeacherError, aiohttp.ClientError, TimeoutError, ValueError, OverflowError,
     RecursionError,
 )  # fmt: skip
 
 
 class WrongModel(Unavailable):
-    """The server serves something else than the run began with."""
+    """The server serves another model than at the start of the run."""
 
 
 class Endpoint:
-    """A server at one URL, which `checked_url` has accepted. Its methods run in one
-    event loop; all of them raise Unavailable, Refused or Denied."""
+    """A server at one URL that `checked_url` accepted.
+
+    Use its methods in one event loop; all of them raise Unavailable, Refused or Denied.
+    """
 
     def __init__(
         self, url: str, *, name: str, key: str | None, timeout_s: float, most: int
     ):
         self.url = url.rstrip("/")
-        self.name = name  # of the model; empty until it is known
-        self.weights = ""  # where the server has them from, as far as it says
+        self.name = name  # of the model; empty before `identify`
+        self.weights = ""  # their source, if the server names it
         self.limit = Limit(most, slow_s=timeout_s / 2)
         self.outstanding = 0
         self.rests_until = 0.0
         self.open = False  # whether it is known to serve the model, since `doubt`
-        self.known = False  # whether it has ever done so
+        self.known = False  # True if it ever was
         self._signature = ""  # the model's name in answers
-        self._look_ups = 0  # how often it was found to serve the model
-        self._missed_at: int | None = None  # their number at the first 404 in a row
+        self._look_ups = 0  # number of successful verifications
+        self._missed_at: int | None = None  # `_look_ups` at the first of several 404s
         self._key = key
         self._timeout_s = timeout_s
         self._client = Client(self.url, key=key)
@@ -60,10 +62,9 @@ class Endpoint:
         self.open = False
 
     async def identify(self) -> None:
-        """Finds the model `name`, or the only one there is, and remembers it.
+        """Finds the model `name`, or the only model, and remembers it.
 
-        Raises WrongModel where it is not there, is one of several, or is not what it
-        was the first time.
+        Raises WrongModel if it is missing, ambiguous, or not the one of the first time.
         """
         async with self._explained():
             cards = await self._listed()
@@ -83,7 +84,7 @@ class Endpoint:
             self._look_ups += 1
 
     async def _listed(self) -> list[tuple[str, str]]:
-        """The models in /models; the one that was asked for at a server without such a
+        """The models in /models, or the requested one if the server has no such
         list."""
         answer = await self._client.get(self.url + "/models")
         listless = answer.status == 501 or (
@@ -102,8 +103,8 @@ class Endpoint:
     async def post(
         self, path: str, body: Mapping, check: Callable[[Reply], None]
     ) -> Reply:
-        """The reply to one request for the model, after `check`, which raises
-        Unavailable for one that is of no use."""
+        """The reply to a request for the model; `check` raises Unavailable for a
+        useless one."""
         async with self._explained():
             named = {"model": self.name, **body}
             looked_up = self._look_ups
@@ -121,8 +122,8 @@ class Endpoint:
         return reply
 
     def _check_found(self, answer: Answer, looked_up: int) -> None:
-        """Raises Refused for a 404 at a server that was found to serve the model since
-        the last ones: it has no such path."""
+        """Raises Refused for a 404 of a server that still serves the model: the path
+        does not exist."""
         if answer.status != 404:
             self._missed_at = None
         elif self._missed_at is None:
@@ -131,13 +132,13 @@ class Endpoint:
             raise Refused(f"HTTP 404, {words(answer.body)}")
 
     async def get(self, path: str) -> object:
-        """The decoded body at a path outside the API; None where the server has no such
-        thing."""
+        """The decoded body at a path outside the API; None if the server has no such
+        path."""
         async with self._explained():
             url = self.url.removesuffix("/v1") + path
             try:
                 answer = await self._client.get(url)
-            except ValueError:  # a page for people
+            except ValueError:  # an HTML page
                 return None
             refused = 400 <= answer.status < 500 and answer.status not in (408, 429)
             return None if refused else good(answer)
@@ -145,11 +146,11 @@ class Endpoint:
     @contextlib.asynccontextmanager
     async def _explained(self):
         try:
-            async with asyncio.timeout(self._timeout_s):  # for all of it, not each byte
+            async with asyncio.timeout(self._timeout_s):  # for the whole answer
                 yield
         except _FAULTS as error:
             found = explained(error, timeout_s=self._timeout_s)
-            # Masked before it is cut: half a key is no longer found.
+            # Masked before it is cut: a partial key would not be found.
             said = one_line(masked(str(found)[:_LOOKED_AT], self._key))
             found.args = (f"{self.url}: {said[:_SHOWN]}",)
             self.open = self.open and not getattr(found, "lost", False)
@@ -157,7 +158,7 @@ class Endpoint:
 
 
 def good(answer: Answer) -> object:
-    """The body of an answer. Raises what its status means where that is an error."""
+    """The body of an answer. Raises the error of its status."""
     if 200 <= answer.status < 300:
         return answer.body
     body = answer.body
@@ -169,7 +170,7 @@ def good(answer: Answer) -> object:
 
 
 def explained(error: Exception, *, timeout_s: float) -> TeacherError:
-    """What an error means for the one who asked."""
+    """The message of an error for the user."""
     if isinstance(error, TeacherError):
         return error
     if isinstance(error, TimeoutError):
@@ -181,12 +182,12 @@ def explained(error: Exception, *, timeout_s: float) -> TeacherError:
 
 
 def alike(cards: list[tuple[str, str]]) -> bool:
-    """Whether there is one model alone, or one set of weights with several names."""
+    """True if there is one model, or one set of weights with several names."""
     return len(cards) == 1 or (len({w for _, w in cards}) == 1 and bool(cards[0][1]))
 
 
 def models_in(body: Any) -> list[tuple[str, str]]:
-    """(name, where its weights are) of each model in the answer of /models, which is a
+    """(name, source of its weights) of each model in an answer of /models, which is a
     list at some servers."""
     try:
         listed = body if isinstance(body, list) else body["data"]
@@ -199,7 +200,7 @@ def models_in(body: Any) -> list[tuple[str, str]]:
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: a number or a date."""
+    """Seconds in a Retry-After header: a number or a date."""
     if header is None:
         return None
     try:

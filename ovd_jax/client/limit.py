@@ -1,4 +1,4 @@
-"""How many requests may be out at once, and which server takes the next one."""
+"""Bounds the requests in flight, and chooses the server of the next one."""
 
 import asyncio
 import copy
@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-_START = 8  # requests out at first
+_START = 8  # requests in flight at first
 
 
 class Limit:
@@ -27,7 +27,7 @@ class Limit:
         self._halved_at: float | None = None
 
     def answered(self, *, sent: float, now: float) -> None:
-        """Takes note of an answer to a request of the time `sent`."""
+        """Records an answer to a request of the time `sent`."""
         if now - sent > self._slow_s:
             self.congested(sent=sent, now=now)
             return
@@ -35,18 +35,18 @@ class Limit:
         self.value = min(self._most, self.value + growth)
 
     def congested(self, *, sent: float, now: float) -> None:
-        """Halves the bound, once for all requests that were out at the time."""
+        """Halves the bound, once for all requests in flight at the time."""
         if self._halved_at is None or sent >= self._halved_at:
             self.value = max(1.0, self.value / 2)
             self._halved_at = now
 
 
 class Place(Protocol):
-    """What a pool hands out."""
+    """A server that a pool hands out."""
 
     limit: Limit
     outstanding: int
-    open: bool  # whether requests may go there
+    open: bool  # True if it takes requests
     rests_until: float  # after an error, on the clock of time.monotonic
 
 
@@ -81,12 +81,12 @@ class Pool(Generic[P]):
             raise
 
     def give_back(self, place: P) -> None:
-        """Frees a place that was taken."""
+        """Releases a place."""
         place.outstanding -= 1
         self.hand_out()
 
     def fail(self, error: Exception) -> None:
-        """Raises a copy of `error` in all that wait."""
+        """Raises a copy of `error` in all waiting requests."""
         for queue in self._queues:
             for *_, future in queue:
                 if not future.done():
@@ -94,7 +94,7 @@ class Pool(Generic[P]):
             queue.clear()
 
     def hand_out(self) -> None:
-        """Gives free places to those that wait; to be called when one opens."""
+        """Gives free places to waiting requests; call it when a server opens."""
         for place, queue in zip(self._places, self._queues, strict=True):
             while queue and place in self._free():
                 give(place, queue)
@@ -116,7 +116,7 @@ class Pool(Generic[P]):
 
 
 def give(place: Place, queue: list) -> None:
-    """Gives a place to the first in a queue, unless that one is no longer there."""
+    """Gives a place to the first waiting request of a queue that was not cancelled."""
     *_, future = heapq.heappop(queue)
     if not future.done():
         place.outstanding += 1

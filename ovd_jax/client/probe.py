@@ -1,4 +1,4 @@
-"""What a server can do, found out by the very requests that a run will make."""
+"""Finds out what a server supports, with requests like those of the run."""
 
 import logging
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ _MOST = 0.5  # of the probability
 
 
 async def find_dialect(served: ServedModel, body: Mapping) -> None:
-    """Finds the dialect in which the server takes `body`, a `solution_body`. Raises
-    TeacherError where it takes it in none."""
+    """Finds the dialect in which the server accepts `body`, a `solution_body`. Raises
+    TeacherError if there is none."""
     served.dialect, _ = await learn(served.dialect, body, served.ask)
 
 
 async def probe_judge(served: ServedModel, text: str, temperature: float) -> None:
-    """Finds out how the server can be asked for a score, on the question `text`;
-    `temperature` is that of a label drawn there.
+    """Finds out how to ask the server for a score, with the question `text`;
+    `temperature` is that of drawn labels.
 
-    Raises UserError for a model whose thoughts come before its score, TeacherError
-    where the server takes no such question.
+    Raises UserError for a model that thinks before its score, TeacherError if the
+    server accepts no such question.
     """
     shown = await _find_top(served, text)
     for spelling in CONSTRAINTS:
@@ -52,7 +52,7 @@ async def probe_judge(served: ServedModel, text: str, temperature: float) -> Non
 
 
 def say_changes(served: ServedModel) -> None:
-    """Warns of what is changed in requests for the server, if anything is."""
+    """Warns of the changes to requests for the server."""
     if changes := str(served.dialect):
         _log.warning(
             "The server at %s refuses fields of requests: %s.", served.url, changes
@@ -60,7 +60,7 @@ def say_changes(served: ServedModel) -> None:
 
 
 def say_what_is_missing(served: ServedModel, *, judges: bool) -> None:
-    """Warns of what the server cannot do."""
+    """Warns of unsupported features."""
     lacks = {
         "answers that are begun for it (labels of several tokens count nothing, "
         "and it is asked in words to go on from a prefix)": served.continues,
@@ -76,7 +76,7 @@ def say_what_is_missing(served: ServedModel, *, judges: bool) -> None:
 
 
 async def _try(served: ServedModel, body: Mapping) -> Reply | None:
-    """The reply to a trial; None where the server refuses it."""
+    """The reply to a trial; None if the server refuses it."""
     try:
         return await served.ask(served.dialect.spoken(body))
     except Refused:
@@ -84,8 +84,8 @@ async def _try(served: ServedModel, body: Mapping) -> Reply | None:
 
 
 async def _find_top(served: ServedModel, text: str) -> Reply | None:
-    """Sets how many of the likeliest tokens the server shows, at most. Returns the
-    reply that showed them."""
+    """Finds how many likeliest tokens the server shows; returns the reply that showed
+    them."""
     for top in _TOPS:
         body = served.next_token_body(text, "", top)
         # Each trial twice: one strange answer must not decide about the whole run.
@@ -98,7 +98,8 @@ async def _find_top(served: ServedModel, text: str) -> Reply | None:
 
 
 async def _obeys(served: ServedModel, spelling: str) -> bool:
-    """Whether it writes two digits that it would not write otherwise."""
+    """True if a constraint makes it write two digits that it would not write
+    otherwise."""
     obeyed = set()
     for digit in ("7", "3", "7", "3"):
         body = served.next_token_body(_TRIAL, "", served.top)
@@ -111,8 +112,8 @@ async def _obeys(served: ServedModel, spelling: str) -> bool:
 
 
 async def find_continuing(served: ServedModel) -> None:
-    """Finds out whether the model can go on from an answer that is begun for it: one
-    left open is shorter than one that was closed."""
+    """Finds out whether the model can continue a partial answer: an open answer has
+    fewer tokens than a closed one."""
     if not served.chat:
         return
     messages = [
@@ -126,8 +127,8 @@ async def find_continuing(served: ServedModel) -> None:
 
 
 async def _thinks(served: ServedModel, text: str, reply: Reply | None) -> str:
-    """How it is seen that the model thinks before it answers `text`; empty if it is
-    not. `reply` is the beginning of an answer."""
+    """Evidence that the model thinks before it answers `text`; empty without any.
+    `reply` is the beginning of an answer."""
     if not served.chat:
         return ""
     tokens = reply.first_tokens or {} if reply else {}

@@ -1,4 +1,4 @@
-"""Messages that would come again and again, said once a minute at most."""
+"""Repeats recurring messages at most once a minute."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Equal servers that share requests: which are there, and which has room."""
+"""Equal servers that share requests."""
 
 import asyncio
 import logging
@@ -13,18 +13,18 @@ from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.text import one_line
 
 _log = logging.getLogger(__name__)
-_REST = 0.5  # seconds for which a server that failed gets no more than it must
-_GRACE = 5.0  # seconds that a start waits for other servers once one is there
+_REST = 0.5  # seconds in which a failed server gets as little as possible
+_GRACE = 5.0  # seconds that a start waits for others after the first server
 
 
 class Servers:
-    """Endpoints with one model. Requests go to those that are open; who is at another
-    one is looked up beside them, once for all, so that nothing waits for a server that
-    says nothing while another answers. All methods run in one event loop."""
+    """Endpoints with one model. Requests go to the open ones; others are verified in
+    the background, so that a server that hangs delays nothing. Use all methods in one
+    event loop."""
 
     def __init__(self, endpoints: Iterable[Endpoint], *, name_knob: str):
         self.endpoints = list(endpoints)
-        self._name_knob = name_knob  # what names the model in a config
+        self._name_knob = name_knob  # the knob that names the model
         self._pool = Pool(self.endpoints)
         self._look_ups: dict[Endpoint, asyncio.Task] = {}
 
@@ -55,7 +55,7 @@ class Servers:
                 endpoint.limit.congested(sent=sent, now=now)
             if error.lost:
                 endpoint.rests_until = now + _REST
-                self._look_around()  # others may wait for this one
+                self._look_around()  # others may wait for this server
             raise
         finally:
             self._pool.give_back(endpoint)
@@ -63,8 +63,8 @@ class Servers:
         return answer
 
     async def find_one(self) -> None:
-        """Returns once a server is open. Raises the error of the last one if none
-        is."""
+        """Returns once a server is open. Raises the error of the last one if all
+        fail."""
         waiting, error = set(self._look_around()), None
         while waiting and not self._any_open():
             done, waiting = await asyncio.wait(
@@ -75,10 +75,10 @@ class Servers:
             raise error
 
     async def meet(self) -> None:
-        """Finds the model's name, which is the same at all servers; those that are not
-        there soon after the first may come later.
+        """Finds the model's name, the same at all servers; a server that is not there
+        soon after the first may join later.
 
-        Raises UserError where it is not the model that was asked for.
+        Raises UserError if it is not the requested model.
         """
         try:
             await self.find_one()
@@ -104,7 +104,7 @@ class Servers:
         return any(endpoint.open for endpoint in self.endpoints)
 
     def _look_around(self) -> list[asyncio.Task]:
-        """Starts a look-up of each server that is not open. Returns all that run."""
+        """Starts to verify each server that is not open. Returns all verifications."""
         now, nobody = time.monotonic(), not self._any_open()
         for endpoint in self.endpoints:
             idle = not endpoint.open and endpoint not in self._look_ups
@@ -114,7 +114,7 @@ class Servers:
         return list(self._look_ups.values())
 
     async def _look_up(self, endpoint: Endpoint) -> TeacherError | None:
-        """The error, if the server does not serve the model."""
+        """The error if the server does not serve the model, else None."""
         error = None
         try:
             await endpoint.identify()

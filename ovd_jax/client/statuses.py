@@ -1,4 +1,4 @@
-"""What an error status of a server means for the caller, with the server's words."""
+"""Errors for HTTP statuses, with the server's own words."""
 
 import re
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ _LOOKED_AT = 4000  # characters of an error; the endpoint masks keys, then cuts
 
 
 def fault(status: int, body: object, *, retry_after: float | None) -> TeacherError:
-    """The error for an HTTP status and its decoded body: Denied ends the run, Refused
-    concerns this request alone, Unavailable may pass."""
+    """The error of an HTTP status and its decoded body: Denied ends the run, Refused
+    concerns this request only, Unavailable may pass."""
     text = f"HTTP {status}, {words(body)[:_LOOKED_AT]}"
     searched = f"{body!s:.{_LOOKED_AT}}"
     if 400 <= status < 500 and _NO_MONEY.search(searched):
@@ -47,13 +47,13 @@ def fault(status: int, body: object, *, retry_after: float | None) -> TeacherErr
 
 
 def passes(status: int) -> bool:
-    """Whether a status is one of a server that has too much to do."""
+    """True for the statuses of an overloaded server."""
     return status in _BUSY
 
 
 def reply_in(body: object) -> Reply:
-    """The reply in the body of an answer with status 200, where some gateways put an
-    error, too. Raises that error, or Unavailable for any other shape."""
+    """The reply in an answer with status 200. Raises the error that some gateways put
+    there, or Unavailable for any other shape."""
     if isinstance(body, Mapping) and body.get("error") and not body.get("choices"):
         error = body["error"]
         status = error.get("code") if isinstance(error, Mapping) else None
@@ -64,8 +64,8 @@ def reply_in(body: object) -> Reply:
 
 
 def words(body: object, depth: int = 4) -> str:
-    """What an error's body says: `error`, `message` or FastAPI's `detail`, at most
-    `depth` objects deep; all of a body that has none of these."""
+    """The message of an error's body: `error`, `message` or FastAPI's `detail`, at most
+    `depth` objects deep; else the whole body."""
     if isinstance(body, list) and depth:
         return "; ".join(words(item, depth - 1) for item in body)
     if not isinstance(body, Mapping) or not depth:

@@ -1,4 +1,4 @@
-"""Requests to one or several servers: concurrency, retries, and what comes after."""
+"""Requests to one or several servers, with concurrency and retries."""
 
 import asyncio
 import atexit
@@ -22,8 +22,8 @@ from ovd_jax.client.servers import Servers
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 _LONGEST_RETRY_AFTER = 120.0  # seconds; a server may ask for an hour
-_LEAST_RETRIES = 2  # while a program starts: one fault then is no verdict
-_POLL = 2.0  # seconds between two looks for a server that is away
+_LEAST_RETRIES = 2  # while a program starts: a single fault decides nothing
+_POLL = 2.0  # seconds between two checks for a server that is away
 
 
 class Transport:
@@ -56,7 +56,7 @@ class Transport:
         self.accounting = accounting
         self._retries = retries
         self._wait = wait
-        self._rng = random.Random()  # of pauses alone: no result depends on it
+        self._rng = random.Random()  # for pauses only: no result depends on it
         self._reminder = Reminder()
         self._return: asyncio.Task | None = None
         self._running: set[concurrent.futures.Future] = set()
@@ -68,8 +68,7 @@ class Transport:
         atexit.register(self.close)
 
     def view(self) -> "Transport":
-        """The same servers and thread for another user, whose costs are counted
-        apart."""
+        """The same servers and thread with separate accounting."""
         view = copy.copy(self)
         view.accounting = Accounting()
         return view
@@ -81,11 +80,10 @@ class Transport:
     def begin(
         self, jobs: Sequence[Callable[[], Awaitable]], then: Callable = list
     ) -> "Pending":
-        """Starts the jobs, beside those that run already; what comes of them is
-        `then(results)`.
+        """Starts the jobs beside running ones; the result is `then(results)`.
 
-        Where none does, servers are asked first whether they still serve the same: one
-        may have been started anew since the last call, unseen.
+        If none is running, servers are verified first: one may have been restarted
+        since the last call.
         """
         if not self._running:
             self._servers.doubt()
@@ -103,7 +101,7 @@ class Transport:
         self.run([self._servers.close])
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        left = asyncio.all_tasks(self._loop)  # look-ups of servers that say nothing
+        left = asyncio.all_tasks(self._loop)  # verifications of servers that hang
         for task in left:
             task.cancel()
         if left:
@@ -111,8 +109,7 @@ class Transport:
         self._loop.close()
 
     async def connect(self) -> None:
-        """Finds out which model is served; raises UserError where it is not the one
-        that was asked for."""
+        """Finds the served model; raises UserError if it is not the requested one."""
         await self._persist(self._servers.meet, starting=True)
 
     @property
@@ -122,7 +119,7 @@ class Transport:
 
     @property
     def model(self) -> tuple[str, str]:
-        """The name of the served model, and where a server has its weights from."""
+        """The name of the served model, and the source of its weights."""
         known = next((e for e in self.endpoints if e.known), self.endpoints[0])
         return known.name, known.weights
 
@@ -154,8 +151,8 @@ class Transport:
         return await self._persist(there, starting=starting)
 
     async def fetch(self, path: str) -> object:
-        """The decoded body at a path of a server outside its API; None where it has no
-        such thing."""
+        """The decoded body at a path outside the API; None if the server has no such
+        path."""
         there = functools.partial(self._servers.use, lambda e: e.get(path), "", 0)
         return await self._persist(there, starting=True)
 
@@ -181,8 +178,8 @@ class Transport:
         )
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        """Seconds until the next try: what the server asked for, or twice as long each
-        time, less up to half of it, so that not all come back at once."""
+        """Seconds before the next try: as the server asked or doubling, minus up to
+        half, so that retries spread out."""
         error = state.outcome and state.outcome.exception()
         asked = error.retry_after if isinstance(error, Unavailable) else None
         if asked is not None:
@@ -191,8 +188,8 @@ class Transport:
         return min(pause, _LONGEST_PAUSE) * self._rng.uniform(0.5, 1.0)
 
     async def _until_back(self, error: Unavailable) -> None:
-        """Returns once a server with the right model is there; all requests that wait
-        share one look-out."""
+        """Returns once a server with the right model is there; all waiting requests
+        share one check."""
         if self._return is None or self._return.done():
             self._return = asyncio.create_task(self._look_out(error))
         await asyncio.shield(self._return)
@@ -221,7 +218,7 @@ class Transport:
 
 
 class Pending:
-    """Jobs that run; to be waited for or cancelled."""
+    """Running jobs, to wait for or to cancel."""
 
     def __init__(
         self, future: concurrent.futures.Future, then: Callable, accounting: Accounting
@@ -233,8 +230,8 @@ class Pending:
         future.add_done_callback(lambda _: accounting.done())
 
     def result(self) -> list:
-        """`then` of the results in order; raises the first error. An interrupt ends
-        the jobs."""
+        """`then` of the results in order; raises the first error. An interrupt ends the
+        jobs."""
         with self._accounting.waiting():
             try:
                 results = self._future.result()
@@ -253,12 +250,12 @@ class Pending:
         self._future.add_done_callback(look)
 
     def cancel(self) -> None:
-        """Ends the jobs that are not done."""
+        """Ends the unfinished jobs."""
         self._future.cancel()
 
 
 async def gather(jobs: Sequence[Callable[[], Awaitable]]) -> list:
-    """The results of all jobs; none of them is left running."""
+    """The results of all jobs; leaves none running."""
     tasks = [asyncio.ensure_future(job()) for job in jobs]
     try:
         return await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""Attempts at problems: each is asked for by content, solved once, graded, counted."""
+"""Attempts at problems: requested by content, solved once, graded and counted."""
 
 import dataclasses
 import hashlib
@@ -14,17 +14,17 @@ from ovd_jax.text import Tokenizer, decode
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """One attempt that is wanted. Equal problems have seeds of their own."""
+    """A request for one attempt. Equal problems have different seeds."""
 
     problem: Problem
     prompt: tuple[int, ...]  # its tokens
-    seed: int  # of everything random in the attempt
-    batch_seed: int = 0  # shared with the asks that are solved in one batch
+    seed: int  # of all draws in the attempt
+    batch_seed: int = 0  # shared by the asks of one batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One solution, as it came."""
+    """The solution of one attempt."""
 
     text: str
     tokens: int
@@ -35,7 +35,7 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """One problem with its k attempts and their grades."""
+    """A problem with its k attempts and their grades."""
 
     problem: Problem
     attempts: tuple[Attempt, ...]
@@ -43,23 +43,23 @@ class Evaluated:
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """Of the attempts, in order."""
+        """The rewards of the attempts, in order."""
         return tuple(grade.reward for grade in self.grades)
 
 
 class Solver(Protocol):
-    """Who makes attempts: a student alone, one with a teacher beside it, an agent."""
+    """Makes attempts: a student alone, one with a teacher, or an agent."""
 
-    identity: Mapping  # JSON: all that an attempt depends on but its prompt and seed
+    identity: Mapping  # JSON: all that decides an attempt, besides prompt and seed
     greedy: bool  # True: the seed changes nothing
 
     def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
-        """(place in `asks`, attempt) of every one, as they are finished."""
+        """Yields (index in `asks`, attempt) as the attempts finish."""
         ...
 
 
 class Cache(Protocol):
-    """What was solved before: see ovd_jax/client/cache.py."""
+    """A store of attempts: see ovd_jax/client/cache.py."""
 
     def get(self, key: Mapping) -> Mapping | None: ...
 
@@ -67,13 +67,13 @@ class Cache(Protocol):
 
 
 class Quiet:
-    """Shows nothing of how far the attempts are."""
+    """Shows no progress."""
 
     def __init__(self, total: int, start: int = 0):
         pass
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """As that of `Progress`."""
+        """Does nothing; as `Progress.update`."""
 
     def __enter__(self) -> "Quiet":
         return self
@@ -104,7 +104,7 @@ class Direct:
         self._rows = rows
 
     def solve(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Attempt]]:
-        """As they are finished; each is drawn from its own seed."""
+        """Yields attempts as they finish; each is drawn from its own seed."""
         for places in groups_of_equal_size(asks, self._rows):
             samples = len(places[0])
             stream = self._stream(
@@ -154,12 +154,11 @@ def make_asks(
     seed: int,
     greedy: bool,
 ) -> list[Ask]:
-    """`samples` asks a problem, problem after problem.
+    """`samples` asks for each problem, problem by problem.
 
-    A seed is a function of the prompt, of how often it has come before, and of the
-    sample: neither the data around a problem nor its id changes it. A greedy attempt
-    needs no seed, so equal prompts are solved once. Asks with one `batch_seed` have
-    different prompts.
+    A seed depends on the prompt, the number of its earlier occurrences and the sample,
+    not on the problem's id or the other problems. Greedy attempts need no seed, so
+    equal prompts are solved once. Asks with one `batch_seed` have different prompts.
     """
     asks, seen = [], Counter()
     for problem in problems:
@@ -187,7 +186,7 @@ def evaluate(
 ) -> list[Evaluated]:
     """Solves and grades every problem `samples` times; none is dropped or merged.
 
-    What `cache` holds is not solved again. `progress` is `Progress` or alike.
+    Attempts in the `cache` are not solved again. `progress` is a class like `Progress`.
     """
     asks = make_asks(
         problems,
@@ -216,9 +215,9 @@ def attempt_all(
     cache: Cache | None,
     progress: Callable,
 ) -> list[Attempt]:
-    """The attempt of each ask: kept ones first, then new ones, each kept at once.
+    """The attempt of each ask: cached ones first, then new ones, each cached at once.
 
-    Asks that are equal in prompt and seed are one attempt.
+    Asks with equal prompts and seeds share one attempt.
     """
     found: dict[tuple, Attempt] = {}
     distinct = {(ask.prompt, ask.seed): ask for ask in asks}
@@ -239,5 +238,5 @@ def attempt_all(
 
 
 def key_of(ask: Ask, solver: Solver) -> dict:
-    """All that decides what an attempt says, as JSON."""
+    """The cache key of an attempt: everything that decides its text, as JSON."""
     return {**solver.identity, "prompt": list(ask.prompt), "seed": ask.seed}

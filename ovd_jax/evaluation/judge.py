@@ -1,4 +1,4 @@
-"""How a judge does on what a student samples: whom it accepts, and who is right."""
+"""Measures of a judge on the student's own samples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ _BINS = 10
 
 @dataclasses.dataclass(frozen=True)
 class JudgedSample:
-    """A solution that the student sampled, with its verdict."""
+    """A sample of the student with its verdict."""
 
-    value: float  # what the threshold is compared with
-    expected: float  # the same of the mean scores
+    value: float  # compared with the threshold
+    expected: float  # the same, from mean scores
     right: bool  # its reward is 1
-    steps: tuple[tuple[Score, bool], ...]  # each with whether the step is right; may be
-    # empty, where nobody knows
+    steps: tuple[tuple[Score, bool], ...]  # with True for right steps;
+    # empty if that is unknown
 
 
 def expected(score: Score) -> float:
@@ -28,13 +28,14 @@ def expected(score: Score) -> float:
 
 
 def expected_value(scores: Sequence[Score], whole: Score | None, how: str) -> float:
-    """As `make_verdict`, of mean scores."""
+    """The value of `make_verdict`, from mean scores."""
     values = [aggregate([expected(score) for score in scores], how)] if scores else []
     return min(values + ([expected(whole)] if whole else []))
 
 
 def acceptance(samples: Sequence[JudgedSample], threshold: float) -> dict:
-    """Precision and recall of acceptance at a threshold; None where nothing counts."""
+    """Precision and recall of acceptance at a threshold; None without samples to
+    count."""
     outcomes = [(x.value >= threshold, x.right) for x in samples]
     precision = share(right for accepted, right in outcomes if accepted)
     recall = share(accepted for accepted, right in outcomes if right)
@@ -49,12 +50,14 @@ def acceptance(samples: Sequence[JudgedSample], threshold: float) -> dict:
 
 
 def measures(samples: Sequence[JudgedSample], names: Sequence[float]) -> dict:
-    """AUC of steps and of solutions, by mean scores; acceptance at each threshold, by
-    scores as they are read; the threshold whose acceptance has the best F1 (the lowest
-    of equals), and how well the probability of a score from there up is calibrated.
+    """AUC by mean scores, acceptance at each threshold, the best threshold,
+    calibration.
 
-    `names` has each level's threshold as a config would have it, and one that rejects
-    all: see `TeacherPrompt.thresholds`."""
+    Acceptance uses the scores as the rule reads them. The best threshold has the
+    highest F1, the lowest of equals; calibration is that of the probability of a score
+    at or above it. `names` has each level's threshold in the scale of the config, and
+    one that rejects all: see `TeacherPrompt.thresholds`.
+    """
     levels = range(1, len(names) - 1)
     rows = [acceptance(samples, level) for level in levels]
     best = max(levels, key=lambda level: (rows[level - 1]["f1"], -level))
@@ -102,8 +105,8 @@ def reliability(steps: Sequence[tuple[Score, bool]], threshold: int) -> list[dic
 
 
 def calibration_error(bins: Sequence[dict]) -> float | None:
-    """The expected calibration error: the mean distance of claim and share, over
-    steps."""
+    """The expected calibration error: the mean distance of claim and share over steps;
+    None without steps."""
     total = sum(row["count"] for row in bins)
     if not total:
         return None

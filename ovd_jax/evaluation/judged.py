@@ -1,7 +1,7 @@
-"""Solutions whose first mistake is known, to measure a judge on.
+"""Solutions whose first wrong step is known, to measure a judge.
 
 Rows are those of ProcessBench (arXiv:2412.06559): a solution in steps and the index of
-its first wrong one. Steps after that one are neither right nor wrong.
+its first wrong one. Later steps are neither right nor wrong.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ WRONG = 2  # exact scores of arithmetic steps up to this one are of wrong steps
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """A solution whose first mistake is known."""
+    """A solution whose first wrong step is known."""
 
     id: str
     question: str
@@ -31,7 +31,7 @@ class Solution:
 
     @property
     def known(self) -> int:
-        """How many steps are known to be right or wrong."""
+        """The number of steps that are known to be right or wrong."""
         return self.first_error + 1 or len(self.steps)
 
 
@@ -56,8 +56,7 @@ def load_solutions(
 def arithmetic_solutions(
     task: Task | None, count: int, rng: random.Random
 ) -> Iterator[Solution]:
-    """Held-out problems, solved with slips in some lines, as an exact judge sees
-    them."""
+    """Solutions of held-out problems with some wrong lines, graded exactly."""
     if not isinstance(task, ArithmeticTask):
         raise UserError("Set config.data to files of judged steps for this task.")
     if not count:
@@ -70,8 +69,8 @@ def arithmetic_solutions(
 
 
 def read_solutions(path: Path) -> Iterator[Solution]:
-    """Rows with `question`, `steps` and `first_error` (or `error_steps`: all wrong
-    ones). Raises UserError naming a row that is not so."""
+    """Rows with `question`, `steps` and `first_error` (or `error_steps`, all wrong
+    ones). Raises UserError for any other row."""
     for number, (where, row) in enumerate(read_jsonl(path), 1):
         try:
             steps = tuple(f"{step.strip()}\n\n" for step in row["steps"])

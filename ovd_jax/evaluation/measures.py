@@ -1,4 +1,4 @@
-"""Numbers of an evaluation: accuracy, avg@k, pass@k, and how sure they are."""
+"""Measures of an evaluation: accuracy, avg@k, pass@k and their intervals."""
 
 import math
 import statistics
@@ -14,13 +14,13 @@ LEVEL = 0.95
 
 
 def accuracy(results: Sequence[Evaluated]) -> float:
-    """Mean reward over all attempts (avg@k)."""
+    """The mean reward over all attempts (avg@k)."""
     return statistics.fmean(statistics.fmean(r.rewards) for r in results)
 
 
 def grade_metrics(results: Sequence[Evaluated]) -> dict[str, float]:
-    """Means over all attempts of what the task measures in each; where the problems are
-    of several sources, also those of each, as in "em/nq"."""
+    """The means of the task's metrics over all attempts, and by source if the problems
+    have several, as in "em/nq"."""
     found = [
         (result.problem.source, grade.metrics)
         for result in results
@@ -32,13 +32,14 @@ def grade_metrics(results: Sequence[Evaluated]) -> dict[str, float]:
 
 
 def pass_at(k: int, rewards: Sequence[float]) -> float:
-    """Chance that one of k attempts is right, unbiased (arXiv:2107.03374, eq. 1)."""
+    """The probability that one of k attempts is right, unbiased (arXiv:2107.03374, eq.
+    1)."""
     n, right = len(rewards), sum(reward == 1.0 for reward in rewards)
     return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def measures(samples: int) -> dict[str, Callable[[Evaluated], float]]:
-    """What is measured of each problem with so many attempts; its mean is reported."""
+    """The measures of each problem with so many attempts; reports give their means."""
     found = {f"avg@{samples}": lambda result: statistics.fmean(result.rewards)}
     for k in sorted({*powers_of_two(samples), samples}) if samples > 1 else ():
         found[f"pass@{k}"] = lambda result, k=k: pass_at(k, result.rewards)
@@ -51,22 +52,24 @@ def powers_of_two(most: int) -> list[int]:
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of the mean: problems are drawn again."""
+    """The 95 % bootstrap interval of the mean, over problems."""
     return percentiles(resampled_means(values, seed=seed))
 
 
 def mean_interval(
     sets: Sequence[Sequence[float]], *, seed: int = 0
 ) -> tuple[float, float]:
-    """The same of the mean of several sets' means; problems are drawn within sets."""
+    """The 95 % bootstrap interval of the mean of several sets' means; problems are
+    resampled within sets."""
     means = [resampled_means(values, seed=seed + i) for i, values in enumerate(sets)]
     return percentiles(np.mean(means, axis=0))
 
 
 def resampled_means(values: Sequence[float], *, seed: int) -> np.ndarray:
-    """Means of as many values drawn with replacement, `RESAMPLES` times.
+    """Means of `RESAMPLES` resamples with replacement.
 
-    How often each problem is drawn is multinomial, which is cheaper than drawing.
+    The counts of each problem are drawn as a multinomial, which is cheaper than drawing
+    the problems.
     """
     distinct, counts = np.unique(np.asarray(values, float), return_counts=True)
     rng = np.random.default_rng(seed)
@@ -75,7 +78,7 @@ def resampled_means(values: Sequence[float], *, seed: int) -> np.ndarray:
 
 
 def percentiles(means: np.ndarray) -> tuple[float, float]:
-    """The two ends that hold `LEVEL` of the means between them."""
+    """The bounds that hold the central `LEVEL` of the means."""
     outside = 50 * (1 - LEVEL)
     low, high = np.percentile(means, [outside, 100 - outside])
     return float(low), float(high)

@@ -1,8 +1,8 @@
 """Test-time rejection (the paper's testing threshold, section 4.3).
 
-The student drafts, the teacher scores each step, the first one under the threshold is
-replaced by the teacher's, and the student goes on from there. The gold answer plays no
-role: it is taken off the problems before, and no reward is asked for.
+The teacher scores each step of the student's draft. It replaces the first step under
+the threshold, and the student continues from there. The gold answer plays no role: it
+is removed from the problems, and no reward is computed.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Rejecting:
         stream: Stream,
         *,
         task: Task,
-        make_teacher: Callable[[], Teacher],  # called where one is needed
+        make_teacher: Callable[[], Teacher],  # called when it is first needed
         tokenizer: Tokenizer,
         threshold: float,
         max_replaced_steps: int,
@@ -102,7 +102,7 @@ class Rejecting:
 
 
 class Blind:
-    """What makes a collector reward nothing: at test time no answer is known."""
+    """Makes a collector give no reward: at test time the answer is unknown."""
 
     def rewards(
         self, problems: Sequence[Problem], trajectories: Sequence[Trajectory]
@@ -112,7 +112,7 @@ class Blind:
 
 
 class BlindCollector(Blind, Collector):
-    """Of solutions."""
+    """Collects solutions without rewards."""
 
     def graded(self, trajectory: Trajectory) -> str:
         """What the task grades of a trajectory: all of it."""
@@ -192,7 +192,7 @@ def by_content(requests: Sequence) -> list[Place]:
 
 
 def attempt(group: Group, facts: Mapping[str, float], graded: Callable) -> Attempt:
-    """What came out for one problem; a student's own text where the teacher failed."""
+    """The attempt at one problem; the student's own text if the teacher failed."""
     if not group.rollouts:
         (final,) = group.dropped
         facts = {**facts, "unjudged": 1}
@@ -209,8 +209,11 @@ def attempt(group: Group, facts: Mapping[str, float], graded: Callable) -> Attem
 
 
 def generator(stream: Stream) -> Generate:
-    """`generate` of a collector, from `stream`: a draw is a function of the call's seed
-    and of the prompt, not of what is sampled beside it or of the `draws` asked for."""
+    """Makes the `generate` of a collector from `stream`.
+
+    A draw depends on the seed of the call and on the prompt, not on other prompts or on
+    the `draws` asked for.
+    """
 
     def generate(prompts, *, seed: int, samples=1, limits=None, draws=None, **more):
         draws = [
@@ -226,7 +229,7 @@ def generator(stream: Stream) -> Generate:
 
 
 def digest(prompt: Sequence[int]) -> str:
-    """A short name of a prompt's content."""
+    """A hash of a prompt's tokens."""
     return hashlib.sha256(repr(tuple(prompt)).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a table, `results.json`, `items.jsonl`."""
+"""The report of an evaluation: a table, `results.json` and `items.jsonl`."""
 
 import dataclasses
 import statistics
@@ -26,9 +26,9 @@ def report(
 ) -> None:
     """Writes the files into `folder`, prints the table and the summary line.
 
-    `about` has the model, the engine that it sampled in, the task and the testing
-    threshold, 0 without a teacher; `averaged` names the sets that the average is over;
-    `searches` are the metrics of the searches that were made now.
+    `about` has the model, the engine, the task and the testing threshold (0 without a
+    teacher). `averaged` names the sets of the average. `searches` are the metrics of
+    the searches of this evaluation.
     """
     refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def report(
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file atomically."""
     with whole_file(path) as file:
         file.writelines(line.encode("ascii") + b"\n" for line in lines)
 
@@ -84,12 +84,12 @@ def of_set(results: Sequence[Evaluated]) -> dict:
 
 
 def share(flags_: Iterable[bool]) -> float:
-    """Of those that are true."""
+    """Fraction of true values."""
     return statistics.fmean(map(float, flags_))
 
 
 def totals(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sum of each fact over the attempts that have it."""
+    """The sum of each fact over the attempts that have it."""
     total = Counter()
     for row in rows:
         total.update(row)
@@ -97,19 +97,20 @@ def totals(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over the attempts that have it."""
+    """The mean of each metric over the attempts that have it."""
     counts = Counter(name for row in rows for name in row)
     return {name: total / counts[name] for name, total in totals(rows).items()}
 
 
 def values(of: Mapping) -> dict[str, float]:
-    """The bare numbers of a set's measures and metrics."""
+    """The plain numbers of a set's measures and metrics."""
     measured = {name: found["value"] for name, found in of["measures"].items()}
     return measured | of["metrics"]
 
 
 def average(results: Mapping[str, Sequence[Evaluated]], names: Sequence[str]) -> dict:
-    """Mean over sets of avg@k, of those `names` that are there (all, if none is)."""
+    """The mean of avg@k over the sets in `names`, or over all sets if none of them was
+    evaluated."""
     chosen = [name for name in names if name in results] or list(results)
     rewards = [
         [statistics.fmean(result.rewards) for result in results[name]]
@@ -121,7 +122,7 @@ def average(results: Mapping[str, Sequence[Evaluated]], names: Sequence[str]) ->
 
 
 def items(name: str, results: Sequence[Evaluated]) -> Iterator[dict]:
-    """One row an attempt."""
+    """One row for each attempt."""
     for result in results:
         problem = dataclasses.asdict(result.problem)
         for sample, (attempt, grade) in enumerate(
@@ -143,7 +144,7 @@ def items(name: str, results: Sequence[Evaluated]) -> Iterator[dict]:
 
 
 def print_table(whole: Mapping, score_rule: str) -> None:
-    """A line a set, and one for the average."""
+    """Prints one line for each set, and one for the average."""
     sets = whole["sets"]
     metrics = sorted({name for of in sets.values() for name in of["metrics"]})
     rejecting = bool(whole["threshold"])
@@ -187,8 +188,8 @@ def shown_interval(of: Mapping) -> str:
 
 
 def shown_cost(of: Mapping) -> list:
-    """Tokens of the teacher's in the solutions and their share, how often it was asked,
-    and what it read and wrote for it, as far as its server tells."""
+    """The teacher's tokens in the solutions and their share, its requests, and its
+    input and output tokens if the server reports them."""
     facts = of["facts"]
     taught = facts["tokens_from_teacher"]
     asked = facts["teacher_scores"] + facts["teacher_demonstrations"]

@@ -1,4 +1,4 @@
-"""Which problems an evaluation is over: sets by name, and where they come from."""
+"""The named sets of problems of an evaluation."""
 
 import dataclasses
 import re
@@ -13,12 +13,12 @@ ENTRY = re.compile(r"([\w.-]+|\*)(?:@(\d+))?")
 
 @dataclasses.dataclass(frozen=True)
 class EvalSet:
-    """Problems under one name."""
+    """A named set of problems."""
 
     name: str
     problems: tuple[Problem, ...]
     samples: int  # attempts at each
-    sampled: bool  # by a `name@k` of its own: not greedy, whatever the rest is
+    sampled: bool  # from `name@k`: sampled even if other sets are greedy
 
 
 def parse(entry: str) -> tuple[str, int | None]:
@@ -33,12 +33,12 @@ def parse(entry: str) -> tuple[str, int | None]:
 
 
 def is_files(data: str) -> bool:
-    """Whether `data` names files: then it alone says what the sets are."""
+    """True if `data` names files, which are then the only sets."""
     return bool(data) and not Path(data).is_dir()
 
 
 def file_sources(data: str) -> dict[str, str]:
-    """Set name: path, of a folder of JSONL files or of files named with commas."""
+    """Paths by set name, from a folder of JSONL files or from comma-separated files."""
     folder = Path(data)
     if folder.is_dir():
         paths = sorted(folder.glob("*.jsonl"))
@@ -50,7 +50,7 @@ def file_sources(data: str) -> dict[str, str]:
 
 
 def check_known(names: Sequence[str], sources: Iterable[str], data: str) -> None:
-    """Raises UserError for a set that is nowhere."""
+    """Raises UserError for an unknown set."""
     missing = [name for name in names if name not in sources]
     if missing:
         where = f"the folder {data!r}" if data else "the sets known by name"
@@ -61,7 +61,7 @@ def check_known(names: Sequence[str], sources: Iterable[str], data: str) -> None
 
 
 def spread(problems: tuple[Problem, ...], count: int) -> tuple[Problem, ...]:
-    """`count` problems spread evenly over all of them; all if `count` is 0."""
+    """`count` evenly spaced problems; all if `count` is 0."""
     size = len(problems)
     count = min(count or size, size)
     return tuple(problems[index * size // count] for index in range(count))

@@ -1,4 +1,4 @@
-"""Saving and restoring a `TrainState`, whole or not at all."""
+"""Saves and restores a `TrainState` atomically."""
 
 import asyncio
 import contextlib
@@ -38,15 +38,15 @@ class Checkpoints:
 
     @property
     def exist(self) -> bool:
-        """Whether there is any to go on from."""
+        """True if there is a checkpoint to resume from."""
         return bool(self.manager.all_steps())
 
     def due(self, state: TrainState, *, unit: int = 1) -> bool:
-        """Whether `every` * `unit` optimizer steps have gone by."""
+        """True every `every` * `unit` optimizer steps."""
         return self.every > 0 and int(state.step) % (self.every * unit) == 0
 
     def save(self, state: TrainState, *, unit: int = 1, force: bool = False) -> None:
-        """Saves in the background when it is `due`."""
+        """Saves in the background if the state is `due`."""
         step = int(state.step)
         due = force or self.due(state, unit=unit)
         if due and step not in self.manager.all_steps():
@@ -55,12 +55,12 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.StandardSave(by_path(state)))
 
     def restore_latest(self, state: TrainState) -> TrainState:
-        """The newest saved state that can be read, in the layout of `state`; `state`
-        itself if none was saved.
+        """The newest readable state, in the layout of `state`; `state` itself without
+        one.
 
-        Damaged ones that are newer are deleted with a warning: from the one before,
-        training comes to the same states again and saves them. Raises UserError, and
-        deletes nothing, where none can be read or one does not fit `state`.
+        Newer, damaged checkpoints are deleted with a warning: training reaches and
+        saves the same states again. Raises UserError, and deletes nothing, if none can
+        be read or one does not fit `state`.
         """
         abstract = _abstract(state)
         saved, damaged = _newest(
@@ -77,15 +77,15 @@ class Checkpoints:
         return state if saved is None else _in_place_of(state, saved)
 
     def close(self) -> None:
-        """Waits for the saves under way."""
+        """Waits for pending saves."""
         self.manager.wait_until_finished()
         self.manager.close()
 
 
 def restore_model(run_dir: str | Path, model: Transformer) -> Transformer | None:
-    """`model` with the newest saved weights of a run, in its layout, or None.
+    """`model` with the newest saved weights of a run, in its layout; None without any.
 
-    What else a checkpoint holds is not read. Raises UserError where none is readable.
+    Reads nothing else of the checkpoint. Raises UserError if none is readable.
     """
     folder = Path(run_dir).absolute() / "checkpoints"
     if not folder.is_dir():
@@ -191,8 +191,8 @@ def _reasons(damaged: Mapping[int, str]) -> str:
 def _check_fits(
     saved: Mapping, abstract: dict[str, jax.ShapeDtypeStruct], *, whole: bool
 ) -> None:
-    """Raises UserError where arrays are missing, of another shape or too many, before
-    any is read: Orbax would say less, and leave reads behind."""
+    """Raises UserError for missing, additional or misshaped arrays before any is read:
+    Orbax would say less, and leave reads pending."""
     if whole and (more := sorted(saved.keys() - abstract.keys())):
         raise UserError(f"it has {more[0]} too")
     for name, array in abstract.items():
@@ -215,7 +215,7 @@ def _in_place_of(state: TrainState, saved: dict[str, jax.Array]) -> TrainState:
 
 
 def by_path(state: TrainState) -> dict[str, jax.Array]:
-    """Every array that training changes under its path, in tree order."""
+    """All arrays that training changes, by path, in tree order."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(_changing(state))

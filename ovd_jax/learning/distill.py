@@ -33,7 +33,7 @@ from ovd_jax.learning.update import completion_hidden
 from ovd_jax.models.sharding import ROWS, P
 from ovd_jax.models.transformer import Transformer
 
-_LEAST_REST = 1e-7  # probability of all other tokens: what float32 tells from nothing
+_LEAST_REST = 1e-7  # smallest probability of all other tokens that float32 resolves
 
 
 def forward_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -113,7 +113,7 @@ def chunked_divergence(
 ) -> Loss:
     """`dense_divergence` without an array over positions and vocabulary.
 
-    The gradient, by `hidden_MD` and `head_VD` alone, is made on the way forward.
+    The forward pass computes the gradient, by `hidden_MD` and `head_VD` only.
     """
     return _forward(
         terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
@@ -165,7 +165,9 @@ def _log_softmax(hidden_CX, head_VX, temperature, axes: Axes) -> jax.Array:
 def _weighted_with_grad(terms_of, student_CV, weights_C, axes: Axes):
     """`weighted` of a chunk, and its gradient by the chunk's logits / temperature."""
     terms_CV, vjp = jax.vjp(terms_of, student_CV)
-    (slopes_CV,) = vjp(jnp.ones_like(terms_CV))  # each term depends on its token alone
+    (slopes_CV,) = vjp(
+        jnp.ones_like(terms_CV)
+    )  # each term depends on its own token only
     probs_CV = jnp.exp(student_CV)
     sums = (terms_CV, -probs_CV * student_CV, slopes_CV)
     sums_C3 = jnp.stack([x.sum(axis=-1) for x in sums], axis=-1)
@@ -179,7 +181,7 @@ def _weighted_with_grad(terms_of, student_CV, weights_C, axes: Axes):
 def weighted(
     divergence_M: jax.Array, entropy_M: jax.Array, weights_M: jax.Array
 ) -> Loss:
-    """The sum by weights, and what is logged; positions of weight 0 may hold nan."""
+    """The weighted sum and the logged sums; positions of weight 0 may hold nan."""
     is_trained_M = weights_M > 0
     divergence_M = jnp.where(is_trained_M, divergence_M, 0.0)
     return jnp.sum(divergence_M * weights_M), {
@@ -220,15 +222,15 @@ def top_k_divergence(
     top: TopK,
     weights_M: jax.Array,
 ) -> Loss:
-    """A divergence over the teacher's `top` tokens, and all others as one more: never
-    more than that over the whole vocabulary. (loss, sums)."""
+    """A divergence over the teacher's `top` tokens and all others as one: (loss, sums).
+    It is a lower bound of the divergence over the whole vocabulary."""
     student = with_rest(logprobs_MA)
     teacher = with_rest(top.logprobs)
     return weighted(terms_of(student, teacher).sum(axis=-1), entropy_M, weights_M)
 
 
 def with_rest(logprobs_MA: jax.Array) -> jax.Array:
-    """[M, A + 1]: the log-probability of all other tokens together comes last."""
+    """[M, A + 1]: appends the log-probability of all other tokens together."""
     rest_M1 = 1.0 - jnp.exp(logprobs_MA).sum(axis=-1, keepdims=True)
     rest_M1 = jnp.log(jnp.maximum(rest_M1, _LEAST_REST))
     return jnp.concatenate([logprobs_MA, rest_M1], axis=-1)
@@ -282,8 +284,8 @@ def distill_objective(
 def reverse_kl_policy_loss(
     logprobs: jax.Array, entropies: jax.Array, batch: Batch, **options: Any
 ) -> Loss:
-    """The reverse KL by policy gradient: `policy_loss` where each token's advantage is
-    log p_teacher - log p_student of it, the student as it was at collection."""
+    """The reverse KL by policy gradient: `policy_loss` with the advantage log p_teacher
+    - log p_student of each token, the student as at collection."""
     behavior = behavior_logprobs(logprobs, batch)
     advantages = jnp.where(
         batch.weights_KC > 0, batch.teacher_logprobs_KC - behavior, 0.0

@@ -1,4 +1,5 @@
-"""A rollout batch to optimizer steps: log-probabilities first, then minibatches."""
+"""From a rollout batch to optimizer steps: log-probabilities first, then
+minibatches."""
 
 import functools
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Learner:
 
     @property
     def steps_a_batch(self) -> int:
-        """Optimizer steps taken on each rollout batch."""
+        """Optimizer steps on each rollout batch."""
         return self.minibatches * self.epochs
 
     def learn(self, state: TrainState, batch: Batch, *, microbatch: int, seed: int):

@@ -29,13 +29,12 @@ def token_logprobs(
     temperature: float = 1.0,
     chunk: int = 1024,
 ) -> tuple[jax.Array, jax.Array]:
-    """(log p(target), entropy in nats of p [M]), float32, for p =
-    softmax(logits / temperature), the distribution that was sampled from.
+    """(log p(target), entropy in nats of p [M]), float32, for p = softmax(logits /
+    temperature), the distribution that was sampled from.
 
-    `targets` are [M], or [M, A] where each position asks for A tokens. One
-    [chunk, V] block of logits is alive at any time; a gradient by `hidden_MD` and
-    `head_VD` computes each a second time, so that a loss may be any function of all
-    log-probabilities.
+    `targets` are [M], or [M, A] for A tokens at each position. One [chunk, V] block of
+    logits is alive at a time. The backward pass, by `hidden_MD` and `head_VD`, computes
+    each block again, so a loss may be any function of all log-probabilities.
     """
 
     def run(axes, hidden_MD, head_VD, ids_V, targets):
@@ -87,12 +86,11 @@ def token_loss(
     temperature: float,
     chunk: int,
 ) -> Loss:
-    """The sum over tokens of `loss_fn`, differentiable by `hidden_MD` and `head_VD`.
+    """The sum of `loss_fn` over tokens, differentiable by `hidden_MD` and `head_VD`.
 
     `loss_fn(logprobs_C, entropies_C, inputs_C) -> (sum of losses, dict of sums)`, where
-    `inputs` is any tree of [M, ...] arrays. As the result is one number, its gradient
-    is made on the way forward, chunk by chunk: no logits are kept and none are computed
-    twice.
+    `inputs` is any tree of [M, ...] arrays. The result is one number, so the forward
+    pass computes its gradient chunk by chunk: no logits are kept or computed twice.
     """
 
     def run(axes, hidden_MD, head_VD, ids_V, targets_M, inputs):
@@ -151,8 +149,8 @@ def sum_with_grads(
 ) -> tuple[Any, jax.Array, jax.Array]:
     """(sum over chunks, its gradients by `hidden_MD` and `head_VD`) on one device.
 
-    `grad_of(hidden_CD, inputs_C)` gives a chunk's tree of sums, and the gradient of
-    what is differentiated by the chunk's logits / temperature.
+    `grad_of(hidden_CD, inputs_C)` returns a chunk's tree of sums and the gradient of
+    its loss by the chunk's logits / temperature.
     """
 
     def block(carry, part):
@@ -187,7 +185,8 @@ class Axes(NamedTuple):
 
 
 def on_each_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`function(axes, ...)` of what each device has; of everything, without a mesh."""
+    """Runs `function(axes, ...)` on each device's shards; on all arrays without a
+    mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return functools.partial(function, Axes())
     return jax.shard_map(
@@ -197,7 +196,8 @@ def on_each_device(function: Callable, in_specs: Any, out_specs: Any) -> Callabl
 
 
 class _Score(NamedTuple):
-    """A chunk under the head; V is the device's part, the rest is of the whole."""
+    """The scores of a chunk; V is this device's part, all else covers the whole
+    vocabulary."""
 
     all_CV: jax.Array  # log-probabilities
     logprobs: jax.Array  # of the targets, [C] or [C, A]
@@ -205,7 +205,7 @@ class _Score(NamedTuple):
 
 
 def _score(hidden_CD, targets, head_VD, ids_V, temperature, axes: Axes) -> _Score:
-    """Float32; the devices of a vocabulary meet twice."""
+    """Scores a chunk in float32, with two collectives over the vocabulary."""
     logits_CV = shifted_logits(hidden_CD, head_VD, temperature, axes)
     exp_CV = jnp.exp(logits_CV)
     picked = _picked(logits_CV, targets, ids_V)
@@ -223,7 +223,7 @@ def _score(hidden_CD, targets, head_VD, ids_V, temperature, axes: Axes) -> _Scor
 def shifted_logits(
     hidden_CD: jax.Array, head_VD: jax.Array, temperature: float, axes: Axes
 ) -> jax.Array:
-    """Float32 logits / temperature, less the largest of the whole vocabulary."""
+    """Float32 logits / temperature, minus the largest of the whole vocabulary."""
     logits_CV = jnp.einsum(
         "CD,VD->CV", hidden_CD, head_VD, preferred_element_type=jnp.float32
     )
@@ -232,7 +232,7 @@ def shifted_logits(
 
 
 def _picked(logits_CV, targets, ids_V) -> jax.Array:
-    """The targets' logits, 0 for those in another device's part of the vocabulary."""
+    """The targets' logits; 0 for targets on other devices."""
     if targets.ndim == 1:
         return jnp.where(ids_V[None] == targets[:, None], logits_CV, 0.0).sum(axis=-1)
     places = targets - ids_V[0]
@@ -253,7 +253,8 @@ def _put_back(values, targets, ids_V) -> jax.Array:
 
 
 def _logits_grad(score: _Score, targets, ids_V, by_logprobs, by_entropy_C):
-    """The gradient by a chunk's logits / temperature, from those by its numbers."""
+    """The gradient by a chunk's logits / temperature, from those by its
+    log-probabilities and entropies."""
     probs_CV = jnp.exp(score.all_CV)
     total_C = by_logprobs.reshape(len(targets), -1).sum(axis=1)
     surprise_CV = score.all_CV + score.entropies_C[:, None]
@@ -270,7 +271,7 @@ def _sum_head(grad_VD, axes: Axes) -> jax.Array:
 
 
 def chunks(tree: Any, chunk: int) -> Any:
-    """Every [M, ...] array as [chunks, C, ...], zeros at the end."""
+    """Every [M, ...] array as [chunks, C, ...], padded with zeros."""
 
     def cut(x):
         size = min(chunk, len(x))
@@ -281,12 +282,12 @@ def chunks(tree: Any, chunk: int) -> Any:
 
 
 def unchunked(tree: Any, length: int) -> Any:
-    """The [M, ...] arrays that `chunks` has cut."""
+    """The [M, ...] arrays that `chunks` divided."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], tree)
 
 
 def _zeros(loss_fn, inputs):
-    """Zeros of what `loss_fn` returns."""
+    """Zeros in the structure that `loss_fn` returns."""
     first = jax.tree.map(lambda x: x[0], inputs)
     numbers = jax.ShapeDtypeStruct(jax.tree.leaves(first)[0].shape[:1], jnp.float32)
     shapes = jax.eval_shape(loss_fn, numbers, numbers, first)

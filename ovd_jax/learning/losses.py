@@ -1,4 +1,4 @@
-"""Losses of log-probabilities, and how tokens are weighted against each other."""
+"""Losses of log-probabilities, and the weights of tokens."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ Mask = Callable[[jax.Array], jax.Array]
 
 
 class TopK(flax.struct.PyTreeNode):
-    """The likeliest A tokens at each of some positions."""
+    """The A likeliest tokens at each position."""
 
     ids: Array  # int32, [..., A]
     logprobs: Array  # float32
@@ -36,17 +36,17 @@ class Batch(flax.struct.PyTreeNode):
     prompts_KP: Array  # int32, right-padded
     prompt_lengths_K: Array  # int32, at least 1
     tokens_KC: Array  # int32
-    segments_KC: Array  # int32: 1, 2, ... for the completions of a pack; PADDING
-    offsets_KC: Array  # int32: a token's place in its completion
-    weights_KC: Array  # float32: what the token counts; 0 where it is not trained
+    segments_KC: Array  # int32: 1, 2, ... for the completions of a row; PADDING
+    offsets_KC: Array  # int32: a token's index in its completion
+    weights_KC: Array  # float32: in the loss; 0 if untrained
     teacher_KC: Array  # bool: the token was written by the teacher
     advantages_KC: Array  # float32: constant over a step, or over a trajectory
     sampler_logprobs_KC: Array  # float32: the sampler's; 0 for the teacher's
     behavior_logprobs_KC: Array | None = None  # float32: of the policy when the
-    # batch was collected; None: it is this very policy
+    # batch was collected; None: the policy is the same
     ref_logprobs_KC: Array | None = None  # float32: of the frozen reference
     teacher_logprobs_KC: Array | None = None  # float32: of a token-level teacher
-    teacher_top: TopK | None = None  # its likeliest tokens in each one's place
+    teacher_top: TopK | None = None  # its likeliest tokens at each position
     problems_K: np.ndarray | None = None  # int: packs of one number share a problem,
     # and a minibatch; None: each has its own. The host's, for `Learner.split`
     stretch: int = flax.struct.field(pytree_node=False, default=0)
@@ -166,7 +166,7 @@ def reference_kl(logprobs: jax.Array, batch: Batch, estimator: str) -> jax.Array
 
 
 def mismatch_sums(behavior: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-    """How far the sampler's log-probabilities of the student's own tokens are off."""
+    """The error of the sampler's log-probabilities on the student's own tokens."""
     trained, total = masked(batch)
     own = jnp.where(batch.teacher_KC, 0.0, 1.0)
     mismatch = jnp.abs(trained(behavior - batch.sampler_logprobs_KC))
@@ -181,10 +181,10 @@ def behavior_logprobs(logprobs: jax.Array, batch: Batch) -> jax.Array:
 
 
 def masked(batch: Batch) -> tuple[Mask, Mask]:
-    """(x with 0 where it is not trained, its sum).
+    """(x with 0 where untrained, its sum).
 
-    An untrained position may hold inf or nan. It is taken out before `exp` too: past
-    that, a gradient of 0 times an overflow is nan.
+    An untrained position may hold inf or nan. It is masked before `exp`, for the
+    gradient of 0 times an overflow is nan.
     """
     is_trained = batch.weights_KC > 0
 
@@ -197,8 +197,8 @@ def masked(batch: Batch) -> tuple[Mask, Mask]:
 def clipped_surrogate(
     log_ratio: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
 ) -> Surrogate:
-    """PPO's (arXiv:1707.06347, eq. 7), as GRPO has it; a wider `clip_high` is DAPO's
-    clip-higher. (gain, ratio, whether it is clipped) of each token."""
+    """PPO's surrogate (arXiv:1707.06347, eq. 7), as in GRPO; a wider `clip_high` is
+    DAPO's clip-higher. Returns (gain, ratio, is clipped) of each token."""
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
     advantages = batch.advantages_KC
@@ -209,8 +209,8 @@ def clipped_surrogate(
 def gspo_surrogate(
     log_ratio_KC: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
 ) -> Surrogate:
-    """GSPO's (arXiv:2507.18071, eqs. 5 and 7): all tokens of a trajectory have one
-    ratio, the geometric mean of theirs, and are clipped together."""
+    """GSPO's surrogate (arXiv:2507.18071, eqs. 5 and 7): all tokens of a trajectory
+    share one ratio, the geometric mean of theirs, and are clipped together."""
     return clipped_surrogate(
         trajectory_means(log_ratio_KC, batch),
         batch, clip_low=clip_low, clip_high=clip_high,
@@ -220,11 +220,11 @@ def gspo_surrogate(
 def cispo_surrogate(
     log_ratio: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
 ) -> Surrogate:
-    """CISPO's (arXiv:2506.13585, eq. 4): the log-probability, weighted by the clipped
-    ratio, which no gradient goes through, so that clipped tokens teach too.
+    """CISPO's surrogate (arXiv:2506.13585, eq. 4): the log-probability weighted by the
+    clipped ratio without its gradient, so that clipped tokens teach too.
 
-    What is multiplied is log p / p_behavior, whose gradient is the same. The paper has
-    no lower bound: `clip_low` 1.
+    It multiplies log p / p_behavior, which has the same gradient. The paper has no
+    lower bound: `clip_low` 1.
     """
     ratio = jnp.exp(log_ratio)
     clipped = jax.lax.stop_gradient(jnp.clip(ratio, 1 - clip_low, 1 + clip_high))
@@ -257,14 +257,14 @@ def trajectory_means(x_KC: jax.Array, batch: Batch) -> jax.Array:
 def k1(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
     """The plain estimate of KL(policy || reference) from samples of the policy.
 
-    In a loss it only measures: its expected gradient is zero on the policy's samples.
+    Only a measure: its expected gradient on the policy's samples is zero.
     """
     return logprobs - ref_logprobs
 
 
 def k2(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
-    """Half the square of `k1`: biased as an estimate, but its gradient is that of the
-    KL on the policy's own samples."""
+    """Half the square of `k1`: a biased estimate with the gradient of the KL on the
+    policy's own samples."""
     return 0.5 * (logprobs - ref_logprobs) ** 2
 
 
@@ -274,7 +274,9 @@ def k3(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
     exp(d) - d - 1 with d = ref - policy (J. Schulman, "Approximating KL divergence").
     """
     difference = ref_logprobs - logprobs
-    return jnp.expm1(difference) - difference  # `exp` would round small ones away
+    return (
+        jnp.expm1(difference) - difference
+    )  # `exp` would round small differences away
 
 
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}

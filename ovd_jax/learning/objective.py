@@ -1,4 +1,5 @@
-"""What a method minimizes, and the models that its loss compares the student with."""
+"""The loss that a method minimizes, and the models that it compares the student
+with."""
 
 import dataclasses
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from ovd_jax.models.transformer import Transformer, is_matrix
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that training changes, and what of the model it leaves as it is."""
+    """The state that training changes, with the frozen part of the model."""
 
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
     model: Transformer  # an NNX module is a pytree
@@ -30,17 +30,17 @@ class TrainState(flax.struct.PyTreeNode):
     def create(
         cls, model: Transformer, tx: "optax.GradientTransformation | Optimizer"
     ) -> "TrainState":
-        """The state before the first step, in its layout on the mesh."""
+        """The state before the first step, sharded over the mesh."""
         opt_state = tx.init(trained(model))
         return lay_out(cls(jnp.zeros((), jnp.int32), model, opt_state))
 
     def refreshed(self) -> "TrainState":
-        """The model as it is becomes its own reference."""
+        """The state with its current model as the reference."""
         return self.replace(reference=jax.tree.map(jnp.copy, trained(self.model)))
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation that can tell its learning rate."""
+    """An optax transformation with its learning-rate schedule."""
 
     init: Callable
     update: Callable
@@ -69,10 +69,10 @@ def optimizer(
 ) -> Optimizer:
     """AdamW after global-norm clipping; a step with a non-finite gradient is skipped.
 
-    `schedule` is what follows the linear warm-up: `constant`, `linear` or `cosine`
-    (both to zero at `total_steps`). `warmup_steps` and `total_steps` count rollout
-    batches, each of `steps_a_batch` optimizer steps; the rate changes with every
-    optimizer step, and a warm-up may end within a batch.
+    `schedule` follows the linear warm-up: `constant`, `linear` or `cosine` (both to
+    zero at `total_steps`). `warmup_steps` and `total_steps` count rollout batches of
+    `steps_a_batch` optimizer steps each. The rate changes with every optimizer step, so
+    a warm-up may end within a batch.
     """
     warmup_steps = round(warmup_steps * steps_a_batch)  # optimizer steps from here on
     decay_steps = max(total_steps * steps_a_batch - warmup_steps, 1)
@@ -243,8 +243,8 @@ def imitation_objective(
 ) -> Loss:
     """Cross-entropy of `part` = (tokens_BT, weights_BT, layout or None).
 
-    The sum over tokens weighted by `weights_BT`, float32, 0 where a token is only read;
-    the first token of a row has nothing to be predicted from.
+    The sum over tokens weighted by `weights_BT`, float32, 0 for tokens that are only
+    read. The first token of a row is not predicted.
     """
     tokens_BT, weights_BT, layout = part
     hidden_BTD = model.hidden(tokens_BT, layout, remat=remat)

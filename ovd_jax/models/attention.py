@@ -104,10 +104,10 @@ def _splash(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
 def attend_blocked(
     q_BTHE: jax.Array, k_BTKE: jax.Array, v_BTKE: jax.Array, layout: Layout
 ) -> jax.Array:
-    """As `attend`, on any platform.
+    """Like `attend`, on any platform.
 
-    Scores are computed for one block of queries at a time, against the prompt and the
-    part of their own stretch that is not after them.
+    Computes the scores of one block of queries at a time, against the prompt and the
+    earlier part of their bin.
     """
     batch, length, heads, size = q_BTHE.shape
     slots_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
@@ -168,8 +168,8 @@ def attend_cached(
 def attend_behind(
     q_BTHE: jax.Array, k_BKES: jax.Array, v_BKSE: jax.Array, lengths_B: jax.Array
 ) -> jax.Array:
-    """Attention of T new tokens that stand in a cache behind its first `lengths_B`
-    slots, each seeing all before it and itself; [B, T, H*E]."""
+    """Attention of T new tokens behind the first `lengths_B` slots of a cache, each to
+    all tokens before it and itself; [B, T, H*E]."""
     batch, length, heads, size = q_BTHE.shape
     groups = k_BKES.shape[1]
     q = (q_BTHE * size**-0.5).reshape(batch, length, groups, -1, size)
@@ -220,7 +220,7 @@ def _stretches(q_BRWHE, k_BRWKE, v_BRWKE, tokens, *, prompt) -> jax.Array:
 
 
 def _in_turn(run, queries, own, prompt) -> list[jax.Array]:
-    """`run` on (queries, their tokens), a block at a time; parts of what it gives."""
+    """`run` on (queries, their tokens), one block at a time; a list of results."""
     width = queries[0].shape[2]
     if width <= _BLOCK:
         return [run(*queries, own, prompt)]

@@ -1,4 +1,4 @@
-"""Model folders on disk: replaced whole, and what is in them beside the weights."""
+"""Model folders on disk: replaced atomically, with the files beside the weights."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ _TEMPLATES = "additional_chat_templates"  # a folder
 
 
 def is_model_folder(folder: str | Path) -> bool:
-    """Whether `folder` holds a model; `replaced` leaves all of it or none."""
+    """True if `folder` holds a model."""
     folder = Path(folder)
     weights = ("model.safetensors", "model.safetensors.index.json")
     return (folder / "config.json").is_file() and any(
@@ -36,7 +36,8 @@ def is_model_folder(folder: str | Path) -> bool:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """A name of all that a model says: config, weights, tokenizer and templates."""
+    """A digest of everything that decides a model's answers: config, weights, tokenizer
+    and templates."""
     folder = Path(folder)
     names = ("config.json", *_COMPANIONS)
     paths = [*(folder / name for name in names), *folder.glob("*.safetensors")]
@@ -56,7 +57,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises UserError if writing `folder` would destroy what is not a model."""
+    """Raises UserError if writing `folder` would destroy anything but a model."""
     if not folder.exists() or is_model_folder(folder):
         return
     if not folder.is_dir() or any(folder.iterdir()):
@@ -67,11 +68,10 @@ def check_replaceable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replaced(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write into, which is `folder` after the block.
+    """An empty folder to write into, which becomes `folder` after the block.
 
-    It lies beside `folder` and is renamed once it is on the disk, so `folder` is never
-    half there. A model in `folder` is replaced; raises UserError rather than replace
-    anything else.
+    It is renamed once it is on the disk, so `folder` is never incomplete. A model in
+    `folder` is replaced; raises UserError for anything else.
     """
     folder = Path(folder).resolve()
     check_replaceable(folder)

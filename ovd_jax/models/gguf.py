@@ -81,10 +81,10 @@ def read_gguf(path: str | Path) -> tuple[dict, Iterator[tuple[str, np.ndarray]]]
 
 
 def write_hf_folder(gguf_path: str | Path, out_dir: str | Path) -> None:
-    """Writes a folder that `models.hf`, `transformers` and vLLM read.
+    """Writes a folder for `models.hf`, `transformers` and vLLM.
 
-    `out_dir` is never half there. Replaces a model folder; raises UserError rather
-    than replace anything else.
+    `out_dir` is never incomplete. Replaces a model folder; raises UserError for
+    anything else there.
     """
     reader = _opened(gguf_path)
     metadata = _read_metadata(reader)

@@ -38,7 +38,7 @@ _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """How the files hold a parameter: whole, or a tensor for each of its layers."""
+    """A parameter in the files: whole, or one tensor for each layer."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...]  # of each tensor
@@ -47,9 +47,9 @@ class _Stored:
 
 
 def resolve(model: str) -> Path:
-    """The local folder of `model`: itself, or a hub repository's snapshot.
+    """The local folder of `model`: itself, or a snapshot of a hub repository.
 
-    Raises UserError where neither can be had, with the remedy.
+    Raises UserError with the remedy if there is neither.
     """
     path = Path(model)
     if path.is_dir() or find_gguf(path):
@@ -105,7 +105,7 @@ def load(
 
 
 def _stored(path, leaf) -> _Stored:
-    """How Hugging Face's files hold the parameter at `path`."""
+    """The form of the parameter at `path` in Hugging Face's files."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     name = name.removesuffix("/value")
     if name in _TOP_NAMES:
@@ -119,10 +119,10 @@ def _stored(path, leaf) -> _Stored:
 
 
 def _read(tensors: shards.Tensors, stored: _Stored, leaf, place: Sharding | None):
-    """A parameter, put together on the devices of `place`.
+    """A parameter on the devices of `place`.
 
-    Layers go into a donated buffer one by one: stacked by NumPy they would be in memory
-    twice, and NumPy's memory, which a CPU device can borrow, cannot be donated.
+    Layers are written into a donated buffer one by one. Stacked by NumPy they would
+    need twice the memory, and a CPU device cannot be donated NumPy's memory.
     """
 
     def fetch(name):
@@ -147,7 +147,7 @@ def _read(tensors: shards.Tensors, stored: _Stored, leaf, place: Sharding | None
 
 
 def _place_in_files(place: Sharding, stored: _Stored) -> Sharding:
-    """Where each tensor of a parameter goes, with its axes as in the files."""
+    """The destination of each tensor of a parameter, with its axes as in the files."""
     if not stored.stacked or not isinstance(place, NamedSharding):
         return place
     axes = [*place.spec, *[None] * len(stored.shape)][1 : 1 + len(stored.shape)]
@@ -166,7 +166,7 @@ def _put(value, layer, index, transposed):
 
 
 def stored_tensors(model: Transformer, dtype: DTypeLike) -> list[shards.Tensor]:
-    """The model's weights under Hugging Face's names and in its layout."""
+    """The model's weights under Hugging Face's names, in its layout."""
     top, layers = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         stored = _stored(path, leaf)

@@ -1,4 +1,4 @@
-"""`config.json` of Hugging Face's folders to and from a `TransformerConfig`."""
+"""`config.json` of Hugging Face folders from and to a `TransformerConfig`."""
 
 import math
 from pathlib import Path
@@ -17,12 +17,12 @@ _POSITIONS = {"llama": 2048, "qwen2": 32_768, "qwen3": 32_768}  # transformers' 
 
 
 def read_config(folder: Path) -> TransformerConfig:
-    """The architecture in `folder/config.json`; UserError if it is another family."""
+    """The architecture in `folder/config.json`. Raises UserError for another family."""
     return parse_config(read_raw(folder))
 
 
 def read_raw(folder: Path) -> dict:
-    """What `folder/config.json` says. Raises UserError where there is none."""
+    """The content of `folder/config.json`. Raises UserError without one."""
     path = Path(folder) / "config.json"
     if path.is_file():
         return read_object(path, remedy=REMEDY)
@@ -81,8 +81,8 @@ def parse_config(raw: dict) -> TransformerConfig:
 
 
 def _model_type(raw: dict) -> str:
-    """The `model_type`. Raises UserError for one that is unknown or has parts that are
-    not supported."""
+    """The `model_type`. Raises UserError for an unknown one, or for unsupported
+    features."""
     family = raw.get("model_type")
     if not isinstance(family, str) or family not in _CLASSES:
         raise UserError(f"model_type {family!r} is not one of {', '.join(_CLASSES)}.")
@@ -98,7 +98,7 @@ def _model_type(raw: dict) -> str:
 
 
 def _count(raw: dict, name: str, default: int | None = None) -> int:
-    """A whole number above 0, or `default` where there is none. Raises UserError."""
+    """An integer above 0, or `default` if missing. Raises UserError."""
     value = _number(raw, name, default)
     if value != int(value):
         raise UserError(f"{name} in config.json is {value!r}, not a whole number.")
@@ -106,7 +106,7 @@ def _count(raw: dict, name: str, default: int | None = None) -> int:
 
 
 def _number(raw: dict, name: str, default: float | None = None) -> float:
-    """A number above 0, or `default` where there is none. Raises UserError."""
+    """A number above 0, or `default` if missing. Raises UserError."""
     value = raw.get(name)
     value = default if value is None else value
     if value is None:

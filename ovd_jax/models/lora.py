@@ -17,9 +17,9 @@ TARGETS = ("q", "k", "v", "o", "gate", "up", "down")  # the linear maps of a lay
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Which linear maps get adapters, and of what size.
+    """The linear maps with adapters, and the adapters' size.
 
-    Raises UserError for what cannot be.
+    Raises UserError for impossible values.
     """
 
     rank: int  # 0: no adapters, all weights are trained
@@ -41,10 +41,10 @@ def _listed() -> str:
 
 
 def adapt(model: Transformer, lora: Lora, key: jax.Array) -> Transformer:
-    """`model` with fresh adapters; it computes what it did, and shares its arrays.
+    """`model` with new adapters, sharing its arrays; its outputs are unchanged.
 
-    B is zero, and A is drawn as `peft` draws it: uniform within 1 / sqrt(D). With rank
-    0 it is `model` itself.
+    B is zero, and A is drawn as in `peft`: uniform within 1 / sqrt(D). With rank 0 it
+    is `model` itself.
     """
     if not lora.rank:
         return model
@@ -70,14 +70,14 @@ def base(model: Transformer) -> Transformer:
 
 
 def merge(model: Transformer) -> Transformer:
-    """A plain model that computes what `model` does: W + A @ B in the place of W."""
+    """A plain model with the same outputs: W + A @ B instead of W."""
     model = _copy(model)
     model.layers = merge_layers(model.layers)
     return model
 
 
 def merge_layers(layers: Layer) -> Layer:
-    """As `merge`, for layers that are stacked or for one alone."""
+    """Like `merge`, for stacked layers or a single one."""
     layers = _copy(layers)
     for linear in _adapted(layers):
         a, b = linear.lora_a[...] * linear.lora_scale, linear.lora_b[...]
@@ -110,7 +110,7 @@ def with_trained(model: Transformer, part: Transformer) -> Transformer:
 
 
 def _copy(module):
-    """A module to change, of the same arrays."""
+    """A copy of a module with the same arrays."""
     return jax.tree.map(lambda x: x, module)
 
 

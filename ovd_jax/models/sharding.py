@@ -42,9 +42,9 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
 def make_mesh(
     *, data: int, fsdp: int, tp: int, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-    """All devices as `data` x `fsdp` x `tp`; one of the three may be -1: the rest.
+    """All devices as `data` x `fsdp` x `tp`; one of them may be -1, for the rest.
 
-    Raises UserError where they do not come to the number of devices.
+    Raises UserError if their product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes((data, fsdp, tp), len(devices))
@@ -68,7 +68,8 @@ def mesh_sizes(sizes: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def spec_for(path: tuple, leaf: jax.Array) -> P:
-    """How the parameter at `path` is split; UserError if no rule covers it."""
+    """The partition of the parameter at `path`. Raises UserError if no rule covers
+    it."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     for pattern, spec in RULES:
         if re.search(pattern, name):
@@ -81,9 +82,9 @@ def spec_for(path: tuple, leaf: jax.Array) -> P:
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """The sharding of every array of a model or a `TrainState`.
 
-    An optimizer's moments lie as their parameter does, whose path theirs ends with.
-    Raises UserError for a parameter without a rule, and where an axis of the mesh does
-    not divide the dimension that it splits: nothing is padded.
+    An optimizer's moments follow their parameter, whose path ends theirs. Raises
+    UserError for a parameter without a rule, and if an axis of the mesh does not divide
+    its dimension: nothing is padded.
     """
 
     def sharding(path, leaf):
@@ -102,7 +103,7 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def lay_out(tree: Tree) -> Tree:
-    """A model or a `TrainState`, under jit, in its layout on the mesh."""
+    """A model or a `TrainState`, under jit, sharded over the mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return tree
@@ -110,7 +111,7 @@ def lay_out(tree: Tree) -> Tree:
 
 
 def check_heads(num_kv_heads: int, mesh: jax.sharding.Mesh) -> None:
-    """Raises UserError where `tp` would cut through a key-value head."""
+    """Raises UserError if `tp` would divide a key-value head."""
     if num_kv_heads % mesh.shape["tp"]:
         raise UserError(
             f"mesh axis tp={mesh.shape['tp']} does not divide the model's "
@@ -126,7 +127,7 @@ def row_shards() -> int:
 
 
 def platform() -> str:
-    """What the program under trace will run on: cpu, gpu or tpu."""
+    """The platform of the program being traced: cpu, gpu or tpu."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
 
@@ -166,14 +167,14 @@ def look_up(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
 
 
 def gather_fsdp(path: tuple, x: jax.Array) -> jax.Array:
-    """A parameter, under jit, split over `tp` alone; one of a layer has no N."""
+    """A parameter, under jit, split over `tp` only; that of one layer has no N."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, without_fsdp(path, x))
 
 
 def without_fsdp(path: tuple, x: jax.Array) -> P:
-    """How the parameter at `path` is split over `tp` alone."""
+    """The partition of the parameter at `path` over `tp` only."""
     return P(*(axis if axis == "tp" else None for axis in spec_for(path, x)[-x.ndim :]))
 
 
@@ -189,7 +190,7 @@ def put_rows(tree: Tree) -> Tree:
 
 
 def fetch(tree: Any) -> Any:
-    """NumPy arrays of all of `tree`, on every process; all of them must call it."""
+    """`tree` as NumPy arrays on every process; all processes must call it."""
 
     def whole(x):
         if x.is_fully_addressable or x.is_fully_replicated:

@@ -22,10 +22,10 @@ _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 class Tensors:
-    """The tensors of a model folder, by name, in the dtype they are stored in.
+    """The tensors of a model folder, by name, in their stored dtype.
 
-    A file is open during a read only: what was touched of a mapped file counts as
-    memory of the process until it is closed.
+    A file is open only during a read: touched pages of a mapped file count as memory of
+    the process until it is closed.
     """
 
     def __init__(self, folder: Path):
@@ -48,7 +48,7 @@ class Tensors:
         self._stored[name] = (path, tuple(piece.get_shape()), piece.get_dtype())
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raises UserError unless `name` is there, in `shape` and a dtype we read."""
+        """Raises UserError unless `name` exists with `shape` and a supported dtype."""
         if name not in self._stored:
             raise UserError(
                 f"{self.folder} has no tensor {name!r} that config.json implies."
@@ -66,7 +66,7 @@ class Tensors:
             )
 
     def read(self, name: str, index: tuple[slice, ...] = (slice(None),)) -> np.ndarray:
-        """`tensor[index]`, without the rest of it; `index` is a tuple of slices."""
+        """Reads only `tensor[index]`; `index` is a tuple of slices."""
         with _opened(self._stored[name][0]) as file:
             return file.get_slice(name)[index]
 
@@ -93,7 +93,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    """Tensor: file, as the index has it."""
+    """The file of each tensor, from the index."""
     found = read_object(path, remedy=REMEDY).get("weight_map")
     names = found.values() if isinstance(found, dict) else [None]
     # A file of another folder would be no part of this model.
@@ -115,7 +115,7 @@ def _opened(path: Path):
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written, which `fetch()` brings to the host."""
+    """A tensor to write, which `fetch()` brings to the host."""
 
     name: str
     shape: tuple[int, ...]
@@ -146,7 +146,7 @@ def write(
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises UserError for a dtype that weights are not written in."""
+    """Raises UserError for an unsupported dtype of written weights."""
     if dtype not in _CODES:
         raise UserError(f"dtype {dtype!r} is not one of {', '.join(_CODES)}.")
 

@@ -85,7 +85,7 @@ def _row_masks(layout, padded: int):
 
 
 def _first_slots(slots, prompt: int, stretch: int) -> np.ndarray:
-    """The first slot that a segment at `slots` can begin with."""
+    """The first slot where a segment at `slots` can begin."""
     behind = slots - prompt
     return np.where(behind < 0, 0, prompt + behind // stretch * stretch)
 

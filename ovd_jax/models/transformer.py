@@ -54,8 +54,8 @@ class TransformerConfig:
     max_positions: int = 2048
 
     def check_length(self, tokens: int, what: str) -> None:
-        """Raises UserError where `what` has more tokens than positions were trained:
-        the model would answer, and badly."""
+        """Raises UserError if `what` has more tokens than the model's positions: its
+        answers would be bad."""
         if tokens > self.max_positions:
             raise UserError(
                 f"{what}: {tokens} tokens, and the model knows {self.max_positions} "
@@ -95,7 +95,7 @@ def embed_tokens(embed: nnx.Embed, tokens: jax.Array) -> jax.Array:
 
 
 def is_matrix(path: tuple) -> bool:
-    """Whether the parameter at `path` is neither a bias nor a norm's scale."""
+    """True if the parameter at `path` is neither a bias nor a norm's scale."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     return not any(part in name for part in ("norm", "bias"))
 
@@ -124,12 +124,12 @@ product.defvjp(_product_forward, _product_backward)
 
 
 def _dot_general(x, kernel, dimensions, **_):
-    """What `nnx.Linear` asks for, by `product`."""
+    """`product` in the interface of `nnx.Linear`."""
     return product(x, kernel)
 
 
 class Linear(nnx.Linear):
-    """x @ W + bias, and scale * x @ A @ B where `models/lora.py` has put adapters."""
+    """x @ W + bias, and scale * x @ A @ B with adapters of `models/lora.py`."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, dot_general=_dot_general, **kwargs)
@@ -185,7 +185,7 @@ class Layer(nnx.Module):
         return q_BTHE, k_BTKE, self.v(normed_BTD).reshape(heads)
 
     def finish(self, x_BTD: jax.Array, mixed_BTD: jax.Array) -> jax.Array:
-        """Adds what attention gathered, then the gated mlp."""
+        """Adds the attention output, then the gated MLP."""
         x_BTD = x_BTD + self.o(mixed_BTD)
         normed_BTD = self.mlp_norm(x_BTD)
         hidden_BTF = jax.nn.silu(self.gate(normed_BTD)) * self.up(normed_BTD)
@@ -216,7 +216,7 @@ class Transformer(nnx.Module):
 
     @property
     def head_VD(self) -> jax.Array:
-        """The output projection, a row a token of the vocabulary."""
+        """The output projection, one row for each token."""
         weights = self.embed.embedding if self.config.tied_head else self.head
         return weights[...].astype(self.dtype)
 
@@ -232,8 +232,8 @@ class Transformer(nnx.Module):
     ) -> jax.Array:
         """Final hidden states [B, T, D], causal or under `layout`.
 
-        `remat` says what the backward pass computes again: `none` of it, all but the
-        `matmuls`, or each layer in `full`.
+        `remat` is what the backward pass recomputes: `none`, all but the `matmuls`, or
+        each layer in `full`.
         """
         hidden_BTD, _ = self._run(tokens_BT, layout, remat=remat)
         return hidden_BTD

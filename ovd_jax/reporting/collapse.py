@@ -1,9 +1,8 @@
-"""A watch over a run: one that learns nothing more is stopped.
+"""Stops a run that no longer learns.
 
-Gradients that are not finite are skipped; where that goes on, nothing is learnt. GRPO
-on search is known to break down: the policy loses its entropy, or writes turns that do
-nothing, or ends with groups whose rewards are all equal; the reward falls and does not
-come back.
+Steps with non-finite gradients are skipped; if that continues, nothing is learnt. GRPO
+on search is known to break down: the policy loses its entropy, writes invalid turns, or
+all rewards of a group become equal, and the reward does not recover.
 """
 
 import logging
@@ -20,10 +19,12 @@ class Collapsed(RuntimeError):
 
 
 class CollapseDetector:
-    """Looks at the metrics of each step. A step is bad by one of `bounds`, (metric,
-    "below" or "above", value), where the metric is beyond it; `window` bad steps in a
-    row are a collapse. So are `max_skipped` optimizer steps in a row whose gradient
-    was not finite."""
+    """Checks the metrics of each step against `bounds`, (metric, "below" or "above",
+    value).
+
+    `window` steps in a row beyond a bound are a collapse, and so are `max_skipped`
+    optimizer steps in a row with a non-finite gradient.
+    """
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class CollapseDetector:
         truncated: float,
         max_skipped: int,
     ) -> "CollapseDetector":
-        """The watch that the knobs of these names describe; a bound of 0 is none."""
+        """The detector of the knobs with these names; a bound of 0 is off."""
         bounds = {
             "entropy": ("entropy", "below", entropy),
             "zero_spread": ("zero_spread_share", "above", zero_spread),
@@ -86,7 +87,7 @@ class CollapseDetector:
 
 
 def skipped_too_often(row: Mapping[str, float]) -> str:
-    """What to say of gradients that are not finite, step after step."""
+    """The message for non-finite gradients, step after step."""
     seen = [
         f"{name} {value}"
         for name, value in row.items()
@@ -115,8 +116,8 @@ def stop_if_collapsed(
 
 
 class JudgeWatch:
-    """Warns where the judge accepts wrong trajectories so readily that what it accepts
-    is right less often than what the student samples; once in ten steps at most."""
+    """Warns if the accepted trajectories are right less often than all samples: the
+    judge does not tell right from wrong. At most once in ten steps."""
 
     def __init__(self):
         self._seen = []  # (share of the accepted that are right, accuracy)

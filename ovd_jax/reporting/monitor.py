@@ -1,4 +1,4 @@
-"""What a run costs: compilations, memory and time."""
+"""Measures the costs of a run: compilations, memory and time."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class Stopwatch:
-    """Times the parts of something; those that run at once each count in full."""
+    """Times named parts; concurrent parts each count in full."""
 
     def __init__(self):
         self._seconds: dict[str, float] = {}
@@ -29,7 +29,7 @@ class Stopwatch:
             self._seconds[part] = self._seconds.get(part, 0.0) + elapsed
 
     def timed(self, part: str, function: Callable) -> Callable:
-        """`function`, whose calls count as `part`."""
+        """`function`, with its calls timed as `part`."""
 
         def call(*args, **kwargs):
             with self.time(part):
@@ -38,7 +38,7 @@ class Stopwatch:
         return call
 
     def timed_items(self, part: str, function: Callable) -> Callable:
-        """`function`, which gives an iterator; the waits for its items count."""
+        """`function`, an iterator, with the waits for its items timed as `part`."""
 
         def call(*args, **kwargs):
             items = iter(function(*args, **kwargs))
@@ -59,7 +59,7 @@ class Stopwatch:
 
 
 class Monitor(Stopwatch):
-    """Times the parts of a step, and counts compilations from now on."""
+    """Times the parts of a step and counts compilations."""
 
     def __init__(self):
         super().__init__()
@@ -70,12 +70,12 @@ class Monitor(Stopwatch):
         self.compiles += event == _COMPILE_EVENT
 
     def take(self) -> dict[str, float]:
-        """The seconds, compilations so far, and memory in MiB."""
+        """Seconds by part, compilations so far, and memory in MiB."""
         return super().take() | {"compiles": self.compiles, "rss_mib": resident_mib()}
 
 
 def resident_mib() -> float:
-    """The resident set of this process, in MiB; 0 where /proc is not to be had."""
+    """The resident set of this process, in MiB; 0 without /proc."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             pages = int(file.read().split()[1])
@@ -85,7 +85,8 @@ def resident_mib() -> float:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache, unless JAX is told another place."""
+    """Caches compiled programs in the user's cache, unless JAX is configured
+    otherwise."""
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore  # made at run time
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,4 +1,4 @@
-"""A run as it goes by: a bar on a terminal, plain lines elsewhere, result tables."""
+"""Shows a run: a bar on a terminal, plain lines elsewhere, and result tables."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ LINE_SECONDS = 30.0  # or this much time, whichever comes first
 class Progress:
     """Shows a training run of `total` steps, the first `start` of them done, on stderr.
 
-    Stdout is left alone: a program's last line there is JSON.
+    Stdout is not used: its last line is the program's JSON.
     """
 
     def __init__(self, total: int, start: int = 0):
@@ -53,7 +53,7 @@ class Progress:
 
 
 def describe(metrics: Mapping[str, float]) -> str:
-    """The metrics worth a place on the screen, in one line."""
+    """The metrics for the screen, in one line."""
     # A policy-gradient loss says little; next to a reward it only takes room.
     hidden = {"loss"} if "reward_before" in metrics else set()
     return "  ".join(
@@ -64,7 +64,7 @@ def describe(metrics: Mapping[str, float]) -> str:
 
 
 class _Lines:
-    """One line now and then: for a file, a pipe or CI."""
+    """A line now and then: for a file, a pipe or CI."""
 
     def __init__(self, total: int, start: int):
         self._total, self._start = total, start
@@ -92,7 +92,7 @@ class _Lines:
 
 
 class _Bar(rich_progress.Progress):
-    """A bar with the clock, and under it a line of metrics."""
+    """A bar with a clock, and a line of metrics under it."""
 
     def __init__(self, console: Console, total: int, start: int):
         self._text = ""
@@ -125,9 +125,9 @@ class _Bar(rich_progress.Progress):
 def results_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
 ) -> None:
-    """Prints a table on stdout: names on the left, everything after them to the right.
+    """Prints a table on stdout, names aligned left and all else right.
 
-    Floats are shown to four digits; format what needs more, or less.
+    Floats are shown to four digits; format others yourself.
     """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):

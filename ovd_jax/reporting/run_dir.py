@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics, samples, TensorBoard events, other loggers."""
+"""The files of a run: metrics, samples, TensorBoard events, other loggers."""
 
 import datetime
 import importlib
@@ -89,10 +89,10 @@ class RunDir:
 
 
 def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
-    """Notes what a run starts from in `origin.json`, or raises UserError where a run
-    that is `resumed` started from something else.
+    """Writes the origin of a run to `origin.json`, or raises UserError if a run that is
+    `resumed` started from something else.
 
-    A run that goes on needs what it started from: frozen weights, and the reference.
+    A resumed run needs its origin again: frozen weights and the reference.
     """
     file = Path(path) / "origin.json"
     if resumed and file.is_file():
@@ -108,8 +108,8 @@ def check_origin(path: str | Path, origin: dict, *, resumed: bool) -> None:
 
 
 def first_date(path: str | Path) -> str:
-    """The day, YYYY-MM-DD, of the first start in a run directory; `date.txt` keeps
-    it there, so that a run that is resumed another day has the same prompts."""
+    """The day, YYYY-MM-DD, of the first start in a run directory; `date.txt` keeps it,
+    so that a run resumed later has the same prompts."""
     file = Path(path) / "date.txt"
     if file.is_file():
         return checked_date(file.read_text("utf-8", "replace").strip(), str(file))
@@ -120,7 +120,7 @@ def first_date(path: str | Path) -> str:
 
 
 def checked_date(date: str, source: str) -> str:
-    """`date`. Raises UserError unless it is one."""
+    """Returns `date`. Raises UserError if it is not a date."""
     try:
         datetime.date.fromisoformat(date)
     except ValueError:
@@ -138,7 +138,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON holds it: arrays as lists, NaN and infinities as None."""
+    """`value` as JSON: arrays as lists, NaN and infinities as None."""
     if hasattr(value, "tolist"):  # NumPy and JAX scalars and arrays
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -215,7 +215,7 @@ def end_of_rows(file: Iterable[bytes], path: Path, start_step: int) -> int:
 
 
 def check_logger(name: str) -> None:
-    """Raises a UserError that says what to do if logger `name` cannot be used."""
+    """Raises UserError with a remedy if logger `name` cannot be used."""
     if name not in LOGGERS:
         raise UserError(f"Unknown logger {name!r}; choose from {', '.join(LOGGERS)}.")
     package = "tensorboardX" if name == "tensorboard" else name

@@ -1,4 +1,4 @@
-"""What a search engine is asked and what it answers, however it finds it."""
+"""The queries to a search engine and its answers, whatever the engine."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ class SearchError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One passage found; its text is a stranger's: see `search/observation.py`."""
+    """A passage. Its text is untrusted: see `search/observation.py`."""
 
     title: str
     text: str
@@ -21,10 +21,10 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What is looked for.
+    """A search query.
 
-    `question` and `answers` are for a simulator, in training only: nothing that
-    evaluates may fill them in.
+    `question` and `answers` are for a simulator, in training only: an evaluation must
+    leave them empty.
     """
 
     text: str
@@ -40,29 +40,29 @@ class SearchBackend(Protocol):
 
     @property
     def identity(self) -> Mapping:
-        """All that decides what is found but query and seed, as JSON."""
+        """Everything that decides the documents besides query and seed, as JSON."""
         ...
 
     def begin(self, step: int) -> None:
-        """What is searched from now on belongs to this step of training."""
+        """Announces the training step of the following searches."""
         ...
 
     def search(
         self, queries: Sequence[Query], *, seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """What the engine finds for each query, the best first, at most its top k.
+        """The documents of each query, best first, at most the engine's top k.
 
-        A function of the query and, where documents are made up, of the seed beside it:
-        never of the other queries. Raises SearchError.
+        They depend on the query and, if documents are made up, on its seed, never on
+        other queries. Raises SearchError.
         """
         ...
 
     def view(self) -> "SearchBackend":
-        """The same engine for another user, whose searches are counted apart."""
+        """The same engine with separate counts."""
         ...
 
     def metrics(self) -> dict[str, float]:
-        """What was asked since the last call, and the seconds waited for it."""
+        """Counts since the last call, and the seconds waited."""
         ...
 
     def close(self) -> None:

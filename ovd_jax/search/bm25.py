@@ -1,7 +1,7 @@
-"""BM25 over a corpus on this machine, by `bm25s`.
+"""BM25 over a local corpus, by `bm25s`.
 
-The index is built once a corpus into a cache folder and is memory-mapped from there: it
-is shared by processes, and what is resident is what was asked for.
+The index is built once for each corpus in a cache folder and memory-mapped: processes
+share it, and only the used part is resident.
 """
 
 import array
@@ -25,8 +25,8 @@ from ovd_jax.search.words import words_of
 
 @contextlib.contextmanager
 def _without_jax() -> Iterator[None]:
-    """Makes `import jax` fail: bm25s would take a device with it when it is imported,
-    for a choice of the best that we do ourselves."""
+    """Makes `import jax` fail: bm25s would occupy a device for a top-k that this module
+    computes itself."""
     hidden = {name: sys.modules.get(name) for name in ("jax", "jax.lax")}
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[call-overload]  # None hides
     try:
@@ -50,8 +50,8 @@ _MAX_QUERY = 64  # words
 class Bm25:
     """The best `topk` passages of the JSONL file `corpus` by their words.
 
-    `cache` holds the index, in a folder named for the corpus' content. Raises
-    UserError for a file that is no corpus.
+    `cache` holds the index, in a folder named by the corpus' content. Raises UserError
+    for a file that is not a corpus.
     """
 
     draws = False
@@ -81,7 +81,7 @@ class Bm25:
         return self._corpus[number]
 
     def by_id(self) -> dict[str, Document]:
-        """All passages; of two with one id the first."""
+        """All passages by id; the first of equal ids."""
         passages: dict[str, Document] = {}
         for number in range(len(self)):
             passages.setdefault(self[number].id, self[number])
@@ -90,11 +90,11 @@ class Bm25:
     def find(
         self, queries: Sequence[Query], seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """The best passages; nothing is drawn."""
+        """The best passages; the seed is not used."""
         return [self.best(query.text, self._topk) for query in queries]
 
     def best(self, text: str, topk: int) -> tuple[Document, ...]:
-        """The `topk` passages with at least one of the words of `text`."""
+        """The `topk` passages with at least one word of `text`."""
         words = list(dict.fromkeys(words_of(text)))[:_MAX_QUERY]
         ids = self._index.get_tokens_ids(words)
         if not ids:
@@ -109,7 +109,7 @@ class Bm25:
 
 
 def highest(scores: np.ndarray, count: int) -> np.ndarray:
-    """The places of the `count` highest scores over 0, of equal ones the first."""
+    """Indices of the `count` highest scores over 0; the first of equal ones."""
     if count < len(scores):
         least = np.partition(scores, -count)[-count]
         places = np.flatnonzero(scores >= max(least, np.finfo(scores.dtype).tiny))
@@ -119,7 +119,7 @@ def highest(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def build(path: Path, folder: Path) -> None:
-    """Writes the index of a corpus; all of it or, where this is killed, nothing."""
+    """Writes the index of a corpus atomically."""
     vocabulary: dict[str, int] = {}
     texts, offsets = [], [0]
     for start, end, document in passages(path):

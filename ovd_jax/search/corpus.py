@@ -1,4 +1,4 @@
-"""Passages in a JSONL file, read through the page cache one at a time."""
+"""Passages of a JSONL file, read one at a time through the page cache."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from ovd_jax.search.base import Document
 
 
 class Corpus:
-    """Passages by number; blank lines are none.
+    """Passages by number, blank lines left out.
 
-    `offsets` says where each passage begins, and the file's size at its end.
+    `offsets` has the start of each passage and the file's size.
     """
 
     def __init__(self, path: Path, offsets: np.ndarray):
@@ -36,8 +36,7 @@ class Corpus:
 
 
 def passages(path: Path) -> Iterator[tuple[int, int, Document]]:
-    """(where its line begins, where it ends, passage), in bytes, of each line but blank
-    ones."""
+    """(start, end, passage) of each line that is not blank, in bytes."""
     start = 0
     for number, line in read_lines(path):
         end = start + len(line)
@@ -68,7 +67,7 @@ def passage(line: bytes, where: str) -> Document:
 
 
 def digest(path: Path, *more: str) -> str:
-    """Of a file's content and `more`."""
+    """A digest of a file's content and of `more`."""
     with open(path, "rb") as file:
         hashed = hashlib.file_digest(file, "blake2b")
     hashed.update(repr(more).encode())
@@ -76,7 +75,7 @@ def digest(path: Path, *more: str) -> str:
 
 
 def write_corpus(documents: Iterable[Document], folder: Path) -> Path:
-    """A JSONL file in `folder` of these passages, named for what it holds."""
+    """A JSONL file of these passages in `folder`, named by its content."""
     rows = [{"id": d.id, "title": d.title, "text": d.text} for d in documents]
     text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
     name = f"{hashlib.blake2b(text, digest_size=16).hexdigest()}.jsonl"

@@ -1,4 +1,4 @@
-"""A search backend: an engine, what it found before, and what happens if it fails."""
+"""A search backend: an engine with a cache and a policy for failures."""
 
 import copy
 import logging
@@ -15,11 +15,11 @@ from ovd_jax.search.base import Document, Query, SearchError
 
 POLICIES = ("wait", "empty", "fail")
 _log = logging.getLogger(__name__)
-_PAUSE = 5.0  # seconds until an engine that is away is asked again
+_PAUSE = 5.0  # seconds before an engine that is away is retried
 
 
 class Away(SearchError):
-    """No usable answer this time; the same query may have one later."""
+    """No usable answer this time; a retry may succeed."""
 
     def __init__(self, message: str, *, retry_after: float | None = None):
         super().__init__(message)
@@ -27,14 +27,14 @@ class Away(SearchError):
 
 
 class Engine(Protocol):
-    """Where documents come from.
+    """A source of documents.
 
-    It may have `view`, `begin`, `metrics` and `close` of `SearchBackend` too.
+    It may also have `view`, `begin`, `metrics` and `close` of `SearchBackend`.
     """
 
     @property
     def identity(self) -> Mapping:
-        """All that documents depend on but query and seed, as JSON."""
+        """Everything that decides the documents besides query and seed, as JSON."""
         ...
 
     @property
@@ -45,13 +45,12 @@ class Engine(Protocol):
     def find(
         self, queries: Sequence[Query], seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """Documents for each query, drawn from the seed beside it. Raises
-        SearchError."""
+        """The documents of each query, drawn from its seed. Raises SearchError."""
         ...
 
 
 class Nothing:
-    """The engine that never finds anything."""
+    """An engine without documents."""
 
     identity: Mapping = {"engine": "none"}
     draws = False
@@ -96,8 +95,7 @@ class Search:
         self._reminder = Reminder()
 
     def view(self) -> "Search":
-        """The same engine and cache for another user, whose searches are counted
-        apart."""
+        """The same engine and cache with separate counts."""
         view = copy.copy(self)
         if view_engine := getattr(self.engine, "view", None):
             view.engine = view_engine()
@@ -107,8 +105,8 @@ class Search:
     def search(
         self, queries: Sequence[Query], *, seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """What the engine finds for each query; equal ones, of equal seeds where the
-        engine draws, are put once."""
+        """The documents of each query; equal queries are sent once, if their seeds are
+        equal or the engine does not draw."""
         if not self._with_golds:
             queries = [Query(query.text) for query in queries]
         if not self.engine.draws:
@@ -131,16 +129,16 @@ class Search:
 
     @property
     def identity(self) -> Mapping:
-        """The engine's: all that documents depend on but query and seed."""
+        """The engine's identity."""
         return self.engine.identity
 
     def begin(self, step: int) -> None:
-        """Tells an engine whose documents change with training which step it is."""
+        """Announces the training step to an engine whose documents depend on it."""
         if begin := getattr(self.engine, "begin", None):
             begin(step)
 
     def metrics(self) -> dict[str, float]:
-        """Counts and seconds since the last call; the seconds of threads add up."""
+        """Counts and seconds since the last call; seconds are summed over threads."""
         with self._lock:
             counts, seconds = self._counts, self._seconds
             self._counts, self._seconds = Counter(), 0.0
@@ -150,7 +148,7 @@ class Search:
         return own | {"seconds_search": seconds} | metrics()
 
     def close(self) -> None:
-        """Ends the engine's connections, and the waiting for one that is away."""
+        """Ends the engine's connections, and any waiting for an engine that is away."""
         self._closed.set()
         if close := getattr(self.engine, "close", None):
             close()

@@ -1,4 +1,4 @@
-"""What a server of ours asks of requests, whoever sends them."""
+"""Limits the requests to our server."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ _RETRY_LATER = b"The server is busy, or the request came too slowly."
 
 class Guard:
     """An ASGI application around `app` that refuses bodies of more than `most_bytes`
-    (413) and ends a request after `timeout_s` seconds, reading it included, or with the
+    (413) and ends a request after `timeout_s` seconds, including reading, or with the
     server (503)."""
 
     def __init__(self, app, *, most_bytes: int, timeout_s: float):
@@ -52,7 +52,7 @@ class Guard:
 
 
 def given(body: bytes, receive: Callable) -> Callable:
-    """An ASGI `receive` whose request has this body."""
+    """An ASGI `receive` for a request with this body."""
     left = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def first_body():

@@ -31,7 +31,7 @@ _MAX_BYTES = 64 * 2**20  # of one answer
 class Http:
     """The `topk` documents of the server at `url`.
 
-    A request that fails is tried `retries` times more, each no longer than `timeout_s`.
+    A failed request is retried `retries` times; each try takes at most `timeout_s`.
     Safe to call from several threads.
     """
 
@@ -56,7 +56,7 @@ class Http:
     def find(
         self, queries: Sequence[Query], seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """What the server finds, the best first."""
+        """The server's documents, best first."""
         found = []
         for start in range(0, len(queries), _AT_ONCE):
             texts = [query.text for query in queries[start : start + _AT_ONCE]]
@@ -76,7 +76,7 @@ class Http:
         return self._documents(answer, len(texts))
 
     def _post(self, body):
-        """The decoded answer; the time limit is for all of it, not for each byte."""
+        """The decoded answer; the time limit covers all of it."""
         end = time.monotonic() + self._timeout_s
         with self._client.stream("POST", self._url, content=encoded(body)) as response:
             content = bytearray()
@@ -123,8 +123,7 @@ class Http:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next try: what the server asked for, or about twice as long
-    each time."""
+    """Seconds before the next try: as the server asked, or about doubling."""
     error = state.outcome and state.outcome.exception()
     asked = error.retry_after if isinstance(error, Away) else None
     if asked is not None:

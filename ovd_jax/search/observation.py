@@ -33,8 +33,8 @@ def observation(
 ) -> str:
     """The documents as lines "Doc 1(Title: ...) ..." between information tags.
 
-    Each has an equal share of `max_chars`: one of a million characters cannot crowd out
-    the others. `special_tokens` are those of the student's tokenizer.
+    Each gets an equal share of `max_chars`, so a long one cannot displace the others.
+    `special_tokens` are those of the student's tokenizer.
     """
     before, behind = WRAPPER
     return before + body(documents, special_tokens, max_chars) + behind
@@ -51,7 +51,7 @@ def check_message(text: str) -> None:
 
 
 def shortened(documents: Sequence[Document], max_chars: int) -> int:
-    """How many of the documents an observation of `max_chars` shows cut."""
+    """The number of documents that an observation of `max_chars` cuts."""
     share = _share(documents, max_chars)
     return sum(len(document.text) > share for document in documents)
 
@@ -75,7 +75,7 @@ def body(
 
 
 def plain(text: str, max_chars: int) -> str:
-    """`text` on one line, of characters that print, without our tags, bounded."""
+    """`text` on one line, printable, without our tags, and limited in length."""
     # 4: for blanks and characters that go away
     shown = "".join(c for c in text[: 4 * max_chars] if c.isprintable() or c.isspace())
     line = _BRACKET.sub("(", " ".join(shown.split()))

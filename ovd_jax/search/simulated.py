@@ -44,25 +44,25 @@ def noise_share(step: int, total: int, start: float, end: float) -> float:
 
 
 class Writer(Protocol):
-    """A model that answers texts."""
+    """A model that answers prompts."""
 
     special_tokens: tuple[str, ...]
 
     @property
     def identity(self) -> Mapping:
-        """All that its answers depend on but text and seed, as JSON."""
+        """Everything that decides its answers besides text and seed, as JSON."""
         ...
 
     def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """An answer to each text, maybe cut. Raises SearchError."""
+        """An answer to each text, possibly cut. Raises SearchError."""
         ...
 
     def view(self) -> "Writer":
-        """The same model for another user, whose costs are counted apart."""
+        """The same model with separate metrics."""
         ...
 
     def metrics(self) -> dict[str, float]:
-        """What that cost since the last call."""
+        """The costs since the last call."""
         ...
 
     def close(self) -> None:
@@ -71,10 +71,10 @@ class Writer(Protocol):
 
 
 class Simulated:
-    """Up to `topk` documents that `writer` makes up for a query.
+    """An engine whose documents, up to `topk`, a `writer` makes up.
 
-    Where a query tells the answers, which is in training, they are noisy with the
-    probability `share(step)`, drawn for each query; `begin` says which step it is.
+    If a query has the answers, as in training, its documents are noisy with probability
+    `share(step)`, drawn for each query. `begin` sets the step.
     """
 
     draws = True
@@ -95,7 +95,7 @@ class Simulated:
         self._counts, self._lock = Counter(), threading.Lock()
 
     def view(self) -> "Simulated":
-        """The same engine for another user: noise and counts are its own."""
+        """The same engine with separate noise and counts."""
         return Simulated(
             self._writer.view(),
             prompt=self._prompt, topk=self._topk, share=self._share,
@@ -110,13 +110,13 @@ class Simulated:
         }
 
     def begin(self, step: int) -> None:
-        """Documents are as noisy as in training step `step` from now on."""
+        """Sets the training step, which decides the noise."""
         self._noise = self._share(step)
 
     def find(
         self, queries: Sequence[Query], seeds: Sequence[int]
     ) -> list[tuple[Document, ...]]:
-        """Made-up documents, of each query from its own seed."""
+        """Made-up documents; each query is drawn from its own seed."""
         noisy = [
             bool(query.answers)
             and random.Random(derive(seed, "noise")).random() < self._noise
@@ -141,7 +141,7 @@ class Simulated:
         ]
 
     def metrics(self) -> dict[str, float]:
-        """The share of noisy queries, what was cut, and what the model cost."""
+        """The share of noisy queries, the cuts in prompts, and the writer's costs."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         own = {"search_noise_share": counts["noisy"] / max(1, counts["made"])}
@@ -176,7 +176,8 @@ class ServedWriter:
         self.identity = {"model": self._served.name, "chat": chat, **self._settings}
 
     def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """One request a text, all at once; nothing where the server refuses it."""
+        """Sends one request for each text, all at once; empty if the server refuses
+        it."""
         jobs = [
             functools.partial(self._write_one, Question(text, text, order), seed)
             for order, (text, seed) in enumerate(zip(texts, seeds, strict=True))
@@ -203,14 +204,14 @@ class ServedWriter:
         return after_thought(reply.text) or ""
 
     def view(self) -> "ServedWriter":
-        """As that of `Writer`."""
+        """As in `Writer`."""
         view = copy.copy(self)
         view._transport = self._transport.view()
         view._served = self._served.through(view._transport)
         return view
 
     def metrics(self) -> dict[str, float]:
-        """Requests, retries, tokens and latencies, as a teacher's."""
+        """Requests, retries, tokens and latencies, like those of a teacher."""
         taken = self._transport.accounting.take()
         named = {k.replace("teacher", "search_model"): v for k, v in taken.items()}
         return {k: v for k, v in named.items() if v is not None}
@@ -221,8 +222,8 @@ class ServedWriter:
 
 
 class LocalWriter:
-    """A model in this process: `generate(prompts, seed=, draws=)` takes and gives
-    tokens, as a sampler with its model."""
+    """A model in this process: `generate(prompts, seed=, draws=)` is a sampler with its
+    model."""
 
     def __init__(
         self,
@@ -241,14 +242,14 @@ class LocalWriter:
         self._chat = chat
 
     def write(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """One batch; an answer that was cut at the budget counts as far as it goes."""
+        """Writes one batch; an answer that was cut at the budget is used as it is."""
         prompts = [self._encode(text) for text in texts]
         draws = [[seed] for seed in seeds]
         groups = self._generate(prompts, seed=0, draws=draws)
         return [decode(self._tokenizer, completion.tokens) for (completion,) in groups]
 
     def view(self) -> "LocalWriter":
-        """Itself: it counts nothing."""
+        """Returns itself: it counts nothing."""
         return self
 
     def metrics(self) -> dict[str, float]:
@@ -256,7 +257,7 @@ class LocalWriter:
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: there are no connections."""
 
     def _encode(self, text: str) -> list[int]:
         begin = chat_prompt if self._chat else plain_prompt

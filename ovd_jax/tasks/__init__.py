@@ -1,1 +1,1 @@
-"""What a student is asked, and what pays."""
+"""Tasks: problems, prompts and rewards."""

@@ -32,7 +32,7 @@ _MAX_LINE = 200  # characters; a longer line is no step of this task
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """Sizes of the drawn expressions. Raises UserError where there are none."""
+    """Sizes of the drawn expressions. Raises UserError if none fits."""
 
     min_operations: int = 2
     max_operations: int = 4
@@ -74,7 +74,7 @@ class ArithmeticTask:
         return self._draw("held-out", count, held_out=True)
 
     def load(self, source: str) -> tuple[Problem, ...]:
-        """Refused: the problems of this task are drawn."""
+        """Raises UserError: the problems of this task are drawn."""
         raise UserError(
             f"The task arithmetic reads no data, so not {source!r}; leave config.data "
             "and config.eval_sets empty, or set config.task."
@@ -103,7 +103,7 @@ class ArithmeticTask:
         return [grade.reward for grade in self.grade(problems, texts)]
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
-        """The rewards, with the number that each text ends in."""
+        """The rewards, with the final number of each text."""
         grades = []
         for problem, text in zip(problems, texts, strict=True):
             found = self.extract(text)
@@ -146,7 +146,7 @@ class ArithmeticTask:
 
 
 def is_held_out(expression: str) -> bool:
-    """Whether `expression` belongs to the held-out split, by its hash alone."""
+    """True if `expression` belongs to the held-out split, by its hash only."""
     digest = hashlib.blake2b(expression.encode(), digest_size=8).digest()
     return int.from_bytes(digest) < _HELD_OUT_SHARE * 2**64
 
@@ -191,7 +191,7 @@ def reduce_at(expression: str, match: re.Match) -> str:
 
 
 def reductions(expression: str) -> Iterator[str]:
-    """`expression` with any one of the operations carried out that are ready."""
+    """`expression` after each of its ready operations."""
     expression = expression.strip().removeprefix(ANSWER.strip()).strip()
     yield from (reduce_at(expression, m) for m in _INNERMOST.finditer(expression))
     if expression.isdigit():
@@ -199,7 +199,7 @@ def reductions(expression: str) -> Iterator[str]:
 
 
 def evaluate(line: str) -> tuple[int, int] | None:
-    """(value, operations left) of a line, or None if it is no expression."""
+    """(value, operations left) of a line; None if it is not an expression."""
     expression = line.strip().removeprefix(ANSWER.strip()).strip()
     if len(expression) > _MAX_LINE or not re.fullmatch(r"[-+*()\d]+", expression):
         return None
@@ -234,6 +234,6 @@ def judge_step(before: str, step: str) -> int:
 
 
 def judge_steps(question: str, lines: list[str]) -> list[int]:
-    """The exact score of every line, each against the line before it."""
+    """The exact score of every line, given the line before it."""
     pairs = itertools.pairwise([question, *lines])
     return [judge_step(before, line) for before, line in pairs]

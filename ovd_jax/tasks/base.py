@@ -1,4 +1,4 @@
-"""What a task is: where problems come from, how they are asked, and what pays."""
+"""The protocol of a task: its problems, prompts and rewards."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer; the answer never reaches a teacher."""
+    """A question with its gold answer, which no teacher sees."""
 
     id: str
     question: str
@@ -28,14 +28,14 @@ class Problem:
 
     @property
     def asked(self) -> str:
-        """The question with its choices: what student and teacher are asked."""
+        """The question with its choices, as student and teacher get it."""
         lines = [f"({chr(65 + i)}) {choice}" for i, choice in enumerate(self.choices)]
         return "\n".join([self.question, *lines])
 
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """What one solution is worth, and why."""
+    """The reward of a solution, and its reason."""
 
     reward: float  # in [0, 1]; 1 is what counts as right
     extracted: str | None  # the final answer found in it
@@ -44,7 +44,7 @@ class Grade:
 
 
 class Task(Protocol):
-    """A source of problems and the judge of answers to them.
+    """A source of problems that grades their solutions.
 
     To add one, write a class with these members and name it in `config.task`: see
     examples/own_task.py.
@@ -83,27 +83,28 @@ class Task(Protocol):
         ...
 
     def step_ends(self, text: str) -> tuple[int, ...]:
-        """Where each reasoning step of `text` ends, as rising character offsets.
+        """The end of each reasoning step of `text`, as increasing character offsets.
 
         The last one is `len(text)`: every character belongs to exactly one step.
         """
         ...
 
     def extract(self, text: str) -> str | None:
-        """The final answer that `text` gives, or None if it gives none."""
+        """The final answer in `text`; None without one."""
         ...
 
     def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
-        """One reward in [0, 1] for each text, a solution of the problem beside it."""
+        """One reward in [0, 1] for each text, a solution of the problem at its
+        index."""
         ...
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
-        """The same rewards, each with what was found and why it is right or wrong."""
+        """The same rewards, each with the extracted answer and a reason."""
         ...
 
 
 class TaskWrapper:
-    """`task` with all its members; subclasses change how solutions are graded."""
+    """Delegates all members to `task`; subclasses change how solutions are graded."""
 
     def __init__(self, task: Task):
         self._task = task

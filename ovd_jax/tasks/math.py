@@ -1,4 +1,4 @@
-"""Mathematics with a final answer: GSM8K, MATH and everything in their form."""
+"""Mathematics with a final answer: GSM8K, MATH and similar data."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How a question becomes a prompt."""
+    """The form of a prompt."""
 
     text: str  # around {question}
     chat: bool  # whether `text` is a user's message in the tokenizer's chat template
@@ -108,15 +108,17 @@ class MathTask:
         self._grader = Grader(tolerance=tolerance)
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
-        """The next `count` problems of an endless row of epochs, each shuffled anew."""
+        """The next `count` problems of an endless sequence of epochs, each shuffled
+        again."""
         return self._dataset.problems(step, count)
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
-        """`count` problems spread evenly over those held out, or all if fewer are."""
+        """`count` problems spread evenly over the held-out ones; all if there are
+        fewer."""
         return self._dataset.held_out(count)
 
     def load(self, source: str) -> tuple[Problem, ...]:
-        """All evaluation problems of what `load` takes."""
+        """All evaluation problems of a source."""
         return self._load(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
@@ -159,7 +161,7 @@ class MathTask:
 
 
 def _graded_pair(problem: Problem, answer: str | None) -> tuple[str, str]:
-    """The (answer, gold) to compare: letters where the answer names a choice."""
+    """The (answer, gold) to compare: letters if the answer names a choice."""
     if not answer or not problem.choices:
         return answer or "", problem.answer
     gold = choice_letter(problem.answer, problem.choices)

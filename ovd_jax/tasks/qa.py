@@ -100,19 +100,21 @@ class QATask:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
-        """The next `count` problems of an endless row of epochs, each shuffled anew."""
+        """The next `count` problems of an endless sequence of epochs, each shuffled
+        again."""
         return self._dataset.problems(step, count)
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
-        """`count` problems spread evenly over those held out, or all if fewer are."""
+        """`count` problems spread evenly over the held-out ones; all if there are
+        fewer."""
         return self._dataset.held_out(count)
 
     def load(self, source: str) -> tuple[Problem, ...]:
-        """All evaluation problems of what `load` takes."""
+        """All evaluation problems of a source."""
         return self._load(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
-        """The question in its prompt, with documents where the prompt reads some."""
+        """The question in its prompt, with documents if the prompt shows some."""
         slots = {"question": neutralize(problem.question, self._hostile())}
         if self._prompt.reads:
             slots["documents"], _ = self._documents(problem)
@@ -122,15 +124,15 @@ class QATask:
         return chat_prompt(self._tokenizer, text)
 
     def step_ends(self, text: str) -> tuple[int, ...]:
-        """Where each turn ends: see `turn_ends`."""
+        """The end of each turn: see `turn_ends`."""
         return turn_ends(text)
 
     def extract(self, text: str) -> str | None:
-        """What stands in the first closed answer tag."""
+        """The text in the first closed answer tag."""
         return next(iter(contents(text, ANSWER)), None)
 
     def rewards(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
-        """F1 or strict EM of each answer, 0.0 where there is none."""
+        """F1 or strict EM of each answer; 0.0 without one."""
         return [grade.reward for grade in self.grade(problems, texts)]
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
@@ -194,7 +196,7 @@ class QATask:
 
 
 def reason(answer: str | None, metrics: Mapping[str, float]) -> str:
-    """Why an answer is right or wrong, as a code."""
+    """A code for why an answer is right or wrong."""
     if answer is None:
         return "no_answer"
     if metrics["em"]:

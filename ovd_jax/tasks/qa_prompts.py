@@ -1,4 +1,4 @@
-"""How a question is put to a student, as data. Fields: `{question}`, `{documents}`."""
+"""Prompts of questions, as data. Fields: `{question}`, `{documents}`."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from ovd_jax.template import check_fields, fields_of, find_prompt
 
 @dataclasses.dataclass(frozen=True)
 class QAPrompt:
-    """One way to ask; UserError for missing or unknown fields."""
+    """A form of the prompt. Raises UserError for missing or unknown fields."""
 
     text: str
     stop_strings: tuple[str, ...] = ("</answer>",)  # `</search>` too: it may search
@@ -17,12 +17,12 @@ class QAPrompt:
 
     @property
     def searches(self) -> bool:
-        """Whether the student may ask a search engine."""
+        """True if the student may use a search engine."""
         return "</search>" in self.stop_strings
 
     @property
     def reads(self) -> bool:
-        """Whether documents for the question stand in the prompt."""
+        """True if the prompt contains documents."""
         return "documents" in fields_of("text", self.text)
 
 

@@ -95,8 +95,8 @@ def step_ends(text: str, rule: str = "lines") -> tuple[int, ...]:
 
 
 def sure_end(text: str, ends_of: Callable[[str], tuple[int, ...]]) -> int | None:
-    """Where the first step of `text` ends however the text goes on, by `ends_of`, a
-    task's `step_ends`; None where that is not known yet."""
+    """The end of the first step of `text` however the text continues; None if that is
+    not known yet. `ends_of` is a task's `step_ends`."""
     closers = (f"1</{name}>1" for name in sorted(set(_OPENED.findall(text)))[:8])
     ends = {ends_of(text + more)[0] for more in (*_GOES_ON, *closers)}
     end = min(ends)

@@ -1,4 +1,4 @@
-"""What a teacher is asked and what it answers; nothing here knows how it is reached."""
+"""The requests to a teacher and its answers, however it is reached."""
 
 import dataclasses
 import random
@@ -8,12 +8,13 @@ from typing import Protocol
 from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.seeds import derive
 
-Place = tuple[int, ...]  # of a request among all that share a seed
+Place = tuple[int, ...]  # of a request among those that share a seed
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreRequest:
-    """Judge `text`: one step after `previous`, or, if `whole`, a complete solution."""
+    """A request to judge `text`: one step after `previous` or, if `whole`, a complete
+    solution."""
 
     question: str
     previous: str  # the steps before, as written; empty if `whole`
@@ -24,31 +25,31 @@ class ScoreRequest:
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationRequest:
-    """Go on from `prefix`, a beginning of a solution, to its end; or, if `stop` is
-    given, for a step."""
+    """A request to continue `prefix` to the end of the solution or, with `stop`, for
+    one step."""
 
     question: str
     prefix: str
-    attempt: int = 0  # counts on where an earlier answer was of no use
-    stop: str = ""  # ends the answer, as part of it
-    past_stop: bool = False  # write on behind it: the step has not ended there
+    attempt: int = 0  # higher if an earlier answer was not usable
+    stop: str = ""  # ends the answer, included in it
+    past_stop: bool = False  # True: continue past it, the step has not ended
 
     @property
     def stops_at(self) -> str:
-        """Where the answer is to stop, short of its end; empty: nowhere."""
+        """The string at which the answer stops early; empty if it does not."""
         return "" if self.past_stop else self.stop
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A verbal score and the distribution that it was read from."""
+    """A verbal score and its distribution."""
 
     value: float  # 0..levels-1; whole unless read as `expected`
     probs: tuple[float, ...]  # over the levels, summing to 1
-    outside: float  # the probability that the teacher gave to no label at all
+    outside: float  # the probability of everything but the labels
 
 
-# What a teacher is tried with: any judge and any solver knows what to say.
+# A trial request that any judge and solver can answer.
 TRIAL = ScoreRequest(
     "What is 1 + 1?",
     previous="",
@@ -59,13 +60,12 @@ TRIAL = ScoreRequest(
 
 
 class Teacher(Protocol):
-    """A judge and demonstrator that is reached through text alone.
+    """A judge and demonstrator that is reached through text only.
 
     To add one, write a class with these members and name it in `config.teacher.model`:
-    see examples/own_teacher.py.
-    It sees the gold answer only where the prompt that the user chose has a slot for it.
-    One that answers beside this process may have `begin` too: see `OpenAITeacher`, and
-    `Pending` for what it returns.
+    see examples/own_teacher.py. It sees the gold answer only if the user's prompt has a
+    slot for it. A teacher that answers while this process computes may also have
+    `begin`: see `OpenAITeacher`.
     """
 
     @property
@@ -80,11 +80,11 @@ class Teacher(Protocol):
         seed: int,
         places: Sequence[Place] | None = None,
     ) -> list[Score | None]:
-        """One score a request; None where there is none and the trajectory is to be
-        left out of the training. Raises TeacherError.
+        """One score a request; None if there is none and the trajectory is to be
+        dropped. Raises TeacherError.
 
-        What a request draws is a function of `seed` and its place, which is its index
-        where none are given: see `draw_seeds`.
+        The draw of a request depends on `seed` and its key, by default its index: see
+        `draw_seeds`.
         """
         ...
 
@@ -95,10 +95,10 @@ class Teacher(Protocol):
         seed: int,
         places: Sequence[Place] | None = None,
     ) -> list[str | None]:
-        """What follows each prefix; None where no complete solution came. Draws are
-        those of `score`.
+        """The continuation of each prefix; None without a complete one. Draws are as in
+        `score`.
 
-        Where a request has a `stop`, an answer that was cut at the budget counts up to
+        If a request has a `stop`, an answer that was cut at the budget is used up to
         its last `stop`: see `complete_part`.
         """
         ...
@@ -106,18 +106,18 @@ class Teacher(Protocol):
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
-        """In words, why each solution is wrong and how to do better; None where no
-        answer came."""
+        """Explains why each solution is wrong and how to improve it; None without an
+        answer."""
         ...
 
     def metrics(self) -> dict[str, float | None]:
-        """What was asked since the last call, and the seconds waited for it."""
+        """Counts of requests since the last call, and the seconds waited for them."""
         ...
 
 
 def complete_part(text: str, request: DemonstrationRequest, *, cut: bool) -> str | None:
-    """What of an answer may be used: all of it unless it was cut at the budget; then
-    what ends with the request's `stop`, None if nothing does."""
+    """The usable part of an answer: all of it or, if it was cut at the budget, up to
+    the last `stop` of the request; None if there is none."""
     if not cut:
         return text
     end = text.rfind(request.stop) if request.stop else -1
@@ -133,10 +133,10 @@ def draw_seeds(seed: int, places: Sequence[Place] | None, count: int) -> list[in
 def read_score(
     masses: Sequence[float], *, rule: str, temperature: float, rng: random.Random
 ) -> Score:
-    """Reads a score off the label probabilities `masses` (they may sum to less than 1).
+    """Reads a score off the label probabilities `masses`, which may sum to less than 1.
 
     `sample` draws from p^(1/temperature), `argmax` takes the likeliest (the lower of
-    two equals), `expected` the mean. Raises TeacherError where no label has any mass.
+    two equals), `expected` the mean. Raises TeacherError if no label has any mass.
     """
     total = sum(masses)
     if not total > 0:

@@ -60,8 +60,8 @@ class LocalTeacher:
         prompt: TeacherPrompt,
         score_rule: str,
         score_temperature: float,
-        judges: bool = True,  # whether it is asked for scores
-        thoughts: bool = False,  # whether <think> is part of a demonstration's form
+        judges: bool = True,  # True if it is asked for scores
+        thoughts: bool = False,  # True if demonstrations contain <think>
     ):
         if prompt.chat:
             check_chat(
@@ -94,7 +94,7 @@ class LocalTeacher:
         seed: int,
         places: Sequence[Place] | None = None,
     ) -> list[Score | None]:
-        """Equal questions are asked once; each request still gets a draw of its own."""
+        """One score a request; equal questions are asked once, with separate draws."""
         prompts = [self._score_prompt(request) for request in requests]
         distinct = list(dict.fromkeys(prompts))
         if not distinct:
@@ -129,8 +129,8 @@ class LocalTeacher:
         seed: int,
         places: Sequence[Place] | None = None,
     ) -> list[str | None]:
-        """Samples on from each prefix; None where the budget ran out first, or the
-        prefix is too long. What a model thinks before it answers is left out."""
+        """Continues each prefix by sampling; None if the budget ran out or the prefix
+        is too long. Thoughts before the answer are removed."""
         written: list[str | None] = [None] * len(requests)
         draws = draw_seeds(seed, places, len(requests)) if places else None
         for stop in sorted({request.stops_at for request in requests}):
@@ -151,15 +151,14 @@ class LocalTeacher:
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
-        """What the model says of each solution, cut at the budget."""
+        """The model's feedback on each solution, cut at the budget."""
         texts = [
             self._in_chat(self._worded(feedback_text, request)) for request in requests
         ]
         return [self._answer(completion) for completion in self._write(texts, seed)]
 
     def metrics(self) -> dict[str, float | None]:
-        """Requests answered, their tokens, what of them was left out, and seconds
-        waited since the last call."""
+        """Requests, tokens, cuts and seconds waited since the last call."""
         taken = self._accounting.take()
         names = ("teacher_requests", "teacher_tokens_in", "teacher_tokens_out")
         names += ("seconds_teacher", "seconds_teacher_waited")
@@ -171,8 +170,7 @@ class LocalTeacher:
         return text if self._thoughts else after_thought(text)
 
     def _thinks(self) -> str:
-        """How it is seen that the model thinks before it answers; empty if it is
-        not."""
+        """Evidence that the model thinks before it answers; empty without any."""
         mark = "?!?"
         if opens_thought(self._in_chat(mark).rpartition(mark)[2]):
             return "its chat template opens a thought"
@@ -187,7 +185,7 @@ class LocalTeacher:
         return ""
 
     def _write(self, texts: Sequence[str], seed: int, **more) -> "list[Completion]":
-        """One completion after each text; `more` is for `generate`."""
+        """One completion after each text; `more` is passed to `generate`."""
         if not texts:
             return []
         tokens = [self._encode(text) for text in texts]
@@ -208,7 +206,7 @@ class LocalTeacher:
         return self._worded(demonstration_texts, request)
 
     def _worded(self, words: Callable, request):
-        """What `words`, a function of teacher/requests.py, makes of a request."""
+        """The text of a request, by a function of teacher/requests.py."""
         count = self._accounting.count
         return words(self._prompt, request, self._special, count)
 

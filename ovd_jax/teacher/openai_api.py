@@ -56,10 +56,10 @@ class OpenAITeacher:
         temperature: float,
         max_new_tokens: int,
         on_failure: str,
-        stop: tuple[str, ...] = (),  # where a demonstration ends; itself left out
+        stop: tuple[str, ...] = (),  # ends a demonstration, excluded
         cache: DiskCache | None = None,
-        judges: bool = True,  # whether it is asked for scores
-        thoughts: bool = False,  # whether <think> is part of a demonstration's form
+        judges: bool = True,  # True if it is asked for scores
+        thoughts: bool = False,  # True if demonstrations contain <think>
     ):
         self.levels = len(prompt.labels)
         self._transport = transport

@@ -1,4 +1,4 @@
-"""A warning of judges whose probability goes to no score label."""
+"""Warns of judges that give most probability to no score label."""
 
 import logging
 from collections import deque
@@ -13,15 +13,15 @@ _MOST_OUTSIDE = 0.5
 
 
 class OutsideMass:
-    """Warns where most of the judge's probability goes to no label."""
+    """Averages the probability outside the labels."""
 
     def __init__(self):
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._reminder = Reminder()
 
     def add(self, scores: Sequence[Score | None]) -> None:
-        """Takes note of scores; warns if more than half of the probability in the
-        latest ones is outside of the labels."""
+        """Adds scores; warns if more than half of the recent probability is outside the
+        labels."""
         self._recent.extend(score.outside for score in scores if score is not None)
         mean = sum(self._recent) / max(1, len(self._recent))
         if mean > _MOST_OUTSIDE and self._reminder.due():

@@ -1,8 +1,8 @@
-"""How a teacher is asked, as data: templates and the labels it may answer with.
+"""Prompts of teachers, as data: templates and score labels.
 
-Fields: `{question}`, `{previous}` (the steps before), `{step}`, `{solution}` (all of
-it), `{feedback}`, and, for a judge in training alone, `{reference}` (the gold answer).
-A JSON file of the same fields is a prompt of the user's own.
+Fields: `{question}`, `{previous}` (the steps before), `{step}`, `{solution}` (the
+whole), `{feedback}`, and, for judges in training only, `{reference}` (the gold answer).
+A JSON file of the same fields is a prompt of your own.
 """
 
 import bisect
@@ -25,7 +25,7 @@ OPTIONAL = ("feedback", "revise")  # templates that may be empty
 
 @dataclasses.dataclass(frozen=True)
 class TeacherPrompt:
-    """One way to put the questions; UserError for missing or unknown fields."""
+    """The templates of one prompt. Raises UserError for missing or unknown fields."""
 
     score_step: str
     score_trajectory: str
@@ -46,9 +46,8 @@ class TeacherPrompt:
             raise UserError(f"labels {labels} must be two or more different words.")
 
     def thresholds(self) -> list[float]:
-        """A threshold for each level and one that rejects all: the labels and what
-        would come next, if they are rising numbers; else the levels, 0 for the worst.
-        """
+        """A threshold for each level and one that rejects all: the labels and their
+        next value, if they are rising numbers; else the levels, 0 for the worst."""
         try:
             marks = [float(label) for label in self.labels]
         except ValueError:
@@ -58,9 +57,9 @@ class TeacherPrompt:
         return [*marks, 2 * marks[-1] - marks[-2]]
 
     def level_of(self, threshold: float) -> float:
-        """What level from 0, the worst label, to their number `threshold` stands for: a
-        score is accepted iff it is at that level or above it. Raises UserError for one
-        that is above all."""
+        """The level, from 0 for the worst label to the number of labels, of
+        `threshold`: scores at or above that level are accepted. Raises UserError for a
+        threshold above all."""
         marks = self.thresholds()
         if threshold > marks[-1]:
             raise UserError(
@@ -75,12 +74,12 @@ class TeacherPrompt:
 
     @property
     def shows_reference(self) -> bool:
-        """Whether a judge is shown the gold answer: in training only."""
+        """True if a judge is shown the gold answer; in training only."""
         names = ("score_step", "score_trajectory", "feedback")
         return any("reference" in fields_of(x, getattr(self, x)) for x in names)
 
 
-# Tokens of the embedded tokenizer that ask for a score of what stands before them.
+# Tokens of the embedded tokenizer that ask for a score of the text before them.
 JUDGE_STEP, JUDGE_TRAJECTORY = "<judge>", "<grade>"
 
 _DIGITS = tuple("0123456789")
@@ -114,7 +113,7 @@ _REVISE = (
 
 
 def _with_reference(prompt: TeacherPrompt) -> TeacherPrompt:
-    """The same questions, with the gold answer shown to the judge."""
+    """The same prompt, with the gold answer shown to the judge."""
 
     def shown(template: str) -> str:
         return template.replace(_PROBLEM, _PROBLEM + _REFERENCE)
@@ -221,5 +220,5 @@ PROMPTS |= {
 
 
 def load_prompt(name: str) -> TeacherPrompt:
-    """The prompt called `name`, or the one in the JSON file `name`, checked."""
+    """The prompt called `name`, or the one in the JSON file `name`."""
     return find_prompt("teacher.prompt", name, PROMPTS, TeacherPrompt)

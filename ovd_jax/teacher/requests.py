@@ -1,6 +1,6 @@
-"""From a request to the text that puts it to a teacher, however that is reached.
+"""From a request to the text for a teacher of any kind.
 
-`count(name=1)` is told what of a request is left out, by the names of `LEFT_OUT` in
+`count(name=1)` counts what is left out of a request, by the names of `LEFT_OUT` in
 client/accounting.py.
 """
 
@@ -34,7 +34,7 @@ def feedback_text(
     special_tokens: tuple[str, ...],
     count: Callable = uncounted,
 ) -> str:
-    """The question why a solution is wrong, without the chat around it."""
+    """The question for feedback, without the chat around it."""
     return _judged(prompt, prompt.feedback, request, special_tokens, count)
 
 
@@ -45,7 +45,7 @@ def demonstration_texts(
     count: Callable = uncounted,
 ) -> tuple[str, str] | None:
     """The question for a solution, without the chat around it, and the beginning of the
-    answer; None where that is too long: without its middle it is no beginning."""
+    answer; None if that is too long."""
     if len(request.prefix) > MAX_SLOT:
         count(prefixes_too_long=1)
         return None

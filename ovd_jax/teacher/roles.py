@@ -1,4 +1,4 @@
-"""A teacher whose parts are played by different models."""
+"""A teacher of two models."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from ovd_jax.teacher.base import (
 
 
 class Roles:
-    """The `scorer` judges; the `continuer` writes what takes a rejected one's place."""
+    """The `scorer` judges; the `continuer` writes replacements."""
 
     def __init__(self, scorer: Teacher, continuer: Teacher):
         self._scorer = scorer
         self._continuer = continuer
 
     def __getattr__(self, name: str):
-        return getattr(self._scorer, name)  # whatever it can do beside
+        return getattr(self._scorer, name)  # such as `begin`
 
     @property
     def levels(self) -> int:
-        """The scorer's."""
+        """The scorer's levels."""
         return self._scorer.levels
 
     def score(
@@ -33,13 +33,13 @@ class Roles:
         seed: int,
         places: Sequence[Place] | None = None,
     ) -> list[Score | None]:
-        """The scorer's."""
+        """Delegates to the scorer."""
         return self._scorer.score(requests, seed=seed, places=places)
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
-        """The scorer's."""
+        """Delegates to the scorer."""
         return self._scorer.feedback(requests, seed=seed)
 
     def demonstrate(
@@ -49,12 +49,12 @@ class Roles:
         seed: int,
         places: Sequence[Place] | None = None,
     ) -> list[str | None]:
-        """The continuer's."""
+        """Delegates to the continuer."""
         return self._continuer.demonstrate(requests, seed=seed, places=places)
 
     def metrics(self) -> dict[str, float | None]:
-        """The scorer's, and the continuer's by names that say so; the seconds of
-        `teacher` are those of both."""
+        """The metrics of both, the continuer's under its own names; the seconds of
+        `teacher` are sums."""
         found, others = self._scorer.metrics(), self._continuer.metrics()
         for name, value in others.items():
             if name.startswith("seconds"):

@@ -1,4 +1,4 @@
-"""Taking out of a text the scores that it gives itself."""
+"""Removes the scores that a text gives itself."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A served teacher's probabilities of tokens that are already there."""
+"""A served teacher's probabilities of given tokens."""
 
 import functools
 import zlib
@@ -12,19 +12,19 @@ from ovd_jax.errors import UserError
 from ovd_jax.text import Tokenizer, decode
 
 _PROBE = "Solve 12 * (3 + 4) = x.\nFirst, 3 + 4 = 7; then 12 * 7 = 84, so x = 84.\n"
-_ALIKE = 0.9  # of the probe's tokens: the others may be written in another way
+_ALIKE = 0.9  # of the probe's tokens; others may be spelled differently
 
 
 class ServedTokens:
-    """Log-probabilities of prompts, as vLLM's /completions gives them.
+    """Log-probabilities of prompts, from vLLM's /completions.
 
-    Teacher and student must share a vocabulary: it is their token ids that are sent.
-    Raises UserError where they do not, or the server shows no such thing.
+    Teacher and student must share a vocabulary: the student's token ids are sent.
+    Raises UserError if they do not, or if the server does not support it.
     """
 
     def __init__(self, transport: Transport, *, tokenizer: Tokenizer, top: int):
         self._transport = transport
-        self._top = top  # likeliest tokens a place
+        self._top = top  # likeliest tokens at each position
         transport.run([transport.connect])
         self._refusals = Refusals()
         self._check_vocabulary(tokenizer)
@@ -32,10 +32,12 @@ class ServedTokens:
     def read(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> list[list[Mapping[int, float]] | None]:
-        """For each (prompt, completion) and each token of the completion, the
-        log-probabilities by token id: of that token and of the likeliest ones. None for
-        a text that the server refuses, such as one that is too long for it. Raises
-        TeacherError where it refuses one after the other."""
+        """For each token of each (prompt, completion) the log-probabilities by token
+        id: its own and those of the likeliest ones.
+
+        None for a text that the server refuses, such as one that is too long. Raises
+        TeacherError if it refuses one after the other.
+        """
         jobs = [
             functools.partial(self._read, f"{order:09}", prompt, completion)
             for order, (prompt, completion) in enumerate(rows)
@@ -43,8 +45,8 @@ class ServedTokens:
         return self._transport.run(jobs)
 
     def metrics(self) -> dict[str, float | None]:
-        """What was asked and waited for since the last call, named apart from what a
-        teacher's text cost."""
+        """Counts and seconds since the last call, under other names than those of a
+        teacher of text."""
         taken = self._transport.accounting.take()
         return {
             name.replace("teacher", "token_teacher"): x for name, x in taken.items()
@@ -113,8 +115,8 @@ class ServedTokens:
 
 
 def check_prompt(reply: Reply, tokens: Sequence[int], top: int) -> None:
-    """Raises Unavailable unless there are `top` tokens, and the one that was sent, in
-    each place but the first."""
+    """Raises Unavailable unless every position but the first has `top` tokens and the
+    one that was sent."""
     places = reply.prompt_tokens or ()
     if len(places) != len(tokens):
         raise Unavailable(f"it shows {len(places)} places of {len(tokens)} tokens")

@@ -1,1 +1,1 @@
-"""What only the models that are shipped need: their tokenizers and examples."""
+"""Tokenizers and examples of the shipped models."""

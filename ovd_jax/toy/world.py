@@ -42,18 +42,18 @@ class Fact:
 
     @property
     def sentence(self) -> str:
-        """As documents tell it."""
+        """The sentence in documents."""
         return RELATIONS[self.relation].sentence.format(x=self.subject, y=self.value)
 
     @property
     def document(self) -> Document:
-        """The passage that holds it, and nothing else."""
+        """The passage with this fact only."""
         return Document(title=self.subject, text=self.sentence)
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """A fact that is looked for."""
+    """A fact to search for."""
 
     subject: str
     relation: str
@@ -74,7 +74,7 @@ class Need:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What the last of `relations` is, of what the ones before it lead to."""
+    """The last of `relations` of the entity that the ones before it lead to."""
 
     start: str
     relations: tuple[str, ...]  # one a hop
@@ -82,12 +82,12 @@ class Question:
 
     @property
     def hops(self) -> int:
-        """How many facts answer it."""
+        """The number of facts that answer it."""
         return len(self.relations)
 
     @property
     def text(self) -> str:
-        """As it is asked."""
+        """The question as asked."""
         *inner, last = self.relations
         subject = self.start
         for relation in inner:
@@ -95,7 +95,7 @@ class Question:
         return RELATIONS[last].ask.format(x=subject)
 
     def follow(self, facts: Iterable[Fact]) -> tuple[list[Fact], Need | None]:
-        """(the facts of the chain that `facts` hold, the first one that they lack)."""
+        """(facts of the chain in `facts`, the first missing one)."""
         told = {(fact.subject, fact.relation): fact for fact in facts}
         chain, subject = [], self.start
         for relation in self.relations:
@@ -131,7 +131,7 @@ class World:
             self._about.setdefault(fact.subject, []).append(fact)
 
     def documents(self) -> tuple[Document, ...]:
-        """One passage a fact."""
+        """One passage for each fact."""
         return tuple(
             dataclasses.replace(fact.document, id=f"fact-{number}")
             for number, fact in enumerate(self.facts)
@@ -167,8 +167,8 @@ class World:
                 yield Question(start, relations, second.value)
 
     def find(self, query: str, rng: random.Random, count: int) -> list[Fact]:
-        """What a good search engine finds: what `query` asks of the subject it names,
-        then more about the subject, then about its namesakes."""
+        """The results of a good search engine: the fact that `query` asks for, then
+        more about its subject, then about its namesakes."""
         words = set(re.findall(r"\w+", query))
         subject = next((name for name in self.subjects if name in query), "")
         about = list(self._about.get(subject, ()))
@@ -177,7 +177,7 @@ class World:
         return [*about, *self.noise(query, rng, count)][:count]
 
     def noise(self, query: str, rng: random.Random, count: int) -> list[Fact]:
-        """Facts about others than the subject that `query` names, namesakes first."""
+        """Facts about others than the subject of `query`, namesakes first."""
         words = set(re.findall(r"\w+", query))
         others = [name for name in self.subjects if name not in query]
         alike = [name for name in others if words & {*name.split()}]
@@ -205,7 +205,7 @@ def _draw(part: dict[str, list[str]], rng: random.Random) -> Iterator[Fact]:
 
 
 def world_named(name: str) -> World | None:
-    """The world that `name` means, "world" or "world:SEED"; None if it means none."""
+    """The world called `name`, "world" or "world:SEED"; None for other names."""
     match = re.fullmatch(r"world(?::(\w{1,20}))?", name)
     return World(match[1] or 0) if match else None
 
@@ -240,7 +240,7 @@ _SENTENCES = {
 
 
 def read_facts(text: str) -> list[Fact]:
-    """The facts that a text tells."""
+    """The facts in a text."""
     return [
         Fact(match["x"], noun, match["y"])
         for noun, pattern in _SENTENCES.items()

@@ -35,19 +35,19 @@ _SCORE_WEIGHT = 3.0  # of a score in the loss; a word of a turn has 1
 
 
 def information(facts: list[Fact]) -> str:
-    """What the student reads of them."""
+    """The observation of the documents."""
     return observation([fact.document for fact in facts], (), 1000)
 
 
 def prompt(question: str) -> str:
-    """How the student is asked, and the agent too."""
+    """The prompt of student and agent."""
     return QA_PROMPTS["world"].text.format(question=question)
 
 
 def conversation(
     world: World, question: Question, rng: random.Random, write: Callable
 ) -> Iterator[tuple[State, str, list[Fact]]]:
-    """(state, turn, what was found) of each turn that `write(state)` writes."""
+    """(state, turn, observation) of each turn that `write(state)` writes."""
     state = State(question)
     for _ in range(_MAX_TURNS):
         text = write(state)
@@ -79,7 +79,7 @@ def demonstration(world: World, rng: random.Random, *, hasty_share: float) -> Ex
 def with_slips(
     world: World, question: Question, rng: random.Random
 ) -> Iterator[tuple[State, str, list[Fact]]]:
-    """A conversation in which none, some or most of the turns are slips."""
+    """A conversation in which no, some or most turns are slips."""
     slips = rng.choice((0.0, 0.3, 0.6))
 
     def write(state):
@@ -148,7 +148,7 @@ def judged(score: int) -> tuple[Piece, ...]:
 
 
 def simulation(world: World, rng: random.Random) -> Example:
-    """A query, and the documents that the world's search engine would give."""
+    """A query and the documents of the world's search engine."""
     state = State(draw(world, rng))
     if rng.random() < 0.5:  # after a first search
         state.read("", world.find(right_turn(state), rng, _FOUND))
@@ -168,7 +168,7 @@ def simulation(world: World, rng: random.Random) -> Example:
 
 
 def draw(world: World, rng: random.Random, split: str = "train") -> Question:
-    """A question of one hop or, as often, of two."""
+    """A question of one or two hops, equally often."""
     return rng.choice(world.questions(split, rng.choice((1, 2))))
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps when a signal ends it."""
+"""Saves a run that a signal ends."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from ovd_jax.learning.update import TrainState
 
 
 class Keeper:
-    """A context in which a run of `total` steps, the first `start` of them done, saves
-    its last whole step when Interrupted is raised.
+    """A context for a run of `total` steps, the first `start` of them done, that saves
+    the last complete step when Interrupted is raised.
 
-    Several processes are not at the same step when a signal comes: they leave it at
-    the last checkpoint.
+    Several processes receive a signal at different steps: they keep the last
+    checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints, *, start: int, total: int):
@@ -25,14 +25,16 @@ class Keeper:
 
     @contextlib.contextmanager
     def whole_step(self) -> Iterator[None]:
-        """From the moment that the state is changed until its row is written: all of it
-        is done before a signal is heeded. The first one may be dropped, for it compiles
-        and nothing was done before."""
+        """Holds signals back while the state changes and its row is written.
+
+        The first step may be lost: it compiles, and no earlier step was done.
+        """
         with SIGNALS.held() if self._done > self._start else contextlib.nullcontext():
             yield
 
     def done(self, state: TrainState) -> None:
-        """One more step is whole; `state` is the one after it. For `whole_step`."""
+        """Records a complete step with the state after it; call it inside
+        `whole_step`."""
         self._done += 1
         self._state = state
 

@@ -1,7 +1,6 @@
-"""Knobs that are right alone and wrong together, and files that are not there.
+"""Checks combinations of knobs, and that files exist, before anything is loaded.
 
-What a run would find out late, or never (a run without gradients ends well), is said
-before anything is loaded.
+A run would notice these mistakes late or never: one without gradients ends normally.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from ovd_jax.wiring.env import env_class
 
 _DATA = ("data", "held_out_data", "search.corpus", "corpus")
 _MODELS = ("model", "teacher.model", "search.model", "continuer.model")
-# Knobs that may name code of the user's; `method` has a look of its own.
+# Knobs that may name user code; `method_of` checks `method`.
 OWN_CODE = (
     "task", "env", "reward", "teacher.model", "continuer.model", "search.backend",
 )  # fmt: skip
@@ -31,7 +30,8 @@ _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz")
 
 
 def check_training(config) -> None:
-    """Raises UserError where a training by `config` could not work, or do nothing."""
+    """Raises UserError if a training by `config` cannot work, or would learn
+    nothing."""
     method = method_of(config)
     made = rules(config)
     method.objective(config, lambda: None, None)
@@ -45,7 +45,7 @@ def check_training(config) -> None:
 
 
 def check_evaluation(config) -> None:
-    """Raises UserError where an evaluation by `config` could not work."""
+    """Raises UserError if an evaluation by `config` cannot work."""
     if config.evaluate == "teacher" or config.test_threshold:
         load_prompt(config.teacher.prompt)
     if config.test_threshold and not config.test_replaced_steps:
@@ -57,13 +57,13 @@ def check_evaluation(config) -> None:
 
 
 def check_tuning(config) -> None:
-    """Raises UserError where a fine-tuning by `config` could not work."""
+    """Raises UserError if a fine-tuning by `config` cannot work."""
     Lora(**config.lora)
     check_files(config)
 
 
 def check_parts(config) -> None:
-    """Raises UserError for a search engine that cannot be, and for missing files."""
+    """Raises UserError for contradicting knobs of parts, and for missing files."""
     for wrong in (idle_env, idle_search):
         raise_if(wrong(config))
     if config.search.backend == "simulated":
@@ -76,8 +76,8 @@ def check_parts(config) -> None:
 
 
 def check_own_code(config) -> None:
-    """Raises UserError for code of the user's that cannot be loaded or called, and
-    where a server or a token-level method is asked for as well."""
+    """Raises UserError for user code that cannot be loaded or called, or that is named
+    along with a server or a token-level method."""
     for knob in OWN_CODE:
         for value in parts(config, knob):
             is_reward = knob == "reward" and value
@@ -100,13 +100,13 @@ def check_own_code(config) -> None:
 
 
 def raise_if(said: str) -> None:
-    """Raises UserError with what is said, if anything is."""
+    """Raises UserError with the message, if there is one."""
     if said:
         raise UserError(said)
 
 
 def replaces(config, made: Rules) -> bool:
-    """Whether any of the student's trajectories may be replaced by the teacher."""
+    """True if the teacher may replace trajectories of the student."""
     rejects = made.threshold > 0 or made.rejection != "score"
     by_step = made.replacement == "step"
     tries = made.max_replaced_steps if by_step else made.demonstration_tries
@@ -114,7 +114,7 @@ def replaces(config, made: Rules) -> bool:
 
 
 def no_gradient(config, made: Rules) -> str:
-    """Where all advantages are 0: a reward is compared with itself or its equals."""
+    """The message for a config whose advantages are all 0."""
     by_advantages = method_of(config).objective is by_policy
     if not by_advantages or config.imitation_coef or made.credit != "trajectory":
         return ""
@@ -136,7 +136,7 @@ def no_gradient(config, made: Rules) -> str:
 
 
 def idle_rules(config, made: Rules) -> str:
-    """Where the teacher is asked for scores that decide nothing, or for nothing."""
+    """The message for a config whose scores, or requests, have no effect."""
     method = config.method
     if method == "dpo_pairs" and not replaces(config, made):
         return (
@@ -158,7 +158,7 @@ def idle_rules(config, made: Rules) -> str:
 
 
 def idle_knobs(config, made: Rules) -> str:
-    """Knobs of the update, or of stopping, that have nothing to work on."""
+    """The message for knobs of the update or of stopping without effect."""
     collapse = config.collapse.to_dict()
     if collapse.pop("window") and not any(collapse.values()):
         return (
@@ -181,13 +181,13 @@ def idle_knobs(config, made: Rules) -> str:
 
 
 def refers(config) -> bool:
-    """Whether the method compares the policy with a reference."""
+    """True if the method compares the policy with a reference."""
     objective = method_of(config).objective(config, object, None)
     return objective.reference is not None
 
 
 def greedy_evaluation(config) -> str:
-    """Where several attempts at a held-out problem would all be the same."""
+    """The message for a config whose attempts are all the same."""
     several = config.eval_problems and config.eval_samples > 1
     if several and not config.eval_temperature:
         return (
@@ -214,7 +214,7 @@ def idle_env(config) -> str:
 
 
 def idle_search(config) -> str:
-    """Where conversations have no engine, or no task that has questions."""
+    """The message for conversations without an engine or a suitable task."""
     options = config.search
     searches = config.turns.searches if config.env == "search" else 0
     needs = {"http": "url", "bm25": "corpus"}.get(options.backend)
@@ -239,7 +239,8 @@ def idle_search(config) -> str:
 
 
 def check_files(config) -> None:
-    """Raises UserError for a path that leads nowhere, where it can be no name."""
+    """Raises UserError for a missing file or folder, if the value can only be a
+    path."""
     for knobs, is_local in ((_DATA, is_data_file), (_MODELS, is_folder)):
         for knob in knobs:
             for path in parts(config, knob):
@@ -252,7 +253,7 @@ def check_files(config) -> None:
 
 
 def parts(config, knob: str) -> list[str]:
-    """The paths of a knob that a program has, several with commas."""
+    """The comma-separated values of a knob; none if the program lacks it."""
     value: object = config
     for name in knob.split("."):
         value = value.get(name, "") if hasattr(value, "get") else ""
@@ -260,12 +261,12 @@ def parts(config, knob: str) -> list[str]:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a model's name can only be a path."""
+    """True if a model's name can only be a path."""
     return path.startswith(("/", "./", "../"))
 
 
 def is_data_file(path: str) -> bool:
-    """Whether a data set's name can only be a path."""
+    """True if a data set's name can only be a path."""
     return is_folder(path) or path.endswith(_SUFFIXES)
 
 

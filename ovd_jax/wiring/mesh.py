@@ -11,7 +11,8 @@ from ovd_jax.multihost.processes import check_devices, check_same, connect
 
 
 def on_mesh(main: Callable) -> Callable:
-    """`main(config)` among the processes and under the mesh that `config` names."""
+    """A decorator: runs `main(config)` with the processes and the mesh of the
+    config."""
 
     @functools.wraps(main)
     def run(config):

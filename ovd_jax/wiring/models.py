@@ -24,7 +24,8 @@ from ovd_jax.toy import tokenizers
 
 
 def dated(config: ConfigDict, date: str) -> ConfigDict:
-    """`config` with a `date` for chat templates: its own, or else the one given."""
+    """`config` with a `date` for chat templates: its own or, by default, the given
+    one."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.date = checked_date(config.date or date, "config.date")
@@ -61,11 +62,11 @@ def find_model(name: str, role: str) -> Path:
 def load_model(
     folder: Path, config: ConfigDict, *, master: bool = False
 ) -> Transformer:
-    """The model in `folder`, computing in `config.compute_dtype`, on the mesh; it is
-    never whole on one device.
+    """The model in `folder` with `config.compute_dtype`, sharded over the mesh as it is
+    read.
 
-    Its matrices are kept in that dtype too, which changes no result, unless it is to be
-    trained: a `master` copy is float32.
+    Matrices are stored in that dtype too, which changes no result, unless the model is
+    to be trained: a `master` copy is float32.
     """
     if config.attention not in FORMS:
         raise UserError(
@@ -91,15 +92,15 @@ def _read_model(folder: Path, dtype, matrices) -> Transformer:
 
 def load_student(folder: Path, config: ConfigDict) -> Transformer:
     """The model to train, with the adapters that `config.lora` asks for."""
-    lora = Lora(**config.lora)  # refuses what cannot be before weights are read
+    lora = Lora(**config.lora)  # refuses wrong knobs before weights are read
     model = load_model(folder, config, master=not lora.rank)
     return adapt(model, lora, jax.random.key(config.seed))
 
 
 def load_tokenizer(folder: Path, date: str = "") -> Tokenizer:
-    """The tokenizer of a model folder; a chat template that asks for the day is told
-    `date`, YYYY-MM-DD. Raises UserError if it cannot be read, is code of the folder's
-    own, or has no end token."""
+    """The tokenizer of a model folder; chat templates that ask for the day get `date`,
+    YYYY-MM-DD. Raises UserError if it cannot be read, needs code of the folder, or has
+    no end token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises a dozen types for a broken file
@@ -121,8 +122,8 @@ def load_tokenizer(folder: Path, date: str = "") -> Tokenizer:
 
 
 def stop_ids(folder: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The tokenizer's end token, and those that `generation_config.json` or
-    `config.json` list."""
+    """The tokenizer's end token, and those in `generation_config.json` or
+    `config.json`."""
     found = {tokenizer.eos_token_id}
     for name in ("generation_config.json", "config.json"):
         path = Path(folder) / name
@@ -139,15 +140,15 @@ def stop_ids(folder: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def shapes(config: ConfigDict) -> dict[str, Any]:
-    """What all samplers of this process round their shapes up to."""
+    """The shape rounding of all samplers of this process."""
     return {name: config[name] for name in ("min_rows", "prompt_multiple")}
 
 
 def text_sampler(
     config: ConfigDict, options: ConfigDict, folder: Path, tokenizer: Tokenizer
 ) -> Sampler:
-    """The sampler of a teacher or simulator in this process, by the `max_new_tokens`
-    and `temperature` of its knobs, `options`."""
+    """The sampler of a teacher or simulator in this process; `options` are its
+    knobs."""
     return Sampler(
         tokenizer=tokenizer,
         stop_ids=stop_ids(folder, tokenizer),

@@ -1,4 +1,4 @@
-"""Whose results a folder holds: those of one model are not written over another's."""
+"""Keeps the results of one model from being overwritten by another's."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from ovd_jax.errors import UserError
 
 
 def owner(config: ConfigDict) -> tuple[str, dict[str, str]]:
-    """(file of the results, what they are of, as that file has it)."""
+    """(results file, the models and settings that it names)."""
     if config.evaluate == "teacher":
         return "audit.json", {"teacher": config.teacher.url or config.teacher.model}
     return "results.json", {
@@ -20,7 +20,7 @@ def owner(config: ConfigDict) -> tuple[str, dict[str, str]]:
 
 
 def check_results(config: ConfigDict) -> None:
-    """Raises UserError where `config.run_dir` holds the results of another model."""
+    """Raises UserError if `config.run_dir` holds the results of another model."""
     name, own = owner(config)
     path = Path(config.run_dir) / name
     if not path.is_file():

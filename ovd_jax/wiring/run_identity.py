@@ -1,5 +1,6 @@
-"""Who may write to a run directory: one process at a time, and only the run that began
-there. Another experiment in it would show the results of the first one as its own.
+"""Guards a run directory: one process at a time, and only the run that began there.
+
+Another experiment in it would show the results of the first as its own.
 """
 
 import contextlib
@@ -20,8 +21,8 @@ from ovd_jax.files import refuse_links, write_text
 from ovd_jax.multihost.processes import broadcast_result, check_devices
 from ovd_jax.reporting.run_dir import read_metrics
 
-# Knobs, or groups of them, that may change when a run goes on: none decides what the
-# next step learns, but for how sums are rounded.
+# Knobs, or groups, that may change when a run resumes: they do not decide what the next
+# step learns, except for the rounding of sums.
 MAY_CHANGE = {
     "run_dir", "resume", "loggers", "log_every", "checkpoint_every", "export_dtype",
     "mesh", "distributed", "collapse", "max_skipped",
@@ -30,7 +31,7 @@ MAY_CHANGE = {
     "eval_rows", "eval_sets", "averaged_sets", "eval_sampled_temperature", "eval_cache",
     "engine", "engine_served_name",
     "test_threshold", "test_score_rule", "test_replaced_steps",
-    # patience with servers, and where things are kept
+    # patience with servers, and paths
     *(
         f"{server}.{knob}"
         for server in ("teacher", "search")
@@ -43,16 +44,21 @@ MAY_CHANGE = {
     "tokens_at_once", "chunk", "remat", "attention", "length_multiple", "min_rows",
     "prompt_multiple", "teacher.rows",
 }  # fmt: skip
-MAY_MOVE = {"teacher.url", "search.url", "continuer.url"}  # to another server, not away
+MAY_MOVE = {
+    "teacher.url",
+    "search.url",
+    "continuer.url",
+}  # to another server, not to none
 _NAMED = 5  # differing knobs in a message
 
 
 def owns_run_dir(default: str) -> Callable:
-    """A decorator: `main(config)` while no other process writes to `config.run_dir`,
-    if the run there is the one that `config` describes, or there is none.
+    """A decorator: runs `main(config)` while it holds `config.run_dir`, if that is new
+    or holds the run that `config` describes.
 
-    Knobs that the run's config lacks are those of the file `default`. Raises UserError,
-    on all processes. With `config.resume` False the old folder is moved aside first.
+    Knobs that the run's config lacks have the values of the file `default`. Raises
+    UserError, on all processes. With `config.resume` False the old folder is renamed
+    first.
     """
 
     def decorate(main: Callable) -> Callable:
@@ -78,10 +84,10 @@ def owns_run_dir(default: str) -> Callable:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a run directory, which is made if it is not there. Raises UserError where
-    another process holds it, or where it holds a symbolic link.
+    """Holds a run directory, and creates it if needed. Raises UserError if another
+    process holds it, or if it contains a symbolic link.
 
-    The operating system frees the lock of a process that is gone, however it ended.
+    The operating system releases the lock when the process ends in any way.
     """
     folder.resolve().mkdir(parents=True, exist_ok=True)
     refuse_links(folder)  # a stranger's folder may have the lock's own files as links
@@ -103,7 +109,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _named(owner: Path) -> str:
-    """The process that the file beside a lock names."""
+    """The process named in the file beside a lock."""
     try:
         own = json.loads(owner.read_text("utf-8"))
         return f"process {own['pid']} on {own['host']}"
@@ -116,7 +122,7 @@ def move_aside(folder: Path) -> None:
     if not is_begun(folder):
         return
     with locked(folder):
-        pass  # a run that is under way keeps its folder
+        pass  # a running run keeps its folder
     folder = folder.resolve()
     number = 1
     while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
@@ -126,19 +132,19 @@ def move_aside(folder: Path) -> None:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a folder holds what a run would lose if another began there."""
+    """True if another run would destroy data in this folder."""
     metrics = folder / "metrics.jsonl"
     return has_checkpoints(folder) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether a run has checkpoints to go on from."""
+    """True if a run has checkpoints to resume from."""
     return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
 
 
 def check_same_run(config, folder: Path, *, default: str) -> None:
-    """Raises UserError where `config` does not describe the run in `folder`, or where
-    that run has lost what it would go on from."""
+    """Raises UserError if `config` does not describe the run in `folder`, or if that
+    run cannot be resumed."""
     if not is_begun(folder):
         return
     begun = f"{folder} has a run already"
@@ -160,7 +166,7 @@ def check_same_run(config, folder: Path, *, default: str) -> None:
 
 
 def remedy() -> str:
-    """What to do where a folder is another run's."""
+    """The advice for a folder that belongs to another run."""
     return (
         "Name another folder with --config.run_dir=DIR, or begin anew in this one with "
         "--config.resume=False, which moves the old run aside."
@@ -168,13 +174,13 @@ def remedy() -> str:
 
 
 def ignored(folder: Path) -> set[str]:
-    """Knobs that may have any value in this run: the model's name, where its weights
-    are known by their fingerprint."""
+    """Knobs that may change in this run: the model's name, if its weights are known by
+    their fingerprint."""
     return {"model"} if (folder / "origin.json").is_file() else set()
 
 
 def differences(saved, config, *, ignored: set[str]) -> list[str]:
-    """The knobs, with both values, in which a run differs that may not differ."""
+    """The changed knobs, with both values, that may not change."""
     before, now = (
         {name: value for name, (_, value) in knobs(each).items()}
         for each in (saved, config)
@@ -194,7 +200,7 @@ def differences(saved, config, *, ignored: set[str]) -> list[str]:
 
 
 def may_become(name: str, old, new) -> bool:
-    """Whether a run may go on with another value of a knob."""
+    """True if a run may resume with another value of a knob."""
     if name in MAY_CHANGE or name.split(".")[0] in MAY_CHANGE:
         return True
     if name in MAY_MOVE:
@@ -204,10 +210,10 @@ def may_become(name: str, old, new) -> bool:
 
 
 def lost_steps(saved, folder: Path) -> int:
-    """How many steps were logged, if a checkpoint of some of them was there once."""
+    """The number of logged steps, if a run had checkpoints and lost them."""
     rows = read_metrics(folder)
     steps = rows[-1]["step"] + 1 if rows else 0
-    # The second is saved only when the first is whole.
+    # A second checkpoint is saved only after the first is complete.
     due = 2 * saved.checkpoint_every
     kept_some = (due and steps > due) or (folder / "export").is_dir()
     return steps if kept_some or not (folder / "checkpoints").is_dir() else 0

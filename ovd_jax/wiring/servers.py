@@ -1,4 +1,4 @@
-"""Connections to servers, and how they end."""
+"""Connections to servers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.credentials import key_for
 from ovd_jax.client.transport import Transport
 
-NAME_KNOBS = {  # by the knob of a URL, the one that names the model there
+NAME_KNOBS = {  # knob of a URL: the knob that names its model
     "teacher.url": "teacher.served_name",
     "continuer.url": "continuer.served_name",
     "search.url": "search.served_name",
@@ -19,8 +19,8 @@ NAME_KNOBS = {  # by the knob of a URL, the one that names the model there
 def make_transport(
     urls: str, options: ConfigDict, *, name: str, knob: str = "teacher.url"
 ) -> Transport:
-    """Requests to the servers at `urls`, which `knob` gives; `options` are knobs such
-    as `teacher.*`."""
+    """A transport to the servers at `urls`, the value of `knob`; `options` are knobs
+    such as `teacher.*`."""
     return Transport(
         [url.strip() for url in urls.split(",")],
         name=name,
@@ -35,7 +35,7 @@ def make_transport(
 
 
 def close(*parts: Any) -> None:
-    """Ends the connections and threads of those that have any."""
+    """Closes the parts that have connections or threads."""
     for part in parts:
         if hasattr(part, "close"):
             part.close()

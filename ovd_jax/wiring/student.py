@@ -16,7 +16,7 @@ from ovd_jax.wiring.servers import make_transport
 def student_sampler(
     config: ConfigDict, folder: Path, tokenizer: Tokenizer, task: Task, **changes: Any
 ) -> Sampler:
-    """The sampler of `config`; `changes` are other fields than the training ones."""
+    """The sampler of training; `changes` replace its fields."""
     fields = {
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,

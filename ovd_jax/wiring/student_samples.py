@@ -1,4 +1,4 @@
-"""What a student samples, outside training: to measure a judge on, or to teach one."""
+"""The student's samples outside training, to measure or to teach a judge."""
 
 import contextlib
 import functools
@@ -27,9 +27,11 @@ Rollouts = Callable[..., tuple[list[Trajectory], list[float], list[Verdict | Non
 def student_rollouts(
     config, student: str, teacher: Teacher | None = None
 ) -> Iterator[Rollouts]:
-    """Yields `(problems, seed=) -> (trajectories, rewards, verdicts)`: of each problem
-    in turn `config.samples` trajectories as training samples them, and the verdicts of
-    the `teacher`, if there is one."""
+    """Yields `(problems, seed=) -> (trajectories, rewards, verdicts)`.
+
+    It samples `config.samples` trajectories of each problem in turn, as in training,
+    and asks the `teacher`, if there is one, for verdicts.
+    """
     folder = find_model(student, "student")
     tokenizer = load_tokenizer(folder)
     task = make_task(config, tokenizer)
@@ -59,8 +61,8 @@ def student_rollouts(
 def judged_samples(
     config, student: str, problems: Sequence[Problem], teacher: Teacher, *, seed: int
 ) -> list[JudgedSample]:
-    """What the student samples and how the teacher judges it; what it does not answer
-    is left out."""
+    """The student's samples with the teacher's verdicts; without a verdict a sample is
+    left out."""
     with student_rollouts(config, student, teacher) as rollouts:
         trajectories, rewards, verdicts = rollouts(problems, seed=seed)
     truths = step_truths(config)
@@ -81,9 +83,8 @@ def judged_samples(
 
 
 def step_truths(config) -> Callable[[Problem, Trajectory], list[bool]] | None:
-    """`(problem, trajectory) -> whether each step is right`, of the tasks whose steps
-    can be checked exactly: arithmetic, and questions about the made-up world. None for
-    others."""
+    """`(problem, trajectory) -> whether each step is right`, for tasks with exact
+    checks: arithmetic and questions about the made-up world. None for others."""
     if config.task == "arithmetic":
         return arithmetic_truths
     if config.task == "qa" and world_named(config.data):
@@ -95,15 +96,15 @@ def step_truths(config) -> Callable[[Problem, Trajectory], list[bool]] | None:
 
 
 def arithmetic_truths(problem: Problem, trajectory: Trajectory) -> list[bool]:
-    """Whether each line has the value of the line before it."""
+    """True for each line with the value of the line before it."""
     lines = [step.strip() for step in trajectory.step_texts]
     pairs = itertools.pairwise([problem.question, *lines])
     return [is_right(before, line) for before, line in pairs]
 
 
 def exact_turn_scores(config) -> Callable[[Problem, Trajectory], list[int]]:
-    """`(problem, trajectory) -> the score 0-9 of each turn` in the world that
-    `config.data` names. Raises UserError if it names none."""
+    """`(problem, trajectory) -> the score 0-9 of each turn` in the world of
+    `config.data`. Raises UserError if that names none."""
     world = world_named(config.data)
     if world is None:
         raise UserError(
@@ -120,6 +121,6 @@ def exact_turn_scores(config) -> Callable[[Problem, Trajectory], list[int]]:
 
 
 def readings(trajectory: Trajectory) -> list[str]:
-    """What was read after each turn of a conversation."""
+    """The observation after each turn of a conversation."""
     pairs = zip(trajectory.turns, trajectory.step_texts, strict=True)
     return [step[len(turn) :] for turn, step in pairs]

@@ -20,21 +20,19 @@ from ovd_jax.toy.data import load_problems
 
 
 def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Task:
-    """The task that `config.task` names, seeded by `config.seed`, with the rewards of
-    the function that `config.reward` may name.
+    """The task of `config.task` with the rewards of `config.reward`, if that is set.
 
-    `tokenizer` renders chat templates, and begins plain prompts. `make_search()` is the
-    engine of prompts that show documents.
+    `tokenizer` renders chat templates and begins plain prompts. `make_search()` makes
+    the engine of prompts that show documents.
     """
     task = named_task(config, tokenizer, make_search)
-    if not config.get("reward"):  # sft.py and its like have no such knob
+    if not config.get("reward"):  # configs of fine-tuning lack this knob
         return task
     return OwnReward(task, load_code(config.reward, "reward"))
 
 
 def named_task(config, tokenizer, make_search: Callable | None) -> Task:
-    """The task itself; one of the user's own is made of the config and the
-    tokenizer."""
+    """The task without `config.reward`; user code gets the config and the tokenizer."""
     if names_code(config.task):
         return build(config.task, "task", Task, config, tokenizer)
     if config.task == "arithmetic":

@@ -31,9 +31,12 @@ from ovd_jax.wiring.servers import make_transport
 def make_teacher(
     config, model: Transformer | None = None, *, judges: bool = True
 ) -> Teacher:
-    """The teacher of `config`, with the continuer that `config.continuer` may name;
-    `model` is the teacher's if it is in this process and loaded already. It is asked
-    for scores if it `judges`."""
+    """The teacher of `config`, with the continuer of `config.continuer` if it names
+    one.
+
+    `model` is the teacher's model, if it is loaded already. The teacher is asked for
+    scores if it `judges`.
+    """
     scorer = one_teacher(config, model, judges=judges)
     if not (config.continuer.url or config.continuer.model):
         return scorer
@@ -49,13 +52,12 @@ def one_teacher(
     judges: bool = True,
     role: str = "teacher",
 ) -> Teacher:
-    """The model behind `config.teacher.url`, or in this process if there is none; a
-    class of the user's own is made of the config. What is wrong is told by the knobs of
-    its `role`."""
-    if names_code(config.teacher.model):  # of several processes the first one asks
+    """The model behind `config.teacher.url`, or in this process without a URL; user
+    code gets the config. Errors name the knobs of its `role`."""
+    if names_code(config.teacher.model):  # only process 0 asks
         own = build(config.teacher.model, "teacher.model", Teacher, config)
         return shared(SharedTeacher, own)
-    if config.teacher.url:  # of several processes the first one asks
+    if config.teacher.url:  # only process 0 asks
         served = served_teacher(config, judges=judges, role=role)
         return shared(SharedTeacher, served)
     return local_teacher(config, model or teacher_model(config), judges=judges)
@@ -85,7 +87,7 @@ def served_teacher(
 
 
 def sample_until(sampler: Sampler, model, prompts, *, stop=(), **options):
-    """As `sampler` with `options`, and with further strings to stop at."""
+    """Calls `sampler` with `options` and additional stop strings."""
     if stop:
         stops = (*sampler.stop_strings, *stop)
         sampler = dataclasses.replace(sampler, stop_strings=stops)
@@ -93,9 +95,9 @@ def sample_until(sampler: Sampler, model, prompts, *, stop=(), **options):
 
 
 def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
-    """A teacher of token-level distillation: one that is served, or the model itself.
+    """The teacher of token-level distillation: served, or a model in this process.
 
-    Raises UserError where its tokenizer is not the student's.
+    Raises UserError if its tokenizer is not the student's.
     """
     options = config.teacher
     if options.url:

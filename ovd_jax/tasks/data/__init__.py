@@ -1,1 +1,1 @@
-"""Problems and examples out of files and the hub."""
+"""Problems and examples from files and the hub."""

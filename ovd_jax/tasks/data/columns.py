@@ -116,7 +116,7 @@ def choices_of(row: Mapping[str, Any], where: str) -> list[Any]:
 
 
 def aliases(row: Mapping[str, Any], where: str) -> list[Any]:
-    """All that the columns of a question answering set call right."""
+    """All right answers in the columns of a question answering set."""
     found = []
     for key in ALIASES:
         value = row.get(key)
@@ -145,7 +145,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def question_of(row: Mapping[str, Any]) -> Any:
-    """The question with what belongs to it: the story, the table, the options."""
+    """The question with its story, table and options."""
     question = first(row, QUESTIONS)
     if isinstance(question, list):  # the messages of a chat
         said = [m.get("content") for m in question if isinstance(m, Mapping)]
@@ -168,11 +168,11 @@ def question_of(row: Mapping[str, Any]) -> Any:
 
 
 def first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The first of some columns that holds something."""
+    """The first of some columns that is not empty."""
     values = (row.get(name) for name in names)
     return next((v for v in values if not is_nothing(v)), None)
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a cell is empty; a NaN is what tables have in an empty cell."""
+    """True for an empty cell, including NaN."""
     return value is None or value in ("", []) or value != value

@@ -52,7 +52,7 @@ class Dataset:
     def drop_long(
         self, prompt: Callable[[Problem], str], tokenizer: Tokenizer, limit: int
     ) -> None:
-        """Leaves out training problems whose prompt has more than `limit` tokens."""
+        """Removes training problems whose prompt has more than `limit` tokens."""
         if not self._train:
             return
         prompts = [prompt(problem) for problem in self._train]
@@ -76,7 +76,8 @@ class Dataset:
         self._train = kept
 
     def problems(self, step: int, count: int) -> tuple[Problem, ...]:
-        """The next `count` problems of an endless row of epochs, each shuffled anew."""
+        """The next `count` problems of an endless sequence of epochs, each shuffled
+        again."""
         size = len(self._train)
         if not size:
             raise UserError("There are no training problems: set config.data.")
@@ -87,7 +88,8 @@ class Dataset:
         return tuple(picked)
 
     def held_out(self, count: int) -> tuple[Problem, ...]:
-        """`count` problems spread evenly over those held out, or all if fewer are."""
+        """`count` problems spread evenly over the held-out ones; all if there are
+        fewer."""
         if not self._held_out:
             raise UserError(
                 f"{self._data!r} has {len(self._train)} problem(s), too few to hold "

@@ -15,7 +15,8 @@ Piece = tuple[str, float]  # text, and its weight in the loss; 0: only read
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """Text that goes on after the first `after` pieces, seen by nothing else."""
+    """A text that continues after the first `after` pieces and that nothing else
+    sees."""
 
     after: int
     pieces: tuple[Piece, ...]
@@ -31,7 +32,7 @@ class Example:
 
 
 def is_list_of(value: object, kind: type[Item]) -> TypeGuard[list[Item]]:
-    """Whether `value` is a list, not empty, of items of one type."""
+    """True for a non-empty list of items of one type."""
     return isinstance(value, list) and bool(value) and {*map(type, value)} == {kind}
 
 

@@ -54,7 +54,7 @@ class BadRows:
         self._first = ""
 
     def add(self, error: UserError) -> None:
-        """Counts a row that `error` is about."""
+        """Counts a row with an error."""
         self.count += 1
         self._first = self._first or str(error)
 

@@ -27,7 +27,7 @@ _QUERY_WORDS = 6  # of a query that is made of a passage
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """One run of a search agent."""
+    """A recorded run of a search agent."""
 
     question: str
     answers: tuple[str, ...]
@@ -76,7 +76,7 @@ def load_recorded(paths: Sequence[str | Path]) -> list[Recorded]:
 
 
 def is_held_out(question: str, share: float) -> bool:
-    """Whether a question is kept apart from training, by its hash alone."""
+    """True if a question is kept from training, by its hash only."""
     digest = hashlib.blake2b(question.encode(), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2**64
 
@@ -120,7 +120,7 @@ def _some_words(passage: Document, rng: random.Random) -> str:
 def noise(
     engine: Bm25, query: Query, found: Sequence[Document]
 ) -> tuple[Document, ...]:
-    """What BM25 finds for the query beside `found`, without title or answer of it."""
+    """BM25's other results for the query, without title or answer of `found`."""
     titles = {document.title for document in found}
     return tuple(
         document

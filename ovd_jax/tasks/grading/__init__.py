@@ -1,1 +1,1 @@
-"""Whether an answer equals a gold one."""
+"""Compares answers with gold answers."""

@@ -41,7 +41,7 @@ class Worker:
         self._tolerance = tolerance
 
     def ask(self, answer: str, gold: str) -> str:
-        """Whether two formulas are equal, as one of the outcomes of `compare`."""
+        """Compares two formulas; returns an outcome of `compare`."""
         if self.process is None or self.process.poll() is not None:
             self._start()
         outcome = "crashed"
@@ -145,7 +145,7 @@ def judge(answer: str, gold: str, tolerance: float) -> bytes:
 
 
 def readable(text: str) -> str:
-    """A cleaned formula as math-verify reads it best."""
+    """A cleaned formula in the form that math-verify reads best."""
     text = SHARE.sub(r"\\frac{\1}{\2}", TRAILING_UNIT.sub("", text))
     text = MISREAD_SPACE.sub("", text)
     text = EULER.sub(lambda _: r"\varepsilon ", text)
@@ -153,7 +153,7 @@ def readable(text: str) -> str:
 
 
 def lost_names(texts: Sequence[str], parsed: Sequence[Any]) -> bool:
-    """Whether a formula with names in it was read as a bare number, a piece of it."""
+    """True if a formula with names was read as a bare number, a piece of it."""
     return any(
         getattr(found, "is_Number", False) and NAME.search(text)
         for text, found in zip(texts, parsed, strict=True)

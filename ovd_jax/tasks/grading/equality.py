@@ -63,13 +63,13 @@ QUALIFIER = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Whether an answer equals the gold answer, and a code that says why."""
+    """Whether an answer equals the gold answer, with a code for the reason."""
 
     reason: str
 
     @property
     def equal(self) -> bool:
-        """Whether the reason is one of `RIGHT`."""
+        """True if the reason is one of `RIGHT`."""
         return self.reason in RIGHT
 
 
@@ -183,7 +183,7 @@ def unnamed(answer: str, gold: str) -> tuple[str, str]:
 
 
 def is_equation(text: str) -> bool:
-    """Whether a text is one equation, and no list or chain of them."""
+    """True if a text is a single equation, not a list or chain."""
     return text.count("=") == 1 and "," not in text and not RELATION.search(text)
 
 
@@ -223,7 +223,7 @@ def compare_values(answer: str, gold: str, rule: Rule) -> str | None:
 
 
 def match_ordered(answers: Sequence[str], golds: Sequence[str], rule: Rule) -> str:
-    """Each value beside the one in its place."""
+    """Compares values at the same index."""
     for answer, gold in zip(answers, golds, strict=True):
         reason = compare_clean(answer, gold, rule)
         if reason not in RIGHT:

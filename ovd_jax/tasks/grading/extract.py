@@ -1,4 +1,4 @@
-"""The final answer that a solution gives."""
+"""Extracts the final answer of a solution."""
 
 import collections
 import re
@@ -112,13 +112,13 @@ def _explicit(text: str) -> str | None:
 
 
 def _in_tag(text: str) -> str | None:
-    """What stands in the last `<answer>` tag."""
+    """The content of the last `<answer>` tag."""
     tag = _last(ANSWER_TAG, text)
     return tag[1].strip() or None if tag else None
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last closed `\boxed{...}` holds."""
+    """The content of the last closed boxed command."""
     open_braces: list[int | None] = []  # where the content of a box starts, else None
     best = (-1, "")
     for token in BOX_TOKEN.finditer(text):

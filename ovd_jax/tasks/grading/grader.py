@@ -18,7 +18,7 @@ MAX_WORKERS = 8  # each holds sympy, 0.1 GB
 
 
 class NeedsAlgebra(Exception):
-    """A pair that comparing alone does not settle."""
+    """A pair that comparing texts and numbers does not settle."""
 
 
 def refuse(answer: str, gold: str) -> str:
