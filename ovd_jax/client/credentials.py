@@ -12,12 +12,18 @@ from ovd_jax.errors import UserError
 _SECRET_FIELD = re.compile(
     r".*(keys?|keyid|tokens?|secrets?|passwords?|passwd|passphrase|pwd|auth"
     r"|authorization|signature|credentials?|jwt|bearer|cookies?|session(?:id)?)|pass|pat"
-    r"|sig|code",
+    r"|sig|code|otp|pin",
     re.IGNORECASE | re.DOTALL,
 )
 _LOOKS_LIKE_KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-|pk-|hf_|gsk_|xai-|nvapi-|gh[ops]_|glpat-|AIza|AKIA)"
+    r"(?<![A-Za-z0-9])(?:(?:c?sk|pk|xai|nvapi|glpat|xox[a-z]|pplx)-"
+    r"|(?:hf|gsk|gh[a-z]|github_pat|r8|fw|[sr]k_live|npm|jina|[a-z]{3}_v1)_|AIza|AKIA)"
     r"[A-Za-z0-9_-]{10,}"
+    r"|(?<![A-Za-z0-9])(?:voyage-|key-|co_)[A-Za-z0-9]{16,}"
+    r"|eyJ[\w-]{8,}\.[\w-]{8,}\."  # a JSON web token
+)
+_KEY_IN_PATH = re.compile(
+    r"(?:^|/)(?:api|access)[_-]?(?:key|token)/[^/]", re.IGNORECASE
 )
 _PART = 8  # characters: a shorter piece of a key gives nothing away
 _DEFAULT_VARIABLE = "OPENAI_API_KEY"
@@ -53,13 +59,14 @@ def credential_in(url: str) -> str:
     """The kind of credential that a URL holds; empty if it holds none."""
     _, _, rest = url.rpartition("://")
     host, *others = re.split(r"[/?#]", rest, maxsplit=1)
+    behind = urllib.parse.unquote_plus("".join(others))
     if "@" in host:
         return "a user name or password"
-    for field in re.split(r"[?&;#]", "".join(others))[1:]:
-        name = urllib.parse.unquote_plus(field.partition("=")[0])
-        if _SECRET_FIELD.fullmatch(re.sub(r"[^A-Za-z]", "", name)):
-            return "a credential in its query"
-    if _LOOKS_LIKE_KEY.search(urllib.parse.unquote("".join(others))):
+    for field in re.split(r"[/?&;#]", behind):
+        name, sign, _ = field.partition("=")
+        if sign and _SECRET_FIELD.fullmatch(re.sub(r"[^A-Za-z]", "", name)):
+            return "a credential in a field"
+    if _LOOKS_LIKE_KEY.search(behind) or _KEY_IN_PATH.search(behind):
         return "what looks like a key"
     return ""
 

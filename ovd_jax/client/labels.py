@@ -30,7 +30,7 @@ _SCORES = (
     "|分数|評分|评分|得分|打分|評価|点数|得点|スコア|점수|평가"
 )
 _KEY = f"{_SCORES}|answer|result|答案|النتيجة"  # the last may be those of the problem
-_IS = r"(?:[-–—](?=\s)|(?:is|of|est|ist|es|è|é)\b|是|为|は)"
+_IS = r"(?:[-–—](?=\s)|(?:is|of|est|ist|es|è|é)\b:?|是|为|は)"
 _KEYED = (
     rf"(?:(?:{_BESIDE})[ _-]+)*(?:"
     rf"(?:{_KEY})(?:\s*\([^()]*\))?[\"'\])]?\s*(?:[-–—=]>|→|[:=|])\s*"
@@ -61,7 +61,7 @@ _LAYER = [
         r"\[(?:result|score|rating)\]\s*:?\s*(?P<x>.+)",  # Prometheus
         rf"\|\s*(?P<x>{_KEYED}.+?)\s*\|",  # a row of a table
         r"(?:assistant|judge|response|output)\s*[:\n]\s*(?P<x>.+)",
-        rf"{_BEFORE}{_KEYED}(?P<x>.+)",
+        rf"{_BEFORE}{_KEYED}(?P<x>(?!\s*\d\.\s).+)",
         r"(?:sure|certainly|okay|ok)[!.,]+\s+(?P<x>\S+)",
         r"(?P<x>.+?)\s*(?:points?|pts?\.?|分|点|점|です)",
         r"(?P<x>\d+)\.0+",
@@ -176,7 +176,8 @@ def _undressed(text: str, top: str, names) -> str | None:
     whole = rf"(?P<x>.+?)\s*(?:{scale}|\(\s*{scale}\s*\))"
     if found := re.fullmatch(whole, text, re.IGNORECASE):
         return found["x"]
-    if (claim := _ENTRY.fullmatch(text)) and _SCORE_KEY.search(claim["key"].strip()):
+    claim = _ENTRY.fullmatch(text)
+    if claim and re.fullmatch(rf"\D*{_SCORE_KEY.pattern}", claim["key"].strip(), re.I):
         return next((x for x in claim.group("a", "b", "c", "d") if x), None)
     if (twice := _TWICE.fullmatch(text)) and _same(twice[1], twice[2], names):
         return twice["x"]

@@ -30,7 +30,8 @@ class Refusals:
     """Counts questions that a server refuses or answers without a label, and ends the
     run where it does nothing else."""
 
-    def __init__(self):
+    def __init__(self, role: str = "teacher"):
+        self._role = role  # of the server, in messages
         self._count = 0
         self._in_a_row: set[int] = set()  # homes of the questions since an answer
         self._answered = False
@@ -49,11 +50,14 @@ class Refusals:
         self._in_a_row.add(home)
         never_read = isinstance(error, Unreadable) and not self._answered
         if never_read or len(self._in_a_row) >= _HOPELESS:
-            raise TeacherError(f"The teacher answers no question of this run. {error}")
+            raise TeacherError(
+                f"The {self._role} answers no question of this run. {error}"
+            )
         if self._reminder.due():
             _log.warning(
-                "The teacher did not answer a question, which is left out (%d of them "
-                "until now). %s",
+                "The %s did not answer a question, which is left out (%d of them until "
+                "now). %s",
+                self._role,
                 self._count,
                 error,
             )

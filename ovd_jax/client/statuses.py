@@ -15,7 +15,9 @@ _NO_MONEY = re.compile(
     r"|billing[_ ](?:hard[_ ]limit|not[_ ]active|inactive)|credit balance is too low"
     r"|out of credits|exceeded_current_quota|arrearage|account_deactivated"
     r"|access_terminated|balance (?:is )?(?:insufficient|not enough|too low)"
-    r"|not enough (?:credits?|balance|funds)|more credits"
+    r"|not enough (?:credits?|balance|funds)|more credits|out of funds"
+    r"|account is not active|(?:spend(?:ing)?|usage) limit.{0,20}(?:reached|exceeded)"
+    r"|budget[_ ](?:has been )?exceeded"
     r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",  # no balance left; in arrears
     re.IGNORECASE,
 )
@@ -39,6 +41,8 @@ def fault(status: int, body: object, *, retry_after: float | None) -> TeacherErr
     if status in _BUSY:
         return Unavailable(text, congested=True, retry_after=retry_after)
     if status >= 500 and _TOO_LONG.search(searched):
+        return Refused(text)
+    if status == 501:  # llama.cpp: not supported, and never will be
         return Refused(text)
     # 404: vLLM does not know the model, another one may have taken its place.
     if status >= 500 or status == 404:

@@ -23,6 +23,11 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 _LONGEST_RETRY_AFTER = 120.0  # seconds; a server may ask for an hour
 _LEAST_RETRIES = 2  # while a program starts: a single fault decides nothing
+_ROLES = {  # what the user calls the model that a knob names
+    "continuer.served_name": "continuer",
+    "search.served_name": "search engine",
+    "engine_served_name": "student",
+}
 _POLL = 2.0  # seconds between two checks for a server that is away
 
 
@@ -53,6 +58,7 @@ class Transport:
             for url in urls
         )
         self._servers = Servers(endpoints, name_knob=name_knob)
+        self.role = _ROLES.get(name_knob, "teacher")
         self.accounting = accounting
         self._retries = retries
         self._wait = wait
@@ -200,8 +206,9 @@ class Transport:
             if self._reminder.due():
                 said = True
                 _log.warning(
-                    "The run waits for its teacher (for %.0f s now). %s. It goes on as "
-                    "soon as the same model answers there; Ctrl-C ends it.",
+                    "The run waits for its %s (for %.0f s now). %s. It goes on as soon "
+                    "as the same model answers there; Ctrl-C ends it.",
+                    self.role,
                     time.monotonic() - started,
                     error,
                 )
@@ -213,7 +220,7 @@ class Transport:
                 continue
             if said:
                 waited = time.monotonic() - started
-                _log.warning("The teacher is back after %.0f s.", waited)
+                _log.warning("The %s is back after %.0f s.", self.role, waited)
             return
 
 

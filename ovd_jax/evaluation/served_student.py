@@ -84,7 +84,7 @@ class ServedStudent:
             "stop_token_ids": list(stop_ids),
             "include_stop_str_in_output": True,
         }
-        self._fields, self._refusals = Dialect(), Refusals()
+        self._fields, self._refusals = Dialect(), Refusals(transport.role)
         (self._dialect,) = transport.run([self._find_dialect])
 
     @property

@@ -167,7 +167,7 @@ class ServedWriter:
         self._transport = transport
         self._served = ServedModel(transport, chat=chat, labels=())
         self._settings = {"temperature": temperature, "max_tokens": max_tokens}
-        self._refusals = Refusals()
+        self._refusals = Refusals(transport.role)
         transport.run([transport.connect])
         (self.special_tokens,) = transport.run([self._served.control_tokens])
         trial = self._served.solution_body("Write a yes.", "", seed=0, **self._settings)

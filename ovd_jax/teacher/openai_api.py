@@ -73,7 +73,8 @@ class OpenAITeacher:
         self._stop = stop
         self._cache = cache
         self._thoughts = thoughts or holds_thought(prompt.demonstrate)
-        self._unscored, self._unwritten = Refusals(), Refusals()
+        role = transport.role
+        self._unscored, self._unwritten = Refusals(role), Refusals(role)
         self._outside = OutsideMass()
         self._served = ServedModel(transport, chat=prompt.chat, labels=prompt.labels)
         transport.run([transport.connect])

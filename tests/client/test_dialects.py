@@ -6,8 +6,11 @@ import pytest
 from served_judges import PROBLEMS, REQUESTS, answers
 from teacher_server import TeacherServer
 
+from ovd_jax.cli import flags
+from ovd_jax.client import transport as transport_module
 from ovd_jax.client.replies import Denied
 from ovd_jax.errors import TeacherError, UserError
+from ovd_jax.wiring.servers import make_transport
 
 
 def openai_says(message, param):
@@ -49,6 +52,12 @@ def knows_no_seed(body):
     return None
 
 
+def has_no_seed(body):
+    if "seed" in body:  # as llama.cpp says it
+        return 501, {"error": {"code": 501, "type": "not_supported_error"}}
+    return None
+
+
 def dislikes_seed(body):
     if "seed" in body:
         return 400, {"detail": "bad request"}
@@ -86,6 +95,7 @@ DIALECTS = {  # what the server refuses: (words of the warning, fields never sen
     knows_no_temperature: ("temperature 0.7 is left out", set()),
     knows_no_seed: ("seed is left out", {"seed"}),
     dislikes_seed: ("seed is left out", {"seed"}),
+    has_no_seed: ("seed is left out", {"seed"}),
     knows_no_stop: ("stop is left out", {"stop"}),
     all_of(wants_new_budget, wants_temperature_one, dislikes_seed): (
         "max_tokens is sent as", {"max_tokens", "seed"},
@@ -167,6 +177,7 @@ def test_a_stop_that_is_left_out_is_cut_here(connect):
             "a budget is not supported",
         ),
         (lambda body: (404, {"detail": "Not Found"}), "Not Found"),
+        (lambda body: (501, {"error": "no chat in this build"}), "no chat in this"),
     ],
 )
 def test_what_cannot_be_left_out_ends_the_run_at_its_start(
@@ -234,6 +245,10 @@ def test_several_names_of_the_same_weights_are_one_model(connect, capsys):
     [
         (429, {"error": {"message": "Check billing.", "code": "insufficient_quota"}}),
         (402, {"message": "Insufficient Balance"}),
+        (429, {"error": {"message": "Budget has been exceeded! Current cost: 10"}}),
+        (429, {"error": {"message": "Monthly spending limit reached"}}),
+        (429, {"error": {"message": "Your account is not active"}}),
+        (400, {"error": {"message": "budget_exceeded"}}),
         (403, {"detail": "this key may not"}),
         (401, {"error": "the key was revoked"}),
     ],
@@ -242,7 +257,7 @@ def test_an_account_that_is_not_served_ends_the_run(status, body, policy, connec
     with TeacherServer() as server:
         teacher = connect(server, policy)
         server.refuses = lambda request: (status, body)
-        with pytest.raises(Denied, match=f"HTTP {status}, [CItI]"):
+        with pytest.raises(Denied, match=f"HTTP {status}, [A-Za-z]"):
             teacher.score(REQUESTS, seed=0)
 
 
@@ -255,3 +270,30 @@ def test_outages_one_after_the_other_are_told_once(connect, caplog):
             teacher.score(REQUESTS, seed=0)
     assert caplog.text.count("waits for its teacher") == 1
     assert caplog.text.count("is back") == 1
+
+
+@pytest.mark.parametrize(
+    ("knob", "role"),
+    [
+        ("teacher.url", "teacher"),
+        ("continuer.url", "continuer"),
+        ("search.url", "search engine"),
+        ("engine", "student"),
+    ],
+)
+def test_a_server_that_is_away_is_named_by_what_it_is_for(
+    knob, role, caplog, monkeypatch
+):
+    monkeypatch.setattr(transport_module, "_POLL", 0.1)
+    options = flags.load_file("configs/default.py").teacher
+    with options.unlocked():
+        options.retries = 0
+    with TeacherServer() as server:
+        transport = make_transport(server.url, options, name="", knob=knob)
+        transport.run([transport.connect])
+        server.go_away()
+        threading.Timer(0.5, server.come_back).start()
+        transport.run([lambda: transport.fetch("/tokenizer_info")])
+        transport.close()
+    assert caplog.text.count(f"The run waits for its {role} (") == 1
+    assert f"The {role} is back" in caplog.text

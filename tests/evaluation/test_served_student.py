@@ -27,7 +27,7 @@ def solved(text: str, seed) -> str:
 def student(server, *, retries=2, wait=False, **options) -> ServedStudent:
     transport = Transport(
         [server.url], name="", key=None, timeout_s=5.0, retries=retries, wait=wait,
-        most=4, accounting=Accounting(),
+        most=4, accounting=Accounting(), name_knob="engine_served_name",
     )  # fmt: skip
     options = {"max_new_tokens": 60, "temperature": 0.0} | options
     return ServedStudent(transport, tokenizer=TOKENIZER, **options)
@@ -149,6 +149,16 @@ def test_a_problem_that_the_server_refuses_is_wrong_alone(caplog):
         results = run(student(server))
     assert [result.rewards[0] for result in results] == [1, 1, 1, 1, 0, 1]
     assert "too long" in caplog.text
+
+
+def test_one_that_refuses_every_problem_is_called_the_student(caplog):
+    with TeacherServer(write=solved) as server:
+        served = student(server)
+        server.refuses = lambda body: (400, {"error": {"message": "no"}})
+        prompts = [encode(f"1+{n}=\n") for n in range(9)]
+        with pytest.raises(TeacherError, match="The student answers no question"):
+            list(served.stream(prompts, seed=0))
+    assert "The student did not answer a question" in caplog.text
 
 
 def test_one_that_completes_no_text_says_so():
