@@ -228,7 +228,10 @@ def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
 
     saved = read_object(path)
     known = load_file(default) if default else ConfigDict()
-    config = restore(merged(known.to_dict(), saved)).lock()
+    try:
+        config = restore(merged(known.to_dict(), saved)).lock()
+    except (AttributeError, KeyError, ValueError) as error:  # by ConfigDict, of a name
+        raise UserError(f"{path} is damaged: {error}; put it back.") from None
     found = knobs(config)
     for name, knob in knobs(known).items():
         if name not in found or not holds(knob, found[name][1]):

@@ -32,7 +32,7 @@ class RunDir:
     After a loss of power the run goes on from the last checkpoint that was finished,
     and the rows of all steps before it are there: `sync` puts them on the disk before
     a checkpoint is begun. What was written since may be gone or garbage, and is
-    dropped. `config.json` and `origin.json` are on the disk before the first step.
+    dropped. `config.json`, `origin.json` and `date.txt` are written before any step.
     """
 
     def __init__(
@@ -114,8 +114,7 @@ def first_date(path: str | Path) -> str:
     if file.is_file():
         return checked_date(file.read_text("utf-8", "replace").strip(), str(file))
     date = datetime.date.today().isoformat()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(date + "\n", encoding="utf-8")
+    write_text(file, date + "\n")
     return date
 
 

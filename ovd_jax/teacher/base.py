@@ -136,7 +136,8 @@ def read_score(
     """Reads a score off the label probabilities `masses`, which may sum to less than 1.
 
     `sample` draws from p^(1/temperature), `argmax` takes the likeliest (the lower of
-    two equals), `expected` the mean. Raises TeacherError if no label has any mass.
+    two equals, and so at a temperature of 0), `expected` the mean. Raises TeacherError
+    if no label has any mass.
     """
     total = sum(masses)
     if not total > 0:
@@ -146,7 +147,7 @@ def read_score(
         )
     probs = tuple(mass / total for mass in masses)
     outside = max(0.0, 1.0 - total)
-    if rule == "argmax":
+    if rule == "argmax" or (rule == "sample" and not temperature):
         return Score(float(probs.index(max(probs))), probs, outside)
     if rule == "expected":
         return Score(sum(i * p for i, p in enumerate(probs)), probs, outside)

@@ -8,6 +8,7 @@ A JSON file of the same fields is a prompt of your own.
 import bisect
 import dataclasses
 import itertools
+import math
 
 from ovd_jax.errors import UserError
 from ovd_jax.template import check_fields, fields_of, find_prompt
@@ -52,7 +53,8 @@ class TeacherPrompt:
             marks = [float(label) for label in self.labels]
         except ValueError:
             marks = [0.0, 0.0]
-        if any(b <= a for a, b in itertools.pairwise(marks)):
+        finite = all(map(math.isfinite, marks))
+        if not finite or any(b <= a for a, b in itertools.pairwise(marks)):
             marks = [float(level) for level in range(len(self.labels))]
         return [*marks, 2 * marks[-1] - marks[-2]]
 

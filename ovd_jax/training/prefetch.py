@@ -141,7 +141,11 @@ def read_batch(path: Path, step: int):
     """Reads what `write_batch` wrote for `step`. Raises OSError, and ValueError if the
     file is torn or of another step."""
     about, _, data = path.read_bytes().partition(b"\n")
-    if json.loads(about) != _about(step, data):
+    try:
+        found = json.loads(about)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if found != _about(step, data):
         raise ValueError(f"{path} is torn, or of another step or version")
     return decode(data)
 

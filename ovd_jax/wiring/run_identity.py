@@ -37,6 +37,7 @@ MAY_CHANGE = {
         for server in ("teacher", "search")
         for knob in (
             "timeout_s", "retries", "on_failure", "max_concurrency", "api_key_env",
+            "allow_http",
         )
     ),
     "search.index_dir", "search.cache",

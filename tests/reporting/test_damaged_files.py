@@ -48,6 +48,17 @@ def test_a_knob_of_another_type_in_a_saved_config_is_named(knob, value, tmp_path
         flags.load(tmp_path, default=DEFAULT)
 
 
+@pytest.mark.parametrize("name", ["__class__", "a.b", ".", "teacher.url"])
+@pytest.mark.parametrize("group", [(), ("teacher",)])
+def test_a_name_that_no_knob_can_have_in_a_saved_config_is_named(name, group, tmp_path):
+    saved = {name: 1}
+    for outer in group:
+        saved = {outer: saved}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"config.json is damaged: .*; put it back"):
+        flags.load(tmp_path, default=DEFAULT)
+
+
 @pytest.mark.parametrize("origin", [{}, {"model": "m"}, {"fingerprint": ["f"]}])
 def test_an_origin_without_a_fingerprint_is_another_one(origin, tmp_path):
     (tmp_path / "origin.json").write_text(json.dumps(origin))

@@ -208,7 +208,8 @@ ONE_TO_TEN = PROMPTS["one_to_ten"].labels
         (("-1", "0", "1"), 0, 1),
         # Words have no scale of their own: they are counted from 0, the worst.
         (("bad", "fair", "good"), 1, 1), (("bad", "fair", "good"), 3, 3),
-        (("2", "1"), 1, 1),
+        (("2", "1"), 1, 1), (("0", "inf"), 1, 1), (("-inf", "0"), 1, 1),
+        (("nan", "1"), 1, 1), (("good", "nan", "inf"), 2, 2),
     ],
 )  # fmt: skip
 def test_a_threshold_is_on_the_scale_of_the_labels(labels, threshold, level):

@@ -257,6 +257,9 @@ DAMAGES = {
     "something behind it": lambda data: data + b"\0",
     "of another step": lambda data: data.replace(b'"step": 3', b'"step": 2'),
     "of another format": lambda data: data.replace(b'"format": 1', b'"format": 2'),
+    "a deep first line": lambda data: b"[" * 100_000 + data,
+    "no UTF-8": lambda data: b"\xff" + data,
+    "a long number": lambda data: b"9" * 5000 + b"\n" + data,
     "a pickle": lambda data: pickle.dumps(Touch("ran")),
     "a folder": "mkdir",
 }

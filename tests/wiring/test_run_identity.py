@@ -108,6 +108,7 @@ def test_a_few_of_many_differing_knobs_are_named(tmp_path):
         {"eval_every": 3, "eval_problems": 7, "eval_rows": 2, "eval_samples": 2},
         {"loggers": (), "checkpoint_every": 1, "export_dtype": "bfloat16"},
         {"teacher.timeout_s": 9.0, "search.retries": 1, "teacher.on_failure": "fail"},
+        {"teacher.allow_http": True, "search.allow_http": True},
         {"collapse.window": 0, "tokens_at_once": 64, "remat": "full", "mesh.fsdp": 1},
     ],
 )
