@@ -92,8 +92,10 @@ def _bare(text: str) -> str:
 def _said_once(text: str) -> str:
     """A number without what says it again; "4 (or 5)" is none, and stays."""
     again = RESTATED.search(text)
-    values = [number(text[: again.start()]), number(again[1])] if again else []
-    if len(values) < 2 or not all(values) or not same_number(*values, ROUNDED):
+    if again is None:
+        return text
+    once, twice = number(text[: again.start()]), number(again[1])
+    if not once or not twice or not same_number(once, twice, ROUNDED):
         return text
     return text[: again.start()]
 
