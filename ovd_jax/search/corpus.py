@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ovd_jax.files import whole_file
 from ovd_jax.jsonl import as_text, parse_row, read_lines
 from ovd_jax.paths import writable
 from ovd_jax.search.base import Document
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 class Corpus:
@@ -63,7 +66,9 @@ def passage(line: bytes, where: str) -> Document:
             f"{where} is no passage: {', '.join(wrong)} must be a text; a corpus has a "
             "JSON object with id, title and text, or id and contents, on each line."
         )
-    return Document(**texts)
+    # JSON can escape half of a surrogate pair, which no server can send on.
+    name, title, text = (_LONE.sub("\ufffd", value) for value in texts.values())
+    return Document(id=name, title=title, text=text)
 
 
 def digest(path: Path, *more: str) -> str:

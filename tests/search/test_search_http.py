@@ -187,6 +187,7 @@ def app(tmp_path_factory):
     rows = [
         {"id": "7", "title": "Lima", "text": "Lima is the capital of Peru."},
         {"id": "8", "title": "Peru", "text": "A country.\nIts capital lies low."},
+        {"id": "9\ud800", "title": "H\udfff", "text": "Half of a pair: \ud83d."},
     ]
     corpus = folder / "c.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -224,7 +225,20 @@ def test_without_scores_the_documents_come_bare(app):
     answer = httpx.post(f"{app}/retrieve", json=body).json()
     contents = "Lima\nLima is the capital of Peru."
     assert answer == {"result": [[{"id": "7", "contents": contents}]]}
-    assert httpx.get(f"{app}/health").json() == {"status": "ok", "passages": 2}
+    assert httpx.get(f"{app}/health").json() == {"status": "ok", "passages": 3}
+
+
+def test_halves_of_characters_in_a_corpus_are_served_as_marks(app):
+    """Escaped in its JSON they are in no UTF-8, which an answer is in."""
+    for query in ("half", "\ud800 half"):
+        body = b'{"queries": [' + json.dumps(query).encode() + b"]}"
+        answer = httpx.post(
+            f"{app}/retrieve",
+            content=body,
+            headers={"content-type": "application/json"},
+        ).json()
+        contents = "H\ufffd\nHalf of a pair: \ufffd."
+        assert answer == {"result": [[{"id": "9\ufffd", "contents": contents}]]}
 
 
 def test_an_error_tells_what_is_wrong_and_not_what_was_sent(app):
