@@ -1,6 +1,7 @@
 """Servers that refuse some of the usual requests; a run finds out before it begins."""
 
 import threading
+import time
 
 import pytest
 from served_judges import PROBLEMS, REQUESTS, answers
@@ -272,6 +273,14 @@ def test_outages_one_after_the_other_are_told_once(connect, caplog):
     assert caplog.text.count("is back") == 1
 
 
+def come_back_when_missed(server: TeacherServer, caplog) -> None:
+    """Brings the server back once the log says that it is away, in 20 s at most."""
+    deadline = time.monotonic() + 20
+    while "The run waits for" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.02)
+    server.come_back()
+
+
 @pytest.mark.parametrize(
     ("knob", "role"),
     [
@@ -285,6 +294,7 @@ def test_a_server_that_is_away_is_named_by_what_it_is_for(
     knob, role, caplog, monkeypatch
 ):
     monkeypatch.setattr(transport_module, "_POLL", 0.1)
+    monkeypatch.setattr(transport_module, "_LEAST_RETRIES", 0)
     options = flags.load_file("configs/default.py").teacher
     with options.unlocked():
         options.retries = 0
@@ -292,8 +302,10 @@ def test_a_server_that_is_away_is_named_by_what_it_is_for(
         transport = make_transport(server.url, options, name="", knob=knob)
         transport.run([transport.connect])
         server.go_away()
-        threading.Timer(0.5, server.come_back).start()
+        back = threading.Thread(target=come_back_when_missed, args=(server, caplog))
+        back.start()
         transport.run([lambda: transport.fetch("/tokenizer_info")])
+        back.join()
         transport.close()
     assert caplog.text.count(f"The run waits for its {role} (") == 1
     assert f"The {role} is back" in caplog.text
