@@ -119,7 +119,7 @@ def test_dpo_packed_is_dpo_of_rows(model, drifted):
         for i in range(0, len(g.rollouts) - 1, 2)
     ]
     signs = [[[1.0], [-1.0]]] * len(pairs)
-    batch, shape = packed(pairs, signs, together=True)
+    batch, shape = packed(pairs, signs, pairs=True)
     assert len(batch.tokens_KC) == len(pairs)
     reference = batch_logprobs(drifted, batch, temperature=1.0, chunk=8)
     batch = batch.replace(ref_logprobs_KC=np.asarray(reference))
