@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import measures as on_policy_measures
@@ -23,7 +25,7 @@ from ovd_jax.wiring.task import make_task
 from ovd_jax.wiring.teacher import make_teacher
 
 
-def main(config) -> None:
+def main(config: ConfigDict) -> None:
     """Audits the teacher of `config` and writes the report to `run_dir`."""
     started = time.time()
     solutions = load_solutions(
@@ -58,7 +60,9 @@ def main(config) -> None:
     on_main(report, config, judged, result, time.time() - started)
 
 
-def report(config, judged: Sequence[Judged], result: dict, seconds: float) -> None:
+def report(
+    config: ConfigDict, judged: Sequence[Judged], result: dict, seconds: float
+) -> None:
     """Writes the report, prints its tables and the summary line."""
     result = {
         "teacher": config.teacher.url or config.teacher.model,

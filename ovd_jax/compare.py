@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.files import refuse_links, write_text
@@ -30,7 +32,7 @@ from ovd_jax.wiring.grid import (
 )
 
 
-def main(config):
+def main(config: ConfigDict) -> None:
     """Trains and evaluates the missing cells, then writes table, plots and JSON."""
     started = time.time()
     runs, tests = parse_grid(config)
@@ -71,7 +73,7 @@ def numbered(cells: Sequence[Cell]) -> Iterator[Cell]:
         yield cell
 
 
-def finish(config, cell: Cell, tests: Sequence[Test]) -> bool:
+def finish(config: ConfigDict, cell: Cell, tests: Sequence[Test]) -> bool:
     """Runs the programs of a cell that are not done yet; returns False if one
     fails."""
     with locked(cell.folder) as lock:
@@ -146,7 +148,7 @@ def result_row(run: Run, test: Test, cells: Sequence[Cell]) -> dict:
 
 
 def report(
-    config, rows: Sequence[dict], runs: Sequence[Run], done: Sequence[Cell]
+    config: ConfigDict, rows: Sequence[dict], runs: Sequence[Run], done: Sequence[Cell]
 ) -> None:
     """Prints the table, and plots bars by set (as Figure 4) and curves of reward and
     accuracy over the steps (as Figures 5 and 6)."""

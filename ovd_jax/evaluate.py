@@ -4,8 +4,11 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax import audit
 from ovd_jax.client.cache import DiskCache
@@ -21,8 +24,10 @@ from ovd_jax.evaluation.rejection import (
     generator,
 )
 from ovd_jax.evaluation.report import report, totals
+from ovd_jax.evaluation.served_student import ServedStudent
 from ovd_jax.evaluation.sets import EvalSet
 from ovd_jax.models.folders import fingerprint
+from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import broadcast_result, on_main
 from ovd_jax.multihost.shared import SharedCache, SharedTask, shared
 from ovd_jax.own_code import code_digest, names_code
@@ -30,8 +35,10 @@ from ovd_jax.paths import cache_dir
 from ovd_jax.reporting import monitor
 from ovd_jax.reporting.progress import Progress
 from ovd_jax.reporting.run_dir import first_date
+from ovd_jax.sampling.completion import Stream
 from ovd_jax.tasks.base import Task
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.text import Tokenizer
 from ovd_jax.wiring import env, search
 from ovd_jax.wiring import teacher as teachers
 from ovd_jax.wiring.combinations import check_evaluation
@@ -44,7 +51,7 @@ from ovd_jax.wiring.models import (
     stop_ids,
 )
 from ovd_jax.wiring.results import check_results
-from ovd_jax.wiring.servers import close
+from ovd_jax.wiring.servers import once
 from ovd_jax.wiring.student import served_student, student_sampler
 from ovd_jax.wiring.task import eval_sets, make_task
 
@@ -52,7 +59,7 @@ _NO_SUMS = ("_p50", "_p99", "_share")  # ends of metrics that do not add up
 
 
 @on_mesh
-def main(config):
+def main(config: ConfigDict) -> None:
     """Evaluates `config.model` on every set and writes the results to `run_dir`.
 
     Cached attempts are not repeated; weights and teacher are loaded only if some
@@ -62,7 +69,7 @@ def main(config):
         run(config, opened)
 
 
-def run(config, opened: contextlib.ExitStack) -> None:
+def run(config: ConfigDict, opened: contextlib.ExitStack) -> None:
     """The body of `main`, which closes what is `opened`."""
     started = time.time()
     config = dated(config, broadcast_result(first_date, config.run_dir))
@@ -104,7 +111,7 @@ def run(config, opened: contextlib.ExitStack) -> None:
     )
 
 
-def about(config) -> dict[str, str | float]:
+def about(config: ConfigDict) -> dict[str, str | float]:
     """The settings of the results, as in `results.json`."""
     return {
         "model": config.model,
@@ -114,19 +121,7 @@ def about(config) -> dict[str, str | float]:
     }
 
 
-def once(opened: contextlib.ExitStack, make: Callable, *args, **kwargs) -> Callable:
-    """A function that makes a part at its first call; `opened` closes it."""
-
-    @functools.cache
-    def part():
-        made = make(*args, **kwargs)
-        opened.callback(close, made)
-        return made
-
-    return part
-
-
-def evaluation_task(config, tokenizer) -> Task:
+def evaluation_task(config: ConfigDict, tokenizer: Tokenizer) -> Task:
     """The task; with named sets, `config.data` names them and nothing is trained on."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -136,7 +131,7 @@ def evaluation_task(config, tokenizer) -> Task:
     return make_task(config, tokenizer, make_search)
 
 
-def temperature(config, eval_set: EvalSet) -> float:
+def temperature(config: ConfigDict, eval_set: EvalSet) -> float:
     """The temperature of a set. Raises UserError for several equal attempts."""
     value = config.eval_temperature
     if eval_set.sampled:
@@ -149,7 +144,7 @@ def temperature(config, eval_set: EvalSet) -> float:
     return value
 
 
-def open_cache(config):
+def open_cache(config: ConfigDict) -> Any:
     """The cache of attempts on disk; several processes share that of process 0."""
     if config.eval_cache == "none":
         return None
@@ -174,7 +169,7 @@ class Student:
         return {k: v for k, v in found.items() if not k.endswith(_NO_SUMS)}
 
     @functools.cached_property
-    def model(self):
+    def model(self) -> Transformer:
         """Its weights."""
         return load_model(self.folder, self.config)
 
@@ -183,7 +178,7 @@ class Student:
         """A digest of its weights and tokenizer."""
         return fingerprint(self.folder)
 
-    def engine(self, task: Task, temperature: float):
+    def engine(self, task: Task, temperature: float) -> tuple[Stream, dict[str, Any]]:
         """(stream, identity): how to sample, and everything that decides the samples
         besides prompt and seed."""
         config = self.config
@@ -212,7 +207,9 @@ class Student:
         }
 
     @functools.cache  # noqa: B019 one student a program
-    def served(self, stop_strings: tuple[str, ...], temperature: float):
+    def served(
+        self, stop_strings: tuple[str, ...], temperature: float
+    ) -> ServedStudent:
         """The student at `config.engine`."""
         served = served_student(
             self.config, self.folder, self.tokenizer, stop_strings, temperature
@@ -220,7 +217,7 @@ class Student:
         self.opened.callback(served.close)
         return served
 
-    def served_identity(self, served) -> dict[str, str]:
+    def served_identity(self, served: ServedStudent) -> dict[str, str]:
         """The identity of the served model, by its weights if they are on this
         machine."""
         name, weights = served.model
@@ -230,7 +227,11 @@ class Student:
 
 
 def make_solver(
-    config, task: Task, student: Student, temperature: float, make_pool: Callable
+    config: ConfigDict,
+    task: Task,
+    student: Student,
+    temperature: float,
+    make_pool: Callable,
 ) -> Solver:
     """The student, alone or in an environment, and with or without a teacher that
     rejects steps."""
@@ -243,6 +244,7 @@ def make_solver(
             config, student.env, student.tokenizer, make_pool(),
             training=False, generate=generator(stream),
         )  # fmt: skip
+        assert dialogue is not None  # turns have an environment
         student.dialogues.append(dialogue)
         collector = functools.partial(BlindConversationCollector, dialogue=dialogue)
         alone = functools.partial(Conversing, dialogue=dialogue)
@@ -266,7 +268,7 @@ def make_solver(
     )
 
 
-def rejection_identity(config, make_teacher) -> Mapping:
+def rejection_identity(config: ConfigDict, make_teacher: Callable) -> dict[str, Any]:
     """What decides an attempt that a teacher checks, besides the student."""
     options = config.teacher
     if names_code(options.model):

@@ -60,7 +60,7 @@ def main(config: ConfigDict) -> None:
     )
 
 
-def arithmetic_rows(config) -> Iterator[dict]:
+def arithmetic_rows(config: ConfigDict) -> Iterator[dict]:
     """Distinct solutions of the students, and others with made-up slips, each line with
     its score."""
     task = make_task(config)
@@ -83,7 +83,7 @@ def arithmetic_rows(config) -> Iterator[dict]:
         yield {"question": question, "lines": lines, "scores": scores}
 
 
-def world_rows(config) -> Iterator[dict]:
+def world_rows(config: ConfigDict) -> Iterator[dict]:
     """Distinct conversations of the students, each turn with its observation and
     score."""
     scores = exact_turn_scores(config)

@@ -2,12 +2,13 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
@@ -28,8 +29,9 @@ from ovd_jax.reporting.collapse import CollapseDetector, stop_if_collapsed
 from ovd_jax.reporting.monitor import Monitor, enable_compilation_cache
 from ovd_jax.reporting.progress import Progress
 from ovd_jax.reporting.run_dir import RunDir, check_origin
-from ovd_jax.tasks.data.examples import file_examples
-from ovd_jax.text import plain_prompt
+from ovd_jax.tasks.arithmetic import ArithmeticTask
+from ovd_jax.tasks.data.examples import Example, file_examples
+from ovd_jax.text import Tokenizer, plain_prompt
 from ovd_jax.toy import tokenizers
 from ovd_jax.toy.arithmetic_examples import arithmetic_examples
 from ovd_jax.toy.world_examples import world_examples
@@ -41,7 +43,7 @@ from ovd_jax.wiring.task import make_task
 
 
 @owns_run_dir(default="sft")
-def main(config):
+def main(config: ConfigDict) -> None:
     """Trains as `config` says and writes a Hugging Face folder to `run_dir/export`."""
     started = time.time()
     check_tuning(config)
@@ -67,7 +69,7 @@ def main(config):
 
 
 def train(
-    config, state: TrainState, tx: Optimizer, batches: Callable,
+    config: ConfigDict, state: TrainState, tx: Optimizer, batches: Callable,
     checkpoints: Checkpoints, started: float,
 ) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
     """All steps from `state` on: (state, metrics of the last logged step)."""
@@ -104,7 +106,7 @@ def train(
     return state, metrics
 
 
-def source_of(config) -> Path | None:
+def source_of(config: ConfigDict) -> Path | None:
     """The folder of the model to tune; a fresh embedded model has none."""
     if config.model not in tokenizers.SIZES:
         return find_model(config.model, "student")
@@ -116,7 +118,9 @@ def source_of(config) -> Path | None:
     return None
 
 
-def starting_model(config, source: Path | None):
+def starting_model(
+    config: ConfigDict, source: Path | None
+) -> tuple[Transformer, Tokenizer]:
     """The model in the folder `source`, or a fresh one, and its tokenizer."""
     if source is not None:
         return load_student(source, config), load_tokenizer(source)
@@ -125,7 +129,7 @@ def starting_model(config, source: Path | None):
     return Transformer(shape, jax.random.key(config.seed)), tokenizer
 
 
-def example_source(config):
+def example_source(config: ConfigDict) -> Callable[[int, int], list[Example]]:
     """`(step, count) -> examples`, from a JSONL file or the task's generator."""
     if config.data:
         return file_examples(config.data, seed=config.seed)
@@ -136,14 +140,25 @@ def example_source(config):
             judged_data=config.judged_data,
             **config.world,
         )
+    task = make_task(config)
+    if not isinstance(task, ArithmeticTask):
+        raise UserError(
+            f"config.task={config.task} has no examples to tune on; set config.data to "
+            "a file of your own."
+        )
     return arithmetic_examples(
-        make_task(config),
+        task,
         judged_share=config.judged_share,
         judged_data=config.judged_data,
     )
 
 
-def batch_source(config, tokenizer, examples, architecture: TransformerConfig):
+def batch_source(
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+    examples: Callable[[int, int], list[Example]],
+    architecture: TransformerConfig,
+) -> Callable:
     """`step -> (tokens_BT, weights_BT, layout)`; like lengths share a batch, in which
     the weights sum to 1.
 
@@ -175,7 +190,9 @@ def batch_source(config, tokenizer, examples, architecture: TransformerConfig):
     return batch
 
 
-def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
+def encode(
+    tokenizer: Tokenizer, example: Example
+) -> list[tuple[int, float, int, int, int]]:
     """(token id, weight, position, segment, prefix) of each token; see `Layout`.
 
     The text is segment 1, its branches come after it as segments 2 and up.
@@ -202,7 +219,7 @@ def encode(tokenizer, example) -> list[tuple[int, float, int, int, int]]:
     return rows
 
 
-def packed(encoded, max_tokens: int):
+def packed(encoded: Sequence[list], max_tokens: int) -> list[list]:
     """Rows of several examples that do not see one another: longest first, each in the
     first row with room. An example with branches has its own row."""
     rows, segments = [], []
@@ -225,7 +242,9 @@ def packed(encoded, max_tokens: int):
     return rows
 
 
-def pad_rows(rows, max_tokens: int, *, full: bool = False):
+def pad_rows(
+    rows: Sequence[list], max_tokens: int, *, full: bool = False
+) -> tuple[np.ndarray, np.ndarray, Layout]:
     """Rows right-padded to a multiple of 16, or of 64 above 128, for few shapes, or if
     `full` to `max_tokens`; one over `max_tokens` is refused."""
     longest = max(map(len, rows))

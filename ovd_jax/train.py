@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from ovd_jax.cli import flags
 from ovd_jax.learning.checkpoint import Checkpoints
@@ -50,7 +52,7 @@ from ovd_jax.wiring.training import (
 
 @on_mesh
 @owns_run_dir(default="default")
-def main(config):
+def main(config: ConfigDict) -> None:
     """Trains as `config` says; the same command resumes from the last checkpoint.
 
     With several processes all of them run every line: see `multihost/processes.py`.
@@ -230,7 +232,7 @@ class Log:
         self.run.__exit__(*error)
 
 
-def open_checkpoints(config, folder: Path) -> Checkpoints:
+def open_checkpoints(config: ConfigDict, folder: Path) -> Checkpoints:
     """The checkpoints of a run that starts from the model in `folder`.
 
     Raises UserError if the model cannot read the longest trajectory, or if the run
@@ -244,14 +246,14 @@ def open_checkpoints(config, folder: Path) -> Checkpoints:
     return checkpoints
 
 
-def export(config, folder: Path, state: TrainState) -> None:
+def export(config: ConfigDict, folder: Path, state: TrainState) -> None:
     """Writes the trained model as a Hugging Face folder, adapters merged."""
     path = Path(config.run_dir) / "export"
     dtype = jnp.dtype(config.export_dtype)
     hf.save(merge(state.model), path, dtype=dtype, source=folder)
 
 
-def rates(row) -> dict[str, float]:
+def rates(row: Mapping) -> dict[str, float]:
     """The student's sampled tokens a second, evaluation aside, and the share of the
     step spent waiting for the teacher."""
     seconds = row["seconds_collect"] + row["seconds_update"]
@@ -262,7 +264,7 @@ def rates(row) -> dict[str, float]:
     return {"tokens_per_s": sampled / seconds, "teacher_wait_share": waited / whole}
 
 
-def report(config, seconds: float) -> None:
+def report(config: ConfigDict, seconds: float) -> None:
     """Plots curves and prints the table of accuracies and the summary line; accuracies
     are null if `eval_problems` is 0."""
     rows = read_metrics(config.run_dir)

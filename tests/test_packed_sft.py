@@ -1,5 +1,7 @@
 """Examples that share rows are learned from as if each had its own."""
 
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,12 @@ from fakes import TOKENIZER
 
 import configs.sft
 from ovd_jax import sft
+from ovd_jax.errors import UserError
 from ovd_jax.learning.update import imitation_objective
 from ovd_jax.tasks.data.examples import Branch, Example
 from ovd_jax.toy import tokenizers
 
+ROOT = Path(__file__).parents[1]
 SHAPE = tokenizers.SIZES["student"](len(TOKENIZER))
 EXAMPLES = [
     Example((("1+2=\n", 0.0), ("3", 1.0))),
@@ -108,3 +112,10 @@ def test_a_batch_is_a_function_of_its_step_alone():
             chex.assert_trees_all_equal(again, in_order[step])
     rows = {row.tobytes() for tokens, *_ in in_order for row in tokens}
     assert len(rows) == 8 * config.batch_size
+
+
+def test_a_task_without_examples_needs_a_file():
+    config = configs.sft.get_config()
+    config.task = f"{ROOT / 'examples' / 'own_task.py'}:Sums"
+    with pytest.raises(UserError, match=r"own_task\.py.* no examples.* config\.data"):
+        sft.example_source(config)

@@ -16,8 +16,8 @@ class SearchEnv:
     """What a turn does by its first closing tag; one that was not opened before, or
     with nothing in it, does nothing and is answered by `correction`."""
 
-    turn_ends = (f"</{SEARCH}>", f"</{ANSWER}>")
-    observation_tags = WRAPPER
+    turn_ends: tuple[str, ...] = (f"</{SEARCH}>", f"</{ANSWER}>")
+    observation_tags: tuple[str, str] = WRAPPER
     thinks = True  # a thought in its tags is a part of a turn
     graded_whole = True  # the task measures what was found as well
     by_source = ("em", "searches")

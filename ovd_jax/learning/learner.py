@@ -10,7 +10,7 @@ import optax
 
 from ovd_jax.learning.losses import Batch, token_weights
 from ovd_jax.learning.objective import Objective
-from ovd_jax.learning.update import Stepper, TrainState, batch_logprobs
+from ovd_jax.learning.update import Optimizer, Stepper, TrainState, batch_logprobs
 from ovd_jax.models.lora import with_trained
 from ovd_jax.models.sharding import fetch, put_rows
 from ovd_jax.models.transformer import Transformer
@@ -23,7 +23,7 @@ class Learner:
         self,
         objective: Objective,
         *,
-        tx: optax.GradientTransformation,
+        tx: optax.GradientTransformation | Optimizer,
         minibatches: int,
         epochs: int,
         max_tokens: int,
@@ -51,7 +51,9 @@ class Learner:
         """Optimizer steps on each rollout batch."""
         return self.minibatches * self.epochs
 
-    def learn(self, state: TrainState, batch: Batch, *, microbatch: int, seed: int):
+    def learn(
+        self, state: TrainState, batch: Batch, *, microbatch: int, seed: int
+    ) -> tuple[TrainState, dict[str, float]]:
         """Runs all epochs and minibatches on a rollout batch: (state, metrics).
 
         `microbatch` packed rows are on the devices at a time. The behavior
@@ -68,7 +70,11 @@ class Learner:
         return state, means(jax.device_get(collected))
 
     def with_logprobs(
-        self, model: Transformer, batch: Batch, microbatch: int, refreshed=None
+        self,
+        model: Transformer,
+        batch: Batch,
+        microbatch: int,
+        refreshed: Transformer | None = None,
     ) -> Batch:
         """The batch with the log-probabilities of behavior, reference and teacher.
 
@@ -94,7 +100,7 @@ class Learner:
         logprobs = [self._logprobs(model, put_rows(part)) for part in parts]
         return np.concatenate(fetch(logprobs))[: len(batch.tokens_KC)]
 
-    def with_extra_inputs(self, part: Batch):
+    def with_extra_inputs(self, part: Batch) -> Batch | tuple:
         """The part on the devices, with the objective's extra inputs if there are
         any."""
         part, extra = put_rows(part), self.objective.extra_inputs

@@ -10,6 +10,7 @@ the clock; the others get its results (`broadcast_result`, and multihost/shared.
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -58,10 +59,11 @@ def check_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter of a missing plugin
-        wanted = jax.config.jax_platforms
+        options: Any = jax.config  # gets its attributes while it runs
         reason = " ".join(str(error).split())[:200] or "its plugin is not installed"
         raise UserError(
-            f"JAX_PLATFORMS={wanted}: JAX finds no such device here ({reason}). "
+            f"JAX_PLATFORMS={options.jax_platforms}: JAX finds no such device here "
+            f"({reason}). "
             "Install JAX for it (see README), or unset JAX_PLATFORMS to take any."
         ) from error
 
@@ -84,12 +86,12 @@ class NullObject:
         pass
 
 
-def on_main(function: Callable, *args, **kwargs):
+def on_main(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Calls `function` on process 0 only; the others get a `NullObject`."""
     return function(*args, **kwargs) if is_main() else NullObject()
 
 
-def broadcast_result(function: Callable, *args, **kwargs):
+def broadcast_result(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Calls `function` on process 0; every process returns its result, or raises its
     exception."""
     if jax.process_count() == 1:
@@ -98,7 +100,7 @@ def broadcast_result(function: Callable, *args, **kwargs):
     return result_of(broadcast(message))
 
 
-def outcome(function: Callable, *args, **kwargs) -> bytes:
+def outcome(function: Callable, *args: Any, **kwargs: Any) -> bytes:
     """The result or exception of `function` as a message for `result_of`.
 
     The message is data that cannot be executed. There is always one, for the other
@@ -110,7 +112,7 @@ def outcome(function: Callable, *args, **kwargs) -> bytes:
         return encode({"error": type(error).__name__, "message": str(error)})
 
 
-def result_of(message: bytes):
+def result_of(message: bytes) -> Any:
     """Returns the result, or raises the exception, in a message of `outcome`.
 
     An exception that is not in `ERRORS` becomes a RuntimeError that names it.
@@ -130,7 +132,7 @@ def broadcast(message: bytes) -> bytes:
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()[:size]
 
 
-def check_same(what: str, value) -> None:
+def check_same(what: str, value: object) -> None:
     """Raises UserError on every process unless `repr(value)` is the same on all.
 
     Otherwise they would run different programs with different collectives, and wait for

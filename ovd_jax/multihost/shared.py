@@ -6,6 +6,7 @@ exception. All processes must make the same calls in the same order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -21,7 +22,7 @@ from ovd_jax.teacher.base import (
 from ovd_jax.teacher.served_logprobs import ServedTokens
 
 
-def shared(wrapper: Callable, target):
+def shared(wrapper: Callable, target: object) -> Any:
     """`wrapper(target)` if there are several processes, else `target` itself."""
     return wrapper(target) if jax.process_count() > 1 else target
 
@@ -42,7 +43,7 @@ class SharedTeacher:
     """A teacher that process 0 asks."""
 
     def __init__(self, teacher: Teacher):
-        self._teacher = teacher
+        self._teacher: Any = teacher  # may also have `name` and `close`
         self.levels = teacher.levels
 
     @property

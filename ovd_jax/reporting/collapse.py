@@ -9,6 +9,7 @@ import logging
 import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from typing import Any
 
 _log = logging.getLogger(__name__)
 _JUDGE_WINDOW = 10  # steps
@@ -104,7 +105,7 @@ def skipped_too_often(row: Mapping[str, float]) -> str:
 
 
 def stop_if_collapsed(
-    detector: CollapseDetector, row: Mapping, checkpoints, state
+    detector: CollapseDetector, row: Mapping, checkpoints: Any, state: Any
 ) -> None:
     """Raises Collapsed if the run has collapsed, after saving its state."""
     try:

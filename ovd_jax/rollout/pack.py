@@ -92,7 +92,9 @@ def longest_of(groups: Sequence[Group], length_multiple: int) -> tuple[int, int]
     return bucket(max(prompts, default=1)), longest
 
 
-def cut_into_packs(filled, shape: Shape, minibatches: int) -> list[Pack]:
+def cut_into_packs(
+    filled: Sequence[tuple[tuple[int, ...], list[list]]], shape: Shape, minibatches: int
+) -> list[Pack]:
     """Packs of the groups that have completions, and empty ones for minibatches that
     get none."""
     filled = [(prompt, bins) for prompt, bins in filled if bins]
@@ -104,7 +106,9 @@ def cut_into_packs(filled, shape: Shape, minibatches: int) -> list[Pack]:
     return packs + [Pack((0,), [], n) for n in range(len(filled), minibatches)]
 
 
-def fill(group: Group, advantages, stretch: int) -> list[list]:
+def fill(
+    group: Group, advantages: Sequence[Sequence[float]], stretch: int
+) -> list[list]:
     """A group's trajectories in few stretches: longest first, each where it fits."""
     pairs = [
         (rollout.final, steps)
@@ -150,7 +154,7 @@ def plan(
             microbatch = min(x for x in counts if x * rounds >= packs)
             shape = Shape(prompt, stretch, stretches, microbatch * shards)
             costs.setdefault(shape, (rounds * microbatch * slots, rounds))
-    shape = min(costs, key=costs.get)
+    shape = min(costs, key=lambda shape: costs[shape])
     return costs[shape][0], shape
 
 

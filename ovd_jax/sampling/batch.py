@@ -103,7 +103,7 @@ class Run:
         self._count = 1  # slots filled so far
         self.slots = self._slots(1)
 
-    def completions(self, decoder) -> Iterator[tuple[int, Completion]]:
+    def completions(self, decoder: Decoder) -> Iterator[tuple[int, Completion]]:
         """Decodes until all rows have finished, and yields (row, completion) as they
         do."""
         finished = self.look()

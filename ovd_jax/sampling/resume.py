@@ -4,6 +4,7 @@ Axes as in `sampling/decode.py`; B rows, the first J of which read W tokens each
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,14 @@ def line_up(
 
 
 def move_behind(
-    prompts, owns, *, cells_B, lines_B, lengths_B, width: int, axis: int
+    prompts: Sequence[jax.Array],
+    owns: Sequence[jax.Array],
+    *,
+    cells_B: jax.Array,
+    lines_B: jax.Array,
+    lengths_B: jax.Array,
+    width: int,
+    axis: int,
 ) -> tuple[jax.Array, ...]:
     """For every layer the prompt's cache of each row, with the row's own behind it, in
     `width` tokens along `axis`."""
@@ -77,7 +85,7 @@ def move_behind(
     return tuple(map(moved, prompts, owns))
 
 
-def empty(cache, rows: int, slots: int, *, axis: int) -> jax.Array:
+def empty(cache: jax.Array, rows: int, slots: int, *, axis: int) -> jax.Array:
     """A cache of `rows` rows with room for `slots` tokens along `axis`."""
     shape = [*cache.shape]
     shape[0], shape[axis] = rows, slots

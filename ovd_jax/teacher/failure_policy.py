@@ -1,5 +1,8 @@
 """What a request without an answer costs, by `teacher.on_failure`."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.reminder import Refusals
 from ovd_jax.client.replies import Denied, Refused, Unreadable
@@ -27,7 +30,13 @@ class FailurePolicy:
         self._on_failure = on_failure
         self._accounting = accounting
 
-    async def ask(self, refusals: Refusals, question: Question, ask, *arguments):
+    async def ask(
+        self,
+        refusals: Refusals,
+        question: Question,
+        ask: Callable[..., Awaitable],
+        *arguments: Any,
+    ) -> Any:
         """Awaits `ask(question, *arguments)`; returns its answer, or its error if the
         policy passes it on."""
         try:

@@ -23,6 +23,7 @@ from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
+    Place,
     Score,
     ScoreRequest,
     complete_part,
@@ -99,7 +100,13 @@ class OpenAITeacher:
         """The name of the served model, with the source of its weights."""
         return self._served.name
 
-    def score(self, requests: Sequence[ScoreRequest], *, seed: int, places=None):
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
+    ) -> list[Score | None]:
         """One score a request, None if it is to be dropped.
 
         Equal questions are sent once; each request still has its own draw.
@@ -107,7 +114,11 @@ class OpenAITeacher:
         return self.begin(requests, seed=seed, places=places).result()
 
     def begin(
-        self, requests: Sequence[ScoreRequest], *, seed: int, places=None
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
     ) -> Pending:
         """Starts to score while the caller goes on; `result()` returns what `score`
         does."""
@@ -142,7 +153,11 @@ class OpenAITeacher:
         return self._transport.begin(jobs, then=scores)
 
     def demonstrate(
-        self, requests: Sequence[DemonstrationRequest], *, seed: int, places=None
+        self,
+        requests: Sequence[DemonstrationRequest],
+        *,
+        seed: int,
+        places: Sequence[Place] | None = None,
     ) -> list[str | None]:
         """Continues each prefix by sampling; None if the budget ran out, the prefix is
         too long or no answer came. Thoughts before the answer are removed.
@@ -182,7 +197,8 @@ class OpenAITeacher:
             )
             for index, request in enumerate(requests)
         ]
-        return [x and after_thought(x["text"]) for x in self._written(requests, bodies)]
+        answers = self._written(requests, bodies)
+        return [None if x is None else after_thought(x["text"]) for x in answers]
 
     def metrics(self) -> dict[str, float | None]:
         """Counts of requests and seconds waited since the last call."""
@@ -256,7 +272,7 @@ class OpenAITeacher:
         kept = self._cache.get(key) if self._cache is not None else None
         if kept is not None:
             self._accounting.count(cache_hits=1)
-            return kept
+            return dict(kept)
         reply = await self._served.solution(question, body)
         written = {"text": reply.text, "finished": reply.finished}
         if reply.at_stop is not None:

@@ -2,10 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax.errors import TeacherError
 from ovd_jax.learning.losses import Batch
 from ovd_jax.models.sharding import row_shards
+from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import check_same
 from ovd_jax.reporting.monitor import Stopwatch
 from ovd_jax.rollout.buffer import RolloutBuffer, is_flat
@@ -21,7 +25,11 @@ LONGEST_RUN = 1_000_000  # steps
 
 
 def collect(
-    config, collector: Collector, sampler, model, step: int
+    config: ConfigDict,
+    collector: Collector,
+    sampler: Any,
+    model: Transformer,
+    step: int,
 ) -> tuple[RolloutBuffer, dict]:
     """Collects the groups of one step: (buffer with advantages, metrics of the costs).
 
@@ -52,7 +60,7 @@ def collect(
     return buffer, watch.take() | costs
 
 
-def check_judged(config, groups: tuple[Group, ...], step: int) -> None:
+def check_judged(config: ConfigDict, groups: tuple[Group, ...], step: int) -> None:
     """Raises TeacherError if the teacher left too few groups for the minibatches."""
     judged = sum(bool(group.rollouts) for group in groups)
     if any(group.dropped for group in groups) and judged < config.minibatches:
@@ -64,9 +72,15 @@ def check_judged(config, groups: tuple[Group, ...], step: int) -> None:
 
 
 def collect_groups(
-    config, collector: Collector, sampler, model, step: int, draw: int, count: int,
+    config: ConfigDict,
+    collector: Collector,
+    sampler: Any,
+    model: Transformer,
+    step: int,
+    draw: int,
+    count: int,
     watch: Stopwatch,
-) -> list[Group]:  # fmt: skip
+) -> list[Group]:
     """Groups of the first `count` problems of a step's draw.
 
     A teacher with `begin` scores some trajectories while others are sampled.
@@ -87,7 +101,7 @@ def collect_groups(
 
 
 def advantages_of(
-    config, collector: Collector, group: Group, levels: int
+    config: ConfigDict, collector: Collector, group: Group, levels: int
 ) -> list[list[float]]:
     """`group_advantages` with the knobs of the config and the rules of the method."""
     return group_advantages(
@@ -101,7 +115,11 @@ def advantages_of(
 
 
 def to_batch(
-    config, buffer: RolloutBuffer, token_teacher=None, *, pairs: bool = False
+    config: ConfigDict,
+    buffer: RolloutBuffer,
+    token_teacher: Any = None,
+    *,
+    pairs: bool = False,
 ) -> tuple[Batch, Shape]:
     """Packs the groups that the method trains on into arrays; with `pairs`, those of a
     group share a packed row."""

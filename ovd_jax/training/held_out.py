@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.conversing import Conversing
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
+from ovd_jax.models.transformer import Transformer
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
+from ovd_jax.text import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +24,8 @@ class HeldOut:
     """Evaluates student and teacher on the task's held-out problems."""
 
     task: Task
-    tokenizer: object
-    sampler: object  # with `stream`; locked while a thread collects rollouts
+    tokenizer: Tokenizer
+    sampler: Any  # with `stream`; locked while a thread collects rollouts
     make_dialogue: Callable[[], Dialogue | None]  # None in a single turn
     problems: int
     samples: int  # a problem
@@ -30,7 +33,7 @@ class HeldOut:
     greedy: bool
     seed: int
 
-    def measure(self, model) -> dict[str, float]:
+    def measure(self, model: Transformer) -> dict[str, float]:
         """The student's accuracy, the task's own metrics and the costs of searches, all
         named `eval_...`."""
         dialogue = self.make_dialogue()

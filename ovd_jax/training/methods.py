@@ -7,6 +7,8 @@ names a row of `METHODS`, or a `Method` of your own in a file.
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from ml_collections import ConfigDict
+
 from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.errors import UserError
 from ovd_jax.learning.objective import Objective
@@ -21,6 +23,8 @@ from ovd_jax.rollout.solutions import (
     teacher_groups,
 )
 from ovd_jax.rollout.trajectory import Group
+from ovd_jax.sampling.completion import Generate, Stream
+from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.training.objectives import (
     by_divergence,
@@ -31,17 +35,17 @@ from ovd_jax.training.objectives import (
 )
 
 
-def asked_for_scores(config) -> bool:
+def asked_for_scores(config: ConfigDict) -> bool:
     """True if the teacher's scores accept or reject anything."""
     return config.threshold > 0
 
 
-def asked_for_solutions(config) -> bool:
+def asked_for_solutions(config: ConfigDict) -> bool:
     """True if the teacher writes the solutions."""
     return config.distill.solutions == "teacher"
 
 
-def never(config) -> bool:
+def never(config: ConfigDict) -> bool:
     """False: the method asks the teacher for no text."""
     return False
 
@@ -49,12 +53,28 @@ def never(config) -> bool:
 # How groups are collected, by (config, collector, problems, generate, seed, stream).
 
 
-def samples(config, collector: Collector, problems, generate, *, seed: int, stream):
+def samples(
+    config: ConfigDict,
+    collector: Collector,
+    problems: Sequence[Problem],
+    generate: Generate,
+    *,
+    seed: int,
+    stream: Stream | None,
+) -> list[Group]:
     """The student's samples, judged and replaced by the rules."""
     return collector.collect(problems, generate, seed=seed, stream=stream)
 
 
-def solutions(config, collector: Collector, problems, generate, *, seed: int, stream):
+def solutions(
+    config: ConfigDict,
+    collector: Collector,
+    problems: Sequence[Problem],
+    generate: Generate,
+    *,
+    seed: int,
+    stream: Stream | None,
+) -> list[Group]:
     """The solutions of the teacher or of the data. Raises UserError for tasks whose
     trajectories are conversations."""
     if isinstance(collector, ConversationCollector):
@@ -72,24 +92,25 @@ def solutions(config, collector: Collector, problems, generate, *, seed: int, st
 
 
 # Which groups are trained on, with which advantages.
+Selected = tuple[Sequence[Group], Sequence[Sequence[Sequence[float]]]]
 
 
-def everything(buffer: RolloutBuffer):
+def everything(buffer: RolloutBuffer) -> Selected:
     """All groups, with the buffer's advantages."""
     return buffer.groups, buffer.advantages
 
 
-def accepted(buffer: RolloutBuffer):
+def accepted(buffer: RolloutBuffer) -> Selected:
     """Accepted, correct rollouts, each with advantage 1."""
     return with_equal_advantages(accepted_groups(buffer.groups), (1.0,))
 
 
-def preferences(buffer: RolloutBuffer):
+def preferences(buffer: RolloutBuffer) -> Selected:
     """Pairs of a preferred trajectory, with advantage 1, and another, with -1."""
     return with_equal_advantages(pairs(buffer.groups), (1.0, -1.0))
 
 
-def with_equal_advantages(groups: Sequence[Group], values: Sequence[float]):
+def with_equal_advantages(groups: Sequence[Group], values: Sequence[float]) -> Selected:
     """(groups, advantages): the rollouts of a group take `values` in turn, the same at
     each of their steps."""
     advantages = [
@@ -114,7 +135,7 @@ class Method:
     needs_token_teacher: bool = False
 
 
-def unjudged(config) -> dict:
+def unjudged(config: ConfigDict) -> dict:
     """Rules without scores: every sample stays as it is."""
     return dict(
         granularity="none", threshold=0, credit="trajectory",
@@ -122,7 +143,7 @@ def unjudged(config) -> dict:
     )  # fmt: skip
 
 
-def judged_if_asked(config) -> dict:
+def judged_if_asked(config: ConfigDict) -> dict:
     """Rules by which scores reject samples and nothing replaces them."""
     judged = dict(demonstration_tries=0, max_replaced_steps=0, feedback="none")
     return judged if asked_for_scores(config) else unjudged(config)
@@ -171,7 +192,7 @@ METHODS = {
 }
 
 
-def method_of(config) -> Method:
+def method_of(config: ConfigDict) -> Method:
     """The row that `config.method` names. Raises UserError if there is none, or if
     `refills` is set for a method without advantages."""
     if names_code(config.method):
@@ -190,7 +211,7 @@ def method_of(config) -> Method:
     return method
 
 
-def rules(config) -> Rules:
+def rules(config: ConfigDict) -> Rules:
     """The rules of verbal rejection sampling: the config's, as the method changes them.
     Raises UserError for a threshold above the teacher's scale."""
     names = [field.name for field in dataclasses.fields(Rules)]

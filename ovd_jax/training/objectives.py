@@ -7,6 +7,9 @@ starting model; `token_teacher` is None if the method needs none.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax.errors import UserError
 from ovd_jax.learning.distill import (
@@ -26,24 +29,28 @@ from ovd_jax.learning.update import pack_objective, policy_objective, token_obje
 from ovd_jax.models.transformer import Transformer
 
 
-def is_served(token_teacher) -> bool:
+def is_served(token_teacher: object) -> bool:
     """True if a token-level teacher is behind a server, not in this process."""
     return token_teacher is not None and not isinstance(token_teacher, Transformer)
 
 
-def likeliest_tokens(config) -> int:
+def likeliest_tokens(config: ConfigDict) -> int:
     """How many of a served teacher's likeliest tokens the divergence needs at each
     position; the policy gradient needs only the log-probability of the sampled one."""
     policy_gradient = config.distill.divergence == "policy_gradient"
     return 0 if policy_gradient else config.distill.top_k
 
 
-def by_policy(config, reference: Callable, token_teacher=None) -> Objective:
+def by_policy(
+    config: ConfigDict, reference: Callable, token_teacher: Any = None
+) -> Objective:
     """The policy gradient of the advantages."""
     return policy_gradient(config, reference, policy_loss)
 
 
-def policy_gradient(config, reference: Callable, loss_fn: Callable) -> Objective:
+def policy_gradient(
+    config: ConfigDict, reference: Callable, loss_fn: Callable
+) -> Objective:
     """`policy_objective` with the config's surrogate, clipping and regularizers."""
     for name, known in (("surrogate", SURROGATES), ("kl_estimator", KL_ESTIMATORS)):
         if config[name] not in known:
@@ -66,7 +73,9 @@ def policy_gradient(config, reference: Callable, loss_fn: Callable) -> Objective
     )
 
 
-def by_imitation(config, reference: Callable, token_teacher=None) -> Objective:
+def by_imitation(
+    config: ConfigDict, reference: Callable, token_teacher: Any = None
+) -> Objective:
     """Cross-entropy."""
     return Objective(
         functools.partial(token_objective, loss_fn=imitation_loss),
@@ -75,7 +84,9 @@ def by_imitation(config, reference: Callable, token_teacher=None) -> Objective:
     )
 
 
-def by_preference(config, reference: Callable, token_teacher=None) -> Objective:
+def by_preference(
+    config: ConfigDict, reference: Callable, token_teacher: Any = None
+) -> Objective:
     """DPO."""
     return Objective(
         functools.partial(
@@ -88,7 +99,9 @@ def by_preference(config, reference: Callable, token_teacher=None) -> Objective:
     )
 
 
-def by_divergence(config, reference: Callable, token_teacher) -> Objective:
+def by_divergence(
+    config: ConfigDict, reference: Callable, token_teacher: Any
+) -> Objective:
     """A divergence from the teacher's distributions."""
     options = config.distill
     known = ("dense", "chunked", "top_k")
@@ -116,7 +129,9 @@ def by_divergence(config, reference: Callable, token_teacher) -> Objective:
     )
 
 
-def by_student_divergence(config, reference: Callable, token_teacher) -> Objective:
+def by_student_divergence(
+    config: ConfigDict, reference: Callable, token_teacher: Any
+) -> Objective:
     """A divergence, or the reverse KL by policy gradient."""
     if config.distill.divergence != "policy_gradient":
         return by_divergence(config, reference, token_teacher)

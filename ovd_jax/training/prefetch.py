@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from ovd_jax.cli.interrupt import SIGNALS
 from ovd_jax.files import whole_file
 from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
 
@@ -47,7 +49,7 @@ class RolloutPrefetcher:
         self._next: tuple[int, concurrent.futures.Future] | None = None
         self._taken: tuple[int, object] | None = None  # by the current step
 
-    def next(self, model, step: int):
+    def next(self, model: Transformer, step: int) -> tuple[Any, dict]:
         """Returns the rollout batch and metrics on its staleness and waiting time."""
         if not self._batches:
             return self._collect(model, step), {"staleness": 0}
@@ -67,7 +69,7 @@ class RolloutPrefetcher:
         waited = time.perf_counter() - started
         return batch, {"staleness": 1, "seconds_teacher_waited": waited}
 
-    def start(self, model, step: int, sampler: "LockedSampler") -> None:
+    def start(self, model: Transformer, step: int, sampler: "LockedSampler") -> None:
         """Starts to collect the batch of `step`, if batches are prefetched.
 
         Returns once `sampler` has sampled from a copy of the trained weights.
@@ -129,7 +131,7 @@ def is_collected(future: concurrent.futures.Future, *, ending: bool) -> bool:
     return not ending or future.exception() is None
 
 
-def write_batch(path: Path, step: int, batch) -> None:
+def write_batch(path: Path, step: int, batch: Any) -> None:
     """Writes a line of JSON with the batch's length and digest, then the batch as
     `rollout/records.py` encodes it."""
     data = encode(batch)
@@ -137,7 +139,7 @@ def write_batch(path: Path, step: int, batch) -> None:
         file.write(json.dumps(_about(step, data)).encode() + b"\n" + data)
 
 
-def read_batch(path: Path, step: int):
+def read_batch(path: Path, step: int) -> Any:
     """Reads what `write_batch` wrote for `step`. Raises OSError, and ValueError if the
     file is torn or of another step."""
     about, _, data = path.read_bytes().partition(b"\n")
@@ -155,7 +157,7 @@ def _about(step: int, data: bytes) -> dict:
     return {"format": 1, "step": step, "bytes": len(data), "blake2b": digest}
 
 
-def in_thread(function: Callable, *args) -> concurrent.futures.Future:
+def in_thread(function: Callable, *args: Any) -> concurrent.futures.Future:
     """The future result of `function`, called in a daemon thread under this mesh.
 
     The program does not wait for the thread at its end: it may be waiting for a
@@ -212,7 +214,7 @@ class LockedSampler:
         finally:
             self.sampled.set()
 
-    def stream(self, *args, **kwargs) -> Iterator:
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator:
         """Streams completions while holding the device lock."""
         try:
             with self.lock:

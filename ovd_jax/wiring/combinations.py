@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from ovd_jax.errors import UserError
 from ovd_jax.models.lora import Lora
@@ -29,7 +30,7 @@ OWN_CODE = (
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz")
 
 
-def check_training(config) -> None:
+def check_training(config: ConfigDict) -> None:
     """Raises UserError if a training by `config` cannot work, or would learn
     nothing."""
     method = method_of(config)
@@ -44,7 +45,7 @@ def check_training(config) -> None:
     check_parts(config)
 
 
-def check_evaluation(config) -> None:
+def check_evaluation(config: ConfigDict) -> None:
     """Raises UserError if an evaluation by `config` cannot work."""
     if config.evaluate == "teacher" or config.test_threshold:
         load_prompt(config.teacher.prompt)
@@ -56,13 +57,13 @@ def check_evaluation(config) -> None:
     check_parts(config)
 
 
-def check_tuning(config) -> None:
+def check_tuning(config: ConfigDict) -> None:
     """Raises UserError if a fine-tuning by `config` cannot work."""
     Lora(**config.lora)
     check_files(config)
 
 
-def check_parts(config) -> None:
+def check_parts(config: ConfigDict) -> None:
     """Raises UserError for contradicting knobs of parts, and for missing files."""
     for wrong in (idle_env, idle_search):
         raise_if(wrong(config))
@@ -75,7 +76,7 @@ def check_parts(config) -> None:
     check_files(config)
 
 
-def check_own_code(config) -> None:
+def check_own_code(config: ConfigDict) -> None:
     """Raises UserError for user code that cannot be loaded or called, or that is named
     along with a server or a token-level method."""
     for knob in OWN_CODE:
@@ -105,7 +106,7 @@ def raise_if(said: str) -> None:
         raise UserError(said)
 
 
-def replaces(config, made: Rules) -> bool:
+def replaces(config: ConfigDict, made: Rules) -> bool:
     """True if the teacher may replace trajectories of the student."""
     rejects = made.threshold > 0 or made.rejection != "score"
     by_step = made.replacement == "step"
@@ -113,7 +114,7 @@ def replaces(config, made: Rules) -> bool:
     return method_of(config).needs_text_teacher(config) and rejects and bool(tries)
 
 
-def no_gradient(config, made: Rules) -> str:
+def no_gradient(config: ConfigDict, made: Rules) -> str:
     """The message for a config whose advantages are all 0."""
     by_advantages = method_of(config).objective is by_policy
     if not by_advantages or config.imitation_coef or made.credit != "trajectory":
@@ -135,7 +136,7 @@ def no_gradient(config, made: Rules) -> str:
     return ""
 
 
-def idle_rules(config, made: Rules) -> str:
+def idle_rules(config: ConfigDict, made: Rules) -> str:
     """The message for a config whose scores, or requests, have no effect."""
     method = config.method
     if method == "dpo_pairs" and not replaces(config, made):
@@ -157,7 +158,7 @@ def idle_rules(config, made: Rules) -> str:
     return ""
 
 
-def idle_knobs(config, made: Rules) -> str:
+def idle_knobs(config: ConfigDict, made: Rules) -> str:
     """The message for knobs of the update or of stopping without effect."""
     collapse = config.collapse.to_dict()
     if collapse.pop("window") and not any(collapse.values()):
@@ -180,13 +181,13 @@ def idle_knobs(config, made: Rules) -> str:
     return ""
 
 
-def refers(config) -> bool:
+def refers(config: ConfigDict) -> bool:
     """True if the method compares the policy with a reference."""
     objective = method_of(config).objective(config, object, None)
     return objective.reference is not None
 
 
-def greedy_evaluation(config) -> str:
+def greedy_evaluation(config: ConfigDict) -> str:
     """The message for a config whose attempts are all the same."""
     several = config.eval_problems and config.eval_samples > 1
     if several and not config.eval_temperature:
@@ -197,7 +198,7 @@ def greedy_evaluation(config) -> str:
     return ""
 
 
-def idle_env(config) -> str:
+def idle_env(config: ConfigDict) -> str:
     """Where there are no turns for an environment, or solutions in a single one."""
     searches = config.turns.searches
     if not searches and config.env != "search":
@@ -213,7 +214,7 @@ def idle_env(config) -> str:
     return ""
 
 
-def idle_search(config) -> str:
+def idle_search(config: ConfigDict) -> str:
     """The message for conversations without an engine or a suitable task."""
     options = config.search
     searches = config.turns.searches if config.env == "search" else 0
@@ -238,7 +239,7 @@ def idle_search(config) -> str:
     return ""
 
 
-def check_files(config) -> None:
+def check_files(config: ConfigDict) -> None:
     """Raises UserError for a missing file or folder, if the value can only be a
     path."""
     for knobs, is_local in ((_DATA, is_data_file), (_MODELS, is_folder)):
@@ -252,11 +253,11 @@ def check_files(config) -> None:
                     )
 
 
-def parts(config, knob: str) -> list[str]:
+def parts(config: ConfigDict, knob: str) -> list[str]:
     """The comma-separated values of a knob; none if the program lacks it."""
-    value: object = config
+    value = config
     for name in knob.split("."):
-        value = value.get(name, "") if hasattr(value, "get") else ""
+        value = value.get(name, "") if isinstance(value, ConfigDict) else ""
     return [part.strip() for part in str(value).split(",") if part.strip()]
 
 
@@ -273,7 +274,7 @@ def is_data_file(path: str) -> bool:
 CHECKS: dict[str, Callable] = {"train": check_training, "evaluate": check_evaluation}
 
 
-def check_prefetch(config) -> None:
+def check_prefetch(config: ConfigDict) -> None:
     """Raises UserError where batches cannot be collected ahead as `config` says."""
     if config.async_batches not in (0, 1):
         raise UserError(f"async_batches is {config.async_batches}; use 0 or 1.")

@@ -2,8 +2,10 @@
 `config.env=path/to/file.py:Class`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax.conversation.calculator import Calculator
 from ovd_jax.conversation.dialogue import Dialogue, TurnRules
@@ -32,7 +34,7 @@ _THREADS = 32  # calls of tools that run at a time
 Pool = SearchThreads | SearchBatch | DaemonThreads
 
 
-def env_class(config) -> Any:
+def env_class(config: ConfigDict) -> Any:
     """The class that `config.env` names, if turns have an environment at all. Raises
     UserError where it cannot be used."""
     if not config.turns.searches:
@@ -47,19 +49,19 @@ def env_class(config) -> Any:
     return kind
 
 
-def turn_ends(config) -> tuple[str, ...]:
+def turn_ends(config: ConfigDict) -> tuple[str, ...]:
     """The strings that end a turn; none where solutions have a single one."""
     kind = env_class(config)
     return kind.turn_ends if kind else ()
 
 
-def writes_thoughts(config) -> bool:
+def writes_thoughts(config: ConfigDict) -> bool:
     """Whether thoughts in tags are a part of a turn, as in the turns of a search
     agent."""
     return getattr(env_class(config), "thinks", False)
 
 
-def make_env(config, task: Task, tokenizer: Tokenizer) -> Env | None:
+def make_env(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> Env | None:
     """The environment of `config`, whose problems are the task's; None where solutions
     have a single turn. One of the user's own is made of config, task and tokenizer."""
     kind = env_class(config)
@@ -77,7 +79,7 @@ def asked_by(env: Env | None, task: Task) -> Task:
     return task if env is None else EnvTask(task, env)
 
 
-def make_pool(config, *, training: bool) -> Pool | None:
+def make_pool(config: ConfigDict, *, training: bool) -> Pool | None:
     """What the slow calls of conversations run in: for `search` the engine, which sees
     gold answers in `training` alone; None where there are no conversations."""
     if not config.turns.searches:
@@ -88,7 +90,7 @@ def make_pool(config, *, training: bool) -> Pool | None:
 
 
 def make_dialogue(
-    config,
+    config: ConfigDict,
     env: Env | None,
     tokenizer: Tokenizer,
     pool: Pool | None,
@@ -104,20 +106,23 @@ def make_dialogue(
     """
     if env is None or pool is None:
         return None
-    if config.turns.refine and generate is None:
-        raise UserError("turns.refine is for evaluation; set it to False.")
+    refine = None
+    if config.turns.refine:
+        if generate is None:
+            raise UserError("turns.refine is for evaluation; set it to False.")
+        chat = config.prompt_template == "chat"
+        refine = Refiner(generate, tokenizer, chat=chat)
     names = [field.name for field in dataclasses.fields(TurnRules)]
-    chat = config.prompt_template == "chat"
     return Dialogue(
         env,
         make_tools(config, env, pool, training=training),
         rules=TurnRules(**{name: config.turns[name] for name in names}),
         tokenizer=tokenizer,
-        refine=Refiner(generate, tokenizer, chat=chat) if config.turns.refine else None,
+        refine=refine,
     )
 
 
-def make_tools(config, env: Env, pool: Pool, *, training: bool) -> Tools:
+def make_tools(config: ConfigDict, env: Env, pool: Pool, *, training: bool) -> Tools:
     """What carries out the calls of `env`: of several processes the first one does,
     unless the tool is a model that lies over the devices of all."""
     if isinstance(pool, DaemonThreads):
@@ -129,12 +134,12 @@ def make_tools(config, env: Env, pool: Pool, *, training: bool) -> Tools:
     return SearchTools(view, with_golds=with_golds)
 
 
-def env_identity(config, pool: Pool) -> Mapping:
+def env_identity(config: ConfigDict, pool: Pool | None) -> dict[str, Any]:
     """What else decides an attempt that is a conversation, as JSON."""
     turns: dict = {"turns": config.turns.to_dict()}
     if config.turns.refine and config.test_threshold:
         turns["refined"] = "after all turns"  # of earlier versions: the latest
-    if config.env == "search":
+    if isinstance(pool, SearchThreads | SearchBatch):
         return turns | {"search": pool.identity}
     own = names_code(config.env)
     return turns | {"env": code_digest(config.env) if own else config.env}

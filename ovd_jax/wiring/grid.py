@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.cli import flags
 from ovd_jax.cli.config_files import ROOT, as_path
 from ovd_jax.errors import UserError
@@ -54,7 +56,7 @@ class Program:
     command: list[str]  # script and arguments
 
 
-def parse_grid(config) -> tuple[list[Run], list[Test]]:
+def parse_grid(config: ConfigDict) -> tuple[list[Run], list[Test]]:
     """The runs and tests of the config. Raises UserError for a knob or file that some
     program would refuse days later."""
     runs = [parse_run(text, config) for text in config.runs]
@@ -63,7 +65,7 @@ def parse_grid(config) -> tuple[list[Run], list[Test]]:
     return runs, tests
 
 
-def make_cells(config, runs: Sequence[Run]) -> list[Cell]:
+def make_cells(config: ConfigDict, runs: Sequence[Run]) -> list[Cell]:
     """A cell for each run and seed; an untrained run has one."""
     return [
         make_cell(config, run, seed)
@@ -72,7 +74,7 @@ def make_cells(config, runs: Sequence[Run]) -> list[Cell]:
     ]
 
 
-def make_cell(config, run: Run, seed: int) -> Cell:
+def make_cell(config: ConfigDict, run: Run, seed: int) -> Cell:
     """The cell of a run and a seed, in a folder that no other config or knobs share."""
     base = as_path(run.base or config.base)  # a name and its path are one config
     content = (base, run.overrides, bool(run.base))
@@ -81,14 +83,16 @@ def make_cell(config, run: Run, seed: int) -> Cell:
     return Cell(run, seed, folder)
 
 
-def folder_name(label: str, content) -> str:
+def folder_name(label: str, content: object) -> str:
     """A readable name for a folder, with a digest of `content`."""
     digest = hashlib.blake2b(repr(content).encode(), digest_size=4).hexdigest()
     words = re.sub(r"\W+", "-", label).strip("-").lower()[:40]
     return f"{words}-{digest}"
 
 
-def programs(config, cell: Cell, tests: Sequence[Test]) -> Iterator[Program]:
+def programs(
+    config: ConfigDict, cell: Cell, tests: Sequence[Test]
+) -> Iterator[Program]:
     """The programs of a cell in their order: its training, then every evaluation."""
     model, run = cell.folder, cell.run
     if run.base:
@@ -108,7 +112,7 @@ def command(program: str, base: str, changes: Sequence[str]) -> list[str]:
     return [str(path), f"--config={base}", *(f"--config.{c}" for c in changes)]
 
 
-def starting_model(config, run: Run) -> str:
+def starting_model(config: ConfigDict, run: Run) -> str:
     """The model of an untrained run; empty if none is named."""
     chosen = [c for c in run.overrides if c.startswith("model=")]
     if chosen:
@@ -116,7 +120,7 @@ def starting_model(config, run: Run) -> str:
     return flags.load_file(config.base).model if config.base else ""
 
 
-def parse_run(text: str, config) -> Run:
+def parse_run(text: str, config: ConfigDict) -> Run:
     """The run of `label: knob=value ...`; `base` and `eval_base` may be among the
     knobs."""
     label, overrides = parse(text)
@@ -143,7 +147,7 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     return label or " ".join(overrides) or "base", tuple(overrides)
 
 
-def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
+def check(config: ConfigDict, runs: Sequence[Run], tests: Sequence[Test]) -> None:
     """Raises UserError for an empty grid, for repeated labels, and for commands that
     their programs would refuse."""
     check_labels(config, runs, tests)
@@ -167,7 +171,9 @@ def check(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
             check_command(run, argv)
 
 
-def check_labels(config, runs: Sequence[Run], tests: Sequence[Test]) -> None:
+def check_labels(
+    config: ConfigDict, runs: Sequence[Run], tests: Sequence[Test]
+) -> None:
     """Raises UserError if there are no runs, tests or seeds, or one comes twice."""
     for name, labels in {
         "runs": [run.label for run in runs],

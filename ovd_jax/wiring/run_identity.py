@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from ml_collections import ConfigDict
 
 from ovd_jax.cli import flags
 from ovd_jax.cli.knobs import knobs
@@ -143,7 +144,7 @@ def has_checkpoints(folder: Path) -> bool:
     return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
 
 
-def check_same_run(config, folder: Path, *, default: str) -> None:
+def check_same_run(config: ConfigDict, folder: Path, *, default: str) -> None:
     """Raises UserError if `config` does not describe the run in `folder`, or if that
     run cannot be resumed."""
     if not is_begun(folder):
@@ -180,7 +181,9 @@ def ignored(folder: Path) -> set[str]:
     return {"model"} if (folder / "origin.json").is_file() else set()
 
 
-def differences(saved, config, *, ignored: set[str]) -> list[str]:
+def differences(
+    saved: ConfigDict, config: ConfigDict, *, ignored: set[str]
+) -> list[str]:
     """The changed knobs, with both values, that may not change."""
     before, now = (
         {name: value for name, (_, value) in knobs(each).items()}
@@ -200,17 +203,17 @@ def differences(saved, config, *, ignored: set[str]) -> list[str]:
     return changed
 
 
-def may_become(name: str, old, new) -> bool:
+def may_become(name: str, old: object, new: object) -> bool:
     """True if a run may resume with another value of a knob."""
     if name in MAY_CHANGE or name.split(".")[0] in MAY_CHANGE:
         return True
     if name in MAY_MOVE:
         return bool(old and new)
-    numbers = isinstance(old, int) and isinstance(new, int)
-    return name == "num_steps" and numbers and new > old
+    grows = isinstance(old, int) and isinstance(new, int) and new > old
+    return name == "num_steps" and grows
 
 
-def lost_steps(saved, folder: Path) -> int:
+def lost_steps(saved: ConfigDict, folder: Path) -> int:
     """The number of logged steps, if a run had checkpoints and lost them."""
     rows = read_metrics(folder)
     steps = rows[-1]["step"] + 1 if rows else 0

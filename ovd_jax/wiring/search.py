@@ -4,6 +4,8 @@
 import functools
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.errors import UserError
 from ovd_jax.models.folders import fingerprint
@@ -31,7 +33,7 @@ from ovd_jax.wiring.servers import make_transport
 BACKENDS = ("none", "bm25", "http", "simulated")
 
 
-def make_search(config, *, training: bool) -> Search:
+def make_search(config: ConfigDict, *, training: bool) -> Search:
     """The engine of `config.search`; one that simulates sees golds in `training`
     only."""
     options = config.search
@@ -43,7 +45,7 @@ def make_search(config, *, training: bool) -> Search:
     )
 
 
-def make_engine(config) -> Engine:
+def make_engine(config: ConfigDict) -> Engine:
     """The engine that `config.search.backend` names. Raises UserError."""
     options = config.search
     if names_code(options.backend):
@@ -77,7 +79,7 @@ def make_engine(config) -> Engine:
     )
 
 
-def simulator(config) -> Writer:
+def simulator(config: ConfigDict) -> Writer:
     """The model that makes up documents, behind `config.search.url` or in this
     process."""
     options = config.search
@@ -107,7 +109,7 @@ def simulator(config) -> Writer:
     )
 
 
-def make_pool(config, *, training: bool) -> SearchThreads | SearchBatch:
+def make_pool(config: ConfigDict, *, training: bool) -> SearchThreads | SearchBatch:
     """The engine of `config.search`, in threads, or called by all processes in step
     where it is a model in this process."""
     backend = make_search(config, training=training)

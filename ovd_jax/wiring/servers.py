@@ -1,5 +1,8 @@
 """Connections to servers."""
 
+import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -39,3 +42,17 @@ def close(*parts: Any) -> None:
     for part in parts:
         if hasattr(part, "close"):
             part.close()
+
+
+def once(
+    opened: contextlib.ExitStack, make: Callable, *args: Any, **kwargs: Any
+) -> Callable:
+    """A function that makes a part at its first call; `opened` closes it."""
+
+    @functools.cache
+    def part():
+        made = make(*args, **kwargs)
+        opened.callback(close, made)
+        return made
+
+    return part

@@ -5,6 +5,8 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
+from ml_collections import ConfigDict
+
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.judge import JudgedSample, expected_value
 from ovd_jax.rollout.trajectory import Trajectory, Verdict
@@ -25,7 +27,7 @@ Rollouts = Callable[..., tuple[list[Trajectory], list[float], list[Verdict | Non
 
 @contextlib.contextmanager
 def student_rollouts(
-    config, student: str, teacher: Teacher | None = None
+    config: ConfigDict, student: str, teacher: Teacher | None = None
 ) -> Iterator[Rollouts]:
     """Yields `(problems, seed=) -> (trajectories, rewards, verdicts)`.
 
@@ -59,7 +61,12 @@ def student_rollouts(
 
 
 def judged_samples(
-    config, student: str, problems: Sequence[Problem], teacher: Teacher, *, seed: int
+    config: ConfigDict,
+    student: str,
+    problems: Sequence[Problem],
+    teacher: Teacher,
+    *,
+    seed: int,
 ) -> list[JudgedSample]:
     """The student's samples with the teacher's verdicts; without a verdict a sample is
     left out."""
@@ -82,7 +89,9 @@ def judged_samples(
     ]
 
 
-def step_truths(config) -> Callable[[Problem, Trajectory], list[bool]] | None:
+def step_truths(
+    config: ConfigDict,
+) -> Callable[[Problem, Trajectory], list[bool]] | None:
     """`(problem, trajectory) -> whether each step is right`, for tasks with exact
     checks: arithmetic and questions about the made-up world. None for others."""
     if config.task == "arithmetic":
@@ -102,7 +111,7 @@ def arithmetic_truths(problem: Problem, trajectory: Trajectory) -> list[bool]:
     return [is_right(before, line) for before, line in pairs]
 
 
-def exact_turn_scores(config) -> Callable[[Problem, Trajectory], list[int]]:
+def exact_turn_scores(config: ConfigDict) -> Callable[[Problem, Trajectory], list[int]]:
     """`(problem, trajectory) -> the score 0-9 of each turn` in the world of
     `config.data`. Raises UserError if that names none."""
     world = world_named(config.data)
@@ -113,9 +122,9 @@ def exact_turn_scores(config) -> Callable[[Problem, Trajectory], list[int]]:
         )
 
     def scores(problem: Problem, trajectory: Trajectory) -> list[int]:
-        return graded_turns(
-            world.asked(problem.question), trajectory.turns, readings(trajectory)
-        )
+        question = world.asked(problem.question)
+        assert question is not None  # the problem is of this world
+        return graded_turns(question, trajectory.turns, readings(trajectory))
 
     return scores
 

@@ -3,6 +3,8 @@
 
 from collections.abc import Callable
 
+from ml_collections import ConfigDict
+
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.sets import (
     EvalSet,
@@ -16,10 +18,15 @@ from ovd_jax.own_code import build, load_code, names_code
 from ovd_jax.tasks.arithmetic import ArithmeticTask, Difficulty
 from ovd_jax.tasks.base import Task
 from ovd_jax.tasks.own_reward import OwnReward
+from ovd_jax.text import Tokenizer
 from ovd_jax.toy.data import load_problems
 
 
-def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Task:
+def make_task(
+    config: ConfigDict,
+    tokenizer: Tokenizer | None = None,
+    make_search: Callable | None = None,
+) -> Task:
     """The task of `config.task` with the rewards of `config.reward`, if that is set.
 
     `tokenizer` renders chat templates and begins plain prompts. `make_search()` makes
@@ -31,7 +38,9 @@ def make_task(config, tokenizer=None, make_search: Callable | None = None) -> Ta
     return OwnReward(task, load_code(config.reward, "reward"))
 
 
-def named_task(config, tokenizer, make_search: Callable | None) -> Task:
+def named_task(
+    config: ConfigDict, tokenizer: Tokenizer | None, make_search: Callable | None
+) -> Task:
     """The task without `config.reward`; user code gets the config and the tokenizer."""
     if names_code(config.task):
         return build(config.task, "task", Task, config, tokenizer)
@@ -59,7 +68,9 @@ def named_task(config, tokenizer, make_search: Callable | None) -> Task:
     raise UserError(f"task {config.task!r} is not one of arithmetic, math, qa.")
 
 
-def qa_task(config, tokenizer, make_search: Callable | None) -> Task:
+def qa_task(
+    config: ConfigDict, tokenizer: Tokenizer | None, make_search: Callable | None
+) -> Task:
     """Question answering; with an engine if its prompt shows documents."""
     from ovd_jax.tasks.qa import QATask  # imports the readers of data sets
     from ovd_jax.tasks.qa_prompts import load_prompt
@@ -80,7 +91,7 @@ def qa_task(config, tokenizer, make_search: Callable | None) -> Task:
     )
 
 
-def eval_sets(config, task: Task) -> list[EvalSet]:
+def eval_sets(config: ConfigDict, task: Task) -> list[EvalSet]:
     """The sets that `config.eval_sets` names, or the task's held-out problems.
 
     An entry is a name of `task.sources` or of a file in `config.data`, `name@k` for k

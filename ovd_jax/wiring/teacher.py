@@ -3,12 +3,17 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.errors import UserError
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.shared import SharedTeacher, SharedTokenTeacher, shared
 from ovd_jax.own_code import build, names_code
+from ovd_jax.sampling.completion import Completion
 from ovd_jax.sampling.label_probs import label_probabilities
 from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.teacher.base import Teacher
@@ -17,6 +22,7 @@ from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.teacher.roles import Roles
 from ovd_jax.teacher.served_logprobs import ServedTokens
+from ovd_jax.text import Tokenizer
 from ovd_jax.training.objectives import likeliest_tokens
 from ovd_jax.wiring.env import turn_ends, writes_thoughts
 from ovd_jax.wiring.models import (
@@ -29,7 +35,7 @@ from ovd_jax.wiring.servers import make_transport
 
 
 def make_teacher(
-    config, model: Transformer | None = None, *, judges: bool = True
+    config: ConfigDict, model: Transformer | None = None, *, judges: bool = True
 ) -> Teacher:
     """The teacher of `config`, with the continuer of `config.continuer` if it names
     one.
@@ -46,7 +52,7 @@ def make_teacher(
 
 
 def one_teacher(
-    config,
+    config: ConfigDict,
     model: Transformer | None = None,
     *,
     judges: bool = True,
@@ -64,7 +70,7 @@ def one_teacher(
 
 
 def served_teacher(
-    config, *, judges: bool = True, role: str = "teacher"
+    config: ConfigDict, *, judges: bool = True, role: str = "teacher"
 ) -> OpenAITeacher:
     """A model behind one or several URLs with an OpenAI-compatible API."""
     options = config.teacher
@@ -86,7 +92,14 @@ def served_teacher(
     )
 
 
-def sample_until(sampler: Sampler, model, prompts, *, stop=(), **options):
+def sample_until(
+    sampler: Sampler,
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop: Sequence[str] = (),
+    **options: Any,
+) -> list[list[Completion]]:
     """Calls `sampler` with `options` and additional stop strings."""
     if stop:
         stops = (*sampler.stop_strings, *stop)
@@ -94,7 +107,9 @@ def sample_until(sampler: Sampler, model, prompts, *, stop=(), **options):
     return sampler(model, prompts, **options)
 
 
-def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
+def make_token_teacher(
+    config: ConfigDict, tokenizer: Tokenizer
+) -> Transformer | ServedTokens:
     """The teacher of token-level distillation: served, or a model in this process.
 
     Raises UserError if its tokenizer is not the student's.
@@ -115,12 +130,14 @@ def make_token_teacher(config, tokenizer) -> Transformer | ServedTokens:
     return teacher_model(config)
 
 
-def teacher_model(config) -> Transformer:
+def teacher_model(config: ConfigDict) -> Transformer:
     """The weights that `config.teacher.model` names."""
     return load_model(find_model(config.teacher.model, "teacher"), config)
 
 
-def local_teacher(config, model: Transformer, *, judges: bool = True) -> LocalTeacher:
+def local_teacher(
+    config: ConfigDict, model: Transformer, *, judges: bool = True
+) -> LocalTeacher:
     """A model in this process."""
     options = config.teacher
     folder = find_model(options.model, "teacher")

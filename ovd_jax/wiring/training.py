@@ -3,6 +3,9 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.conversation.dialogue import Dialogue
@@ -12,17 +15,18 @@ from ovd_jax.learning.update import Optimizer, optimizer
 from ovd_jax.models.lora import base
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.collect import Collector
+from ovd_jax.tasks.base import Task
 from ovd_jax.teacher.prompts import load_prompt
+from ovd_jax.text import Tokenizer
 from ovd_jax.training.batches import collect
 from ovd_jax.training.held_out import HeldOut
 from ovd_jax.training.methods import method_of, rules
-from ovd_jax.training.objectives import is_served
 from ovd_jax.training.prefetch import LockedSampler, RolloutPrefetcher
 from ovd_jax.wiring.models import load_model
 from ovd_jax.wiring.teacher import make_teacher, make_token_teacher
 
 
-def make_teachers(config, tokenizer) -> tuple:
+def make_teachers(config: ConfigDict, tokenizer: Tokenizer) -> tuple:
     """(teacher of text, token-level teacher), None for each that the method does not
     need. The latter is a model in this process or `ServedTokens`."""
     method = method_of(config)
@@ -31,12 +35,14 @@ def make_teachers(config, tokenizer) -> tuple:
         token_teacher = make_token_teacher(config, tokenizer)
     if not method.needs_text_teacher(config):
         return None, token_teacher
-    model = None if is_served(token_teacher) else token_teacher
+    model = token_teacher if isinstance(token_teacher, Transformer) else None
     judges = rules(config).granularity != "none"
     return make_teacher(config, model, judges=judges), token_teacher
 
 
-def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
+def make_collector(
+    config: ConfigDict, dialogue: Dialogue | None, **parts: Any
+) -> Collector:
     """The collector; of conversations if there is a `dialogue`."""
     parts |= {"rules": rules(config), "template": load_prompt(config.teacher.prompt)}
     if dialogue is None:
@@ -45,7 +51,7 @@ def make_collector(config, dialogue: Dialogue | None, **parts) -> Collector:
 
 
 def make_prefetcher(
-    config, collector: Collector, sampler: LockedSampler
+    config: ConfigDict, collector: Collector, sampler: LockedSampler
 ) -> RolloutPrefetcher:
     """Collects the rollout batches of a run, ahead of time if the config says so."""
     return RolloutPrefetcher(
@@ -56,7 +62,12 @@ def make_prefetcher(
 
 
 def make_held_out(
-    config, *, task, tokenizer, sampler, make_dialogue: Callable
+    config: ConfigDict,
+    *,
+    task: Task,
+    tokenizer: Tokenizer,
+    sampler: Any,
+    make_dialogue: Callable,
 ) -> HeldOut:
     """Held-out evaluation."""
     return HeldOut(
@@ -72,7 +83,7 @@ def make_held_out(
     )
 
 
-def make_optimizer(config) -> Optimizer:
+def make_optimizer(config: ConfigDict) -> Optimizer:
     """The optimizer; its schedule ends with the run."""
     return optimizer(
         **config.optimizer,
@@ -82,7 +93,7 @@ def make_optimizer(config) -> Optimizer:
 
 
 def make_objective(
-    config, folder: Path, model: Transformer, token_teacher
+    config: ConfigDict, folder: Path, model: Transformer, token_teacher: Any
 ) -> Objective:
     """The objective of the method for a student that starts as `model`, from
     `folder`."""
@@ -90,7 +101,9 @@ def make_objective(
     return method_of(config).objective(config, reference, token_teacher)
 
 
-def make_reference(config, folder: Path, model: Transformer) -> Transformer | None:
+def make_reference(
+    config: ConfigDict, folder: Path, model: Transformer
+) -> Transformer | None:
     """The frozen reference: the base weights under the adapters, or a copy. None if the
     train state refreshes a reference of its own."""
     if config.reference_every:
@@ -98,7 +111,7 @@ def make_reference(config, folder: Path, model: Transformer) -> Transformer | No
     return base(model) if config.lora.rank else load_model(folder, config)
 
 
-def make_learner(config, tx: Optimizer, objective: Objective) -> Learner:
+def make_learner(config: ConfigDict, tx: Optimizer, objective: Objective) -> Learner:
     """The learner of an objective."""
     return Learner(
         objective,
@@ -112,7 +125,7 @@ def make_learner(config, tx: Optimizer, objective: Objective) -> Learner:
     )
 
 
-def longest(config) -> int:
+def longest(config: ConfigDict) -> int:
     """The most tokens that a trajectory may have."""
     turns = config.turns
     return turns.total_tokens if turns.searches else config.max_new_tokens
