@@ -7,13 +7,12 @@ from ovd_jax.client.dialect import learn
 from ovd_jax.client.distribution import leading
 from ovd_jax.client.labels import read_label
 from ovd_jax.client.replies import Refused, Reply
-from ovd_jax.client.served_model import CONSTRAINTS, OPEN, ServedModel
+from ovd_jax.client.served_model import CONSTRAINTS, OPEN, TRIAL, ServedModel
 from ovd_jax.errors import UserError
 from ovd_jax.thoughts import holds_thought, opens_thought
 
 _log = logging.getLogger(__name__)
 _TOPS = (20, 10, 5, 3)  # numbers of likeliest tokens that servers are willing to show
-_TRIAL = "Write the word yes."
 _THOUGHT_TOKENS = 512  # in which a thought about a simple question ends
 _MOST = 0.5  # of the probability
 
@@ -102,7 +101,7 @@ async def _obeys(served: ServedModel, spelling: str) -> bool:
     otherwise."""
     obeyed = set()
     for digit in ("7", "3", "7", "3"):
-        body = served.next_token_body(_TRIAL, "", served.top)
+        body = served.next_token_body(TRIAL, "", served.top)
         reply = await _try(
             served, body | {"max_tokens": 2} | CONSTRAINTS[spelling]([digit])
         )

@@ -32,6 +32,7 @@ class Unavailable(TeacherError):
     congested = False  # the server has too much to do
     lost = False  # the connection broke: it may be another server that is back
     retry_after: float | None = None  # seconds that the server asked for
+    server_error = False  # the server answered with HTTP 5xx
 
     def __init__(self, message: str, **facts):
         super().__init__(message)

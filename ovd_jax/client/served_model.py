@@ -17,6 +17,7 @@ _LABEL_TOKENS = 64  # room for a label and its dress, such as fenced JSON
 # must not change what is drawn; a model that gives no label by one seed may by another.
 _LABEL_DRAWS = (0, 0, 0, 1, 2)
 _USELESS_REPLIES = 5  # to one request, before it is given up
+TRIAL = "Write the word yes."  # a question whose answer is short
 _GO_ON = "Go on exactly where you stopped. Repeat nothing and add no remark."
 # Spellings of a constraint to choices: vLLM >= 0.11, and before.
 CONSTRAINTS = {
@@ -159,8 +160,7 @@ class ServedModel:
 
     async def ask(self, body: Mapping) -> Reply:
         """The reply to a request of the probe, sent as it is."""
-        question = Question("", order="", home=0)
-        return await self._send(question, body, lambda reply: None, starting=True)
+        return await self._transport.probe(self._path, body, self.begun(TRIAL, ""))
 
     async def control_tokens(self) -> tuple[str, ...]:
         """The model's own, where the server tells (vLLM with
@@ -186,19 +186,17 @@ class ServedModel:
             return {"logprobs": True, "top_logprobs": top}
         return {"logprobs": top}
 
-    async def _post(self, question: Question, body: Mapping, check) -> Reply:
-        return await self._send(question, self.dialect.spoken(body), check)
+    @property
+    def _path(self) -> str:
+        return "/chat/completions" if self.chat else "/completions"
 
-    async def _send(
-        self, question: Question, body: Mapping, check, *, starting: bool = False
-    ) -> Reply:
+    async def _post(self, question: Question, body: Mapping, check) -> Reply:
         return await self._transport.post(
-            "/chat/completions" if self.chat else "/completions",
-            body,
+            self._path,
+            self.dialect.spoken(body),
             order=question.order,
             home=question.home,
             check=check,
-            starting=starting,
         )
 
 

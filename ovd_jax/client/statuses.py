@@ -39,14 +39,16 @@ def fault(status: int, body: object, *, retry_after: float | None) -> TeacherErr
     if status in _NO_ACCESS:
         return Denied(f"{text} (the key is in the variable that api_key_env names)")
     if status in _BUSY:
-        return Unavailable(text, congested=True, retry_after=retry_after)
+        return Unavailable(
+            text, congested=True, retry_after=retry_after, server_error=status >= 500
+        )
     if status >= 500 and _TOO_LONG.search(searched):
         return Refused(text)
     if status == 501:  # llama.cpp: not supported, and never will be
         return Refused(text)
     # 404: vLLM does not know the model, another one may have taken its place.
     if status >= 500 or status == 404:
-        return Unavailable(text, lost=True)
+        return Unavailable(text, lost=True, server_error=status >= 500)
     return Refused(text)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import copy
 import functools
 import logging
@@ -15,14 +16,16 @@ import tenacity
 
 from ovd_jax.client.accounting import Accounting
 from ovd_jax.client.endpoint import Endpoint
+from ovd_jax.client.pending import Pending, gather
 from ovd_jax.client.reminder import Reminder
-from ovd_jax.client.replies import Reply, Unavailable
+from ovd_jax.client.replies import Refused, Reply, Unavailable
 from ovd_jax.client.servers import Servers
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 _LONGEST_RETRY_AFTER = 120.0  # seconds; a server may ask for an hour
 _LEAST_RETRIES = 2  # while a program starts: a single fault decides nothing
+_TRIALS = 5  # of a request whose fields the server may not know
 _ROLES = {  # what the user calls the model that a knob names
     "continuer.served_name": "continuer",
     "search.served_name": "search engine",
@@ -137,46 +140,95 @@ class Transport:
         order: str,
         home: int,
         check: Callable[[Reply], None],
-        starting: bool = False,
     ) -> Reply:
         """The reply to a request for the model; `check` raises Unavailable for one that
-        is of no use, `order` and `home` are those of `Pool`. While a program is
-        `starting`, it is tried a few times in any case."""
-
-        async def ask(endpoint: Endpoint) -> Reply:
-            sent = time.monotonic()
-            reply = await endpoint.post(path, body, check)
-            self.accounting.answered(
-                time.monotonic() - sent,
-                tokens_in=reply.tokens_in,
-                tokens_out=reply.tokens_out,
-            )
-            return reply
-
+        is of no use, `order` and `home` are those of `Pool`."""
+        ask = functools.partial(self._post, path, body, check)
         there = functools.partial(self._servers.use, ask, order, home)
-        return await self._persist(there, starting=starting)
+        return await self._persist(there)
+
+    async def probe(self, path: str, body: Mapping, plain: Mapping) -> Reply:
+        """The reply to a request of a program's start, tried a few times in any case.
+
+        Some servers answer a field that they do not know with HTTP 500. So a server
+        error to each of five trials, where `plain`, the barest request, is taken after
+        each, raises Refused.
+        """
+        failure = None
+        for _ in range(_TRIALS):
+            try:
+                return await self._begin(path, body, is_trial=True)
+            except Unavailable as error:
+                if not error.server_error:
+                    raise
+                failure = error
+            with contextlib.suppress(Refused):
+                await self._begin(path, plain, is_trial=False)
+        raise Refused(f"{failure}")
+
+    async def _begin(self, path: str, body: Mapping, *, is_trial: bool) -> Reply:
+        ask = functools.partial(self._post, path, body, lambda reply: None)
+        there = functools.partial(self._servers.use, ask, "", 0)
+        return await self._persist(there, starting=True, is_trial=is_trial)
+
+    async def _post(
+        self,
+        path: str,
+        body: Mapping,
+        check: Callable[[Reply], None],
+        endpoint: Endpoint,
+    ) -> Reply:
+        sent = time.monotonic()
+        reply = await endpoint.post(path, body, check)
+        self.accounting.answered(
+            time.monotonic() - sent,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+        )
+        return reply
 
     async def fetch(self, path: str) -> object:
         """The decoded body at a path outside the API; None if the server has no such
-        path."""
+        path, or answers it with one server error after the other."""
         there = functools.partial(self._servers.use, lambda e: e.get(path), "", 0)
-        return await self._persist(there, starting=True)
+        for _ in range(_TRIALS):
+            try:
+                return await self._persist(there, starting=True, is_trial=True)
+            except Unavailable as error:
+                if not error.server_error:
+                    raise
+            await asyncio.sleep(_FIRST_PAUSE)
+        return None
 
-    async def _persist(self, ask: Callable[[], Awaitable], *, starting: bool):
+    async def _persist(
+        self,
+        ask: Callable[[], Awaitable],
+        *,
+        starting: bool = False,
+        is_trial: bool = False,
+    ):
+        """What `ask` returns once it does; a server error to a trial is raised."""
         least = _LEAST_RETRIES if starting else 0
+
+        def passes(error: BaseException) -> bool:
+            known = isinstance(error, Unavailable)
+            return known and not (is_trial and error.server_error)
+
         while True:
             try:
-                async for attempt in self._attempts(max(self._retries, least)):
+                async for attempt in self._attempts(max(self._retries, least), passes):
                     with attempt:
                         return await ask()
             except Unavailable as error:
-                if not self._wait:
+                if not (self._wait and passes(error)):
                     raise
                 await self._until_back(error)
 
-    def _attempts(self, retries: int) -> tenacity.AsyncRetrying:
+    def _attempts(
+        self, retries: int, passes: Callable[[BaseException], bool]
+    ) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(Unavailable),
+            retry=tenacity.retry_if_exception(passes),
             stop=tenacity.stop_after_attempt(retries + 1),
             wait=self._pause,
             before_sleep=lambda _: self.accounting.count(retries=1),
@@ -222,50 +274,3 @@ class Transport:
                 waited = time.monotonic() - started
                 _log.warning("The %s is back after %.0f s.", self.role, waited)
             return
-
-
-class Pending:
-    """Running jobs, to wait for or to cancel."""
-
-    def __init__(
-        self, future: concurrent.futures.Future, then: Callable, accounting: Accounting
-    ):
-        self._future = future
-        self._then = then
-        self._accounting = accounting
-        accounting.asked()
-        future.add_done_callback(lambda _: accounting.done())
-
-    def result(self) -> list:
-        """`then` of the results in order; raises the first error. An interrupt ends the
-        jobs."""
-        with self._accounting.waiting():
-            try:
-                results = self._future.result()
-            except BaseException:
-                self.cancel()
-                raise
-        return self._then(results)
-
-    def on_error(self, tell: Callable[[BaseException], None]) -> None:
-        """Calls `tell(error)`, in any thread, once a job has failed."""
-
-        def look(future: concurrent.futures.Future) -> None:
-            if not future.cancelled() and (error := future.exception()):
-                tell(error)
-
-        self._future.add_done_callback(look)
-
-    def cancel(self) -> None:
-        """Ends the unfinished jobs."""
-        self._future.cancel()
-
-
-async def gather(jobs: Sequence[Callable[[], Awaitable]]) -> list:
-    """The results of all jobs; leaves none running."""
-    tasks = [asyncio.ensure_future(job()) for job in jobs]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 # What servers take besides the standard fields, the most exact first: token ids, or
 # text to which nothing is added, and settings that else come from the model's folder.
 _NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0}
+_PATH = "/completions"
 _DIALECTS = ("tokens", "text", "plain text")
 _MAY_CHANGE = ("max_tokens", "seed")  # the others decide what is measured
 _NOTHING = Reply("", False, None, "", 0, 0)
@@ -167,16 +168,15 @@ class ServedStudent:
         body = self._body([*row.prompt, *row.tokens], self._dialect) | bounds
         home = zlib.crc32(repr(tuple(row.prompt)).encode())
         try:
-            reply = await self._send(self._fields.spoken(body), order=order, home=home)
+            reply = await self._transport.post(
+                _PATH, self._fields.spoken(body), order=order, home=home,
+                check=lambda reply: None,
+            )  # fmt: skip
         except Refused as error:
             self._refusals.add(home, error)
             return _NOTHING
         self._refusals.answered()
         return reply
-
-    async def _send(self, body: Mapping, **options) -> Reply:
-        options = {"order": "", "home": 0, "check": lambda reply: None} | options
-        return await self._transport.post("/completions", body, **options)
 
     def _body(self, prompt: Sequence[int], dialect: str) -> dict:
         if dialect == "tokens":
@@ -193,7 +193,8 @@ class ServedStudent:
         field of the last one is left out."""
         await self._transport.connect()
         prompt = self._tokenizer("1 + 1 =")["input_ids"]
-        ask = functools.partial(self._send, starting=True)
+        plain = {"prompt": decode(self._tokenizer, prompt)}
+        ask = functools.partial(self._transport.probe, _PATH, plain=plain)
         for dialect in _DIALECTS:
             body = self._body(prompt, dialect) | {"max_tokens": 1, "seed": 0}
             with contextlib.suppress(Refused):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ovd_jax.client.cache import DiskCache
 from ovd_jax.client.distribution import LabelReader
+from ovd_jax.client.pending import Pending
 from ovd_jax.client.probe import (
     find_continuing,
     find_dialect,
@@ -17,7 +18,7 @@ from ovd_jax.client.probe import (
 )
 from ovd_jax.client.reminder import Refusals
 from ovd_jax.client.served_model import Question, ServedModel
-from ovd_jax.client.transport import Pending, Transport
+from ovd_jax.client.transport import Transport
 from ovd_jax.errors import TeacherError
 from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import (

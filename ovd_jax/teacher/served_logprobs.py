@@ -83,9 +83,8 @@ class ServedTokens:
         tokens = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
         ask = functools.partial(
-            self._transport.post, "/completions", body,
-            order="", home=0, check=lambda reply: None, starting=True,
-        )  # fmt: skip
+            self._transport.probe, "/completions", body, {"prompt": tokens}
+        )
         try:
             (reply,) = self._transport.run([ask])
         except Refused as error:

@@ -135,6 +135,88 @@ def test_what_a_server_refuses_is_renamed_or_left_out(
     assert all({"max_tokens", "max_completion_tokens"} & set(body) for body in bodies)
 
 
+def with_status(status, *rules):
+    """The rules of a server that calls its refusals a fault of its own."""
+
+    def refuses(body):
+        return (status, {"error": "internal error"}) if all_of(*rules)(body) else None
+
+    return refuses
+
+
+def knows_no_constraint(body):
+    unknown = {"structured_outputs", "guided_choice"} & set(body)
+    return (400, {"error": "unknown field"}) if unknown else None
+
+
+def begins_no_answer(body):
+    unknown = "continue_final_message" in body
+    return (400, {"error": "unknown field"}) if unknown else None
+
+
+FAULTY = {  # rules of a server: (words of the warning, fields that are never sent)
+    (wants_new_budget,): ("max_tokens is sent as", {"max_tokens"}),
+    (wants_temperature_one,): ("temperature 0.7 is left out", set()),
+    (dislikes_seed,): ("seed is left out", {"seed"}),
+    (knows_no_stop, dislikes_seed): ("stop is left out", {"seed", "stop"}),
+    (knows_no_logprobs,): ("has no log-probabilities", {"logprobs", "top_logprobs"}),
+    (knows_no_constraint, begins_no_answer): (
+        "has no answers that are begun for it",
+        {"structured_outputs", "guided_choice", "continue_final_message"},
+    ),
+    (dislikes_seed, knows_no_logprobs, knows_no_constraint, begins_no_answer): (
+        "seed is left out", {"seed", "logprobs", "guided_choice"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "policy"), [(500, "wait"), (503, "fail")])
+@pytest.mark.parametrize("rules", FAULTY)
+def test_a_field_answered_with_a_server_error_is_left_out(
+    rules, status, policy, connect, caplog
+):
+    """And said once, after a bounded number of requests; none of the run fails."""
+    said, never_sent = FAULTY[rules]
+    refuses, refused = with_status(status, *rules), []
+
+    def counted(body):
+        if answer := refuses(body):
+            refused.append(body)
+        return answer
+
+    with TeacherServer(refuses=counted, write=answers("7")) as server:
+        teacher = connect(server, policy)
+        assert caplog.text.count(said) == 1
+        assert "waits for its" not in caplog.text
+        trials, before = len(refused), len(server.bodies)
+        assert None not in teacher.score(REQUESTS, seed=0)
+        assert teacher.demonstrate(PROBLEMS, seed=0) == ["7", "7"]
+        bodies = server.bodies[before:]
+    assert 0 < trials == len(refused) <= 150
+    assert all(never_sent.isdisjoint(body) for body in bodies)
+
+
+@pytest.mark.parametrize("status", [500, 502, 520])
+def test_a_path_answered_with_a_server_error_is_not_there(status, connect, caplog):
+    with TeacherServer(info=status) as server:
+        assert None not in connect(server).score(REQUESTS, seed=0)
+    assert "waits for its" not in caplog.text
+
+
+def test_a_server_that_is_broken_at_the_start_is_waited_for(connect, caplog):
+    """Nothing is left out because of its errors."""
+    with TeacherServer(faults={"500": 1.0}) as server:
+        mended = threading.Timer(3.0, server.faults.clear)
+        mended.start()
+        teacher = connect(server)
+        mended.join()
+        assert "refuses fields" not in caplog.text
+        assert teacher._served.top == 20
+        server.faults["500"] = 1.0
+        with pytest.raises(TeacherError, match="HTTP 500, out of memory"):
+            connect(server, "fail")
+
+
 @pytest.mark.parametrize("count", [19, 10, 5, 3, 2])
 def test_a_server_shows_as_many_tokens_as_it_is_willing_to(count, connect):
     with TeacherServer(refuses=shows_at_most(count), write=answers("7")) as server:

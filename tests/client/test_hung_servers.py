@@ -155,4 +155,5 @@ def test_one_fault_at_the_start_ends_no_program_that_has_no_retries(fault, conne
             server.faults.clear()
 
         threading.Thread(target=clear_after_one).start()
-        assert transport.run([functools.partial(ask, starting=True)])[0].text
+        probe = functools.partial(transport.probe, "/chat/completions", body, body)
+        assert transport.run([probe])[0].text
