@@ -154,10 +154,11 @@ def get_config():
     config.granularity = "trajectory"  # trajectory | step | hybrid
     config.step_aggregation = "min"  # min | mean | last
     config.rejection = "score"  # score | score_or_incorrect | soft
-    # Accept iff S >= threshold, on the scale of the prompt's labels: 0 accepts all; the
-    # value after the best label rejects all: 10 for 0-9, 11 for one_to_ten. Scores in
-    # metrics and samples count from 0, the worst label.
-    config.threshold = 7
+    # Accept iff S >= threshold, on the scale of the prompt's labels: 0 or the worst one
+    # accepts all; the value after the best rejects all: 10 for 0-9, 11 for one_to_ten.
+    # On a scale from -1 to 1, 0 is refused: -0.5 accepts "0" and "1". Labels that are
+    # no rising numbers count from 0, the worst, as scores in metrics and samples do.
+    config.threshold = 7.0
     config.beta = 2.0  # `soft`: temperature of the acceptance probability, in scores
     config.replacement = "trajectory"  # trajectory | suffix | step
     config.demonstration_tries = 3  # then the student's own trajectory is kept
@@ -252,8 +253,8 @@ def get_config():
     config.eval_cache = ""  # folder of attempts; empty: the user's cache; none: off
     config.engine = ""  # URL of an OpenAI-compatible server with the student
     config.engine_served_name = ""  # of the student there; empty: the only model there
-    # Steps with scores below it are replaced, as by `threshold`; 0: no teacher
-    config.test_threshold = 0
+    # Steps with scores below it are replaced, on the scale of `threshold`; 0: none is
+    config.test_threshold = 0.0
     config.test_score_rule = "argmax"  # argmax | sample (the paper's dagger) | expected
     config.test_replaced_steps = 16  # of one attempt, at most
     config.checkpoint_every = 10  # steps; 0: never

@@ -54,6 +54,7 @@ from ovd_jax.wiring.results import check_results
 from ovd_jax.wiring.servers import once
 from ovd_jax.wiring.student import served_student, student_sampler
 from ovd_jax.wiring.task import eval_sets, make_task
+from ovd_jax.wiring.training import say_what_is_accepted
 
 _NO_SUMS = ("_p50", "_p99", "_share")  # ends of metrics that do not add up
 
@@ -65,6 +66,8 @@ def main(config: ConfigDict) -> None:
     Cached attempts are not repeated; weights and teacher are loaded only if some
     attempt is missing.
     """
+    if config.test_threshold:
+        say_what_is_accepted(config, config.test_threshold)
     with contextlib.ExitStack() as opened:  # connections and threads, however it ends
         run(config, opened)
 

@@ -26,12 +26,13 @@ INTERVALS = {
         "temperature", "eval_temperature", "eval_sampled_temperature", "top_k",
         "teacher.score_temperature", "teacher.temperature", "teacher.retries",
         "search.temperature", "search.retries", "turns.searches", "lora.rank",
-        "threshold", "test_threshold", "demonstration_tries", "max_replaced_steps",
+        "demonstration_tries", "max_replaced_steps",
         "test_replaced_steps", "refills", "reference_every", "clip_high", "kl_coef",
         "imitation_coef", "importance_cap", "collapse.window", "collapse.entropy",
         "collapse.short", "optimizer.learning_rate", "optimizer.warmup_steps",
         "optimizer.weight_decay", "distributed.process",
     ),
+    "(-inf, inf)": ("threshold", "test_threshold"),  # scales may begin below 0
     "(0, inf)": (
         "beta", "dpo_beta", "lora.alpha", "distill.temperature", "teacher.timeout_s",
         "search.timeout_s", "timeout_s",

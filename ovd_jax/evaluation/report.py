@@ -166,7 +166,7 @@ def print_table(whole: Mapping, score_rule: str) -> None:
         rows[-1] += [None] * (len(columns) - len(rows[-1]))
     title = f"{whole['model']} on {whole['task']}"
     if rejecting:
-        title += f", testing threshold {whole['threshold']}, {score_rule}"
+        title += f", testing threshold {whole['threshold']:g}, {score_rule}"
     results_table(title, columns, rows)
 
 

@@ -60,19 +60,46 @@ class TeacherPrompt:
 
     def level_of(self, threshold: float) -> float:
         """The level, from 0 for the worst label to the number of labels, of
-        `threshold`: scores at or above that level are accepted. Raises UserError for a
-        threshold above all."""
+        `threshold`: scores at or above that level are accepted, at 0 all of them.
+
+        Raises UserError for a threshold beside the scale, other than 0, and for 0 on a
+        scale that begins below it: there it might mean a score, too.
+        """
         marks = self.thresholds()
-        if threshold > marks[-1]:
-            raise UserError(
-                f"threshold {threshold:g} is too high for the scores of this teacher, "
-                f"{marks[0]:g} to {marks[-2]:g}; {marks[-1]:g} rejects all."
-            )
+        scale = f"the scores of this teacher, {marks[0]:g} to {marks[-2]:g}"
         above = bisect.bisect_left(marks, threshold)
+        if not threshold and above:
+            above = min(above, len(self.labels))
+            raise UserError(
+                f"threshold 0 might mean one of {scale}, or that all are accepted: set "
+                f"{sum(marks[above - 1 : above + 1]) / 2:g} to reject those below "
+                f"{marks[above]:g}, or {marks[0]:g} to accept all."
+            )
+        if not threshold:
+            return 0.0
+        if not threshold <= marks[-1]:
+            raise UserError(
+                f"threshold {threshold:g} is too high for {scale}; {marks[-1]:g} "
+                "rejects all."
+            )
+        if threshold < marks[0]:
+            raise UserError(
+                f"threshold {threshold:g} is below {scale}; {marks[0]:g} accepts all."
+            )
         if above == 0:
             return 0.0
         low, high = marks[above - 1 : above + 1]
         return above - 1 + (threshold - low) / (high - low)
+
+    def meaning_of(self, threshold: float) -> str:
+        """What a threshold accepts, for the user; raises the errors of `level_of`."""
+        level = self.level_of(threshold)
+        accepted = self.labels[math.ceil(level) :]
+        words = "all labels" if level == 0 else f"the labels {', '.join(accepted)}"
+        return (
+            f"threshold {threshold:g} accepts {words if accepted else 'none'} of the "
+            f"teacher's {self.labels[0]} to {self.labels[-1]}."
+        )
 
     @property
     def shows_reference(self) -> bool:

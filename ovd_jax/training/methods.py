@@ -37,7 +37,9 @@ from ovd_jax.training.objectives import (
 
 def asked_for_scores(config: ConfigDict) -> bool:
     """True if the teacher's scores accept or reject anything."""
-    return config.threshold > 0
+    if not config.threshold:
+        return False
+    return load_prompt(config.teacher.prompt).level_of(config.threshold) > 0
 
 
 def asked_for_solutions(config: ConfigDict) -> bool:

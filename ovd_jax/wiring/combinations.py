@@ -1,10 +1,9 @@
-"""Checks combinations of knobs, and that files exist, before anything is loaded.
+"""Checks combinations of knobs before anything is loaded.
 
 A run would notice these mistakes late or never: one without gradients ends normally.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
@@ -20,14 +19,7 @@ from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.training.methods import method_of, rules, solutions
 from ovd_jax.training.objectives import by_policy
 from ovd_jax.wiring.env import env_class
-
-_DATA = ("data", "held_out_data", "search.corpus", "corpus")
-_MODELS = ("model", "teacher.model", "search.model", "continuer.model")
-# Knobs that may name user code; `method_of` checks `method`.
-OWN_CODE = (
-    "task", "env", "reward", "teacher.model", "continuer.model", "search.backend",
-)  # fmt: skip
-_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz")
+from ovd_jax.wiring.named_files import OWN_CODE, check_files, parts
 
 
 def check_training(config: ConfigDict) -> None:
@@ -48,10 +40,15 @@ def check_training(config: ConfigDict) -> None:
 def check_evaluation(config: ConfigDict) -> None:
     """Raises UserError if an evaluation by `config` cannot work."""
     if config.evaluate == "teacher" or config.test_threshold:
-        load_prompt(config.teacher.prompt)
+        prompt, threshold = load_prompt(config.teacher.prompt), config.test_threshold
+        if threshold and not prompt.level_of(threshold):
+            raise_if(
+                f"test_{prompt.meaning_of(threshold)} Raise it, or set it to 0 for no "
+                "teacher."
+            )
     if config.test_threshold and not config.test_replaced_steps:
         raise UserError(
-            f"test_threshold {config.test_threshold} with test_replaced_steps 0 "
+            f"test_threshold {config.test_threshold:g} with test_replaced_steps 0 "
             "replaces nothing; raise the latter, or set the threshold to 0."
         )
     check_parts(config)
@@ -141,21 +138,21 @@ def idle_rules(config: ConfigDict, made: Rules) -> str:
     method = config.method
     if method == "dpo_pairs" and not replaces(config, made):
         return (
-            "dpo_pairs learns from trajectories that were replaced; with threshold "
-            f"{config.threshold} and demonstration_tries {config.demonstration_tries} "
-            "none is: raise both over 0."
+            "dpo_pairs learns from trajectories that were replaced; with "
+            f"demonstration_tries {config.demonstration_tries} and threshold "
+            f"{config.threshold:g} none is: raise both over 0."
         )
     judged = method == "ovd" and made.threshold > 0
     if not judged or replaces(config, made) or made.feedback != "none":
         return ""
-    if made.credit == "trajectory":
-        knob = "max_replaced_steps" if made.replacement == "step" else None
-        return (
-            f"threshold {config.threshold} rejects, but {knob or 'demonstration_tries'}"
-            " 0 replaces nothing, and credit is by rewards alone: the scores decide "
-            "nothing. Raise it, or set threshold to 0."
-        )
-    return ""
+    if made.credit != "trajectory":
+        return ""
+    knob = "max_replaced_steps" if made.replacement == "step" else "demonstration_tries"
+    return (
+        f"threshold {config.threshold:g} rejects, but {knob} 0 replaces nothing, and "
+        "credit is by rewards alone: the scores decide nothing. Raise it, or set "
+        "threshold to 0."
+    )
 
 
 def idle_knobs(config: ConfigDict, made: Rules) -> str:
@@ -237,38 +234,6 @@ def idle_search(config: ConfigDict) -> str:
     if searches and needs and not options[needs]:
         return f"search.backend {options.backend} needs search.{needs}, which is empty."
     return ""
-
-
-def check_files(config: ConfigDict) -> None:
-    """Raises UserError for a missing file or folder, if the value can only be a
-    path."""
-    for knobs, is_local in ((_DATA, is_data_file), (_MODELS, is_folder)):
-        for knob in knobs:
-            for path in parts(config, knob):
-                own = knob in OWN_CODE and names_code(path)
-                if is_local(path) and not own and not Path(path).exists():
-                    raise UserError(
-                        f"{knob} names {path!r}, which is not there (here is "
-                        f"{Path.cwd()})."
-                    )
-
-
-def parts(config: ConfigDict, knob: str) -> list[str]:
-    """The comma-separated values of a knob; none if the program lacks it."""
-    value = config
-    for name in knob.split("."):
-        value = value.get(name, "") if isinstance(value, ConfigDict) else ""
-    return [part.strip() for part in str(value).split(",") if part.strip()]
-
-
-def is_folder(path: str) -> bool:
-    """True if a model's name can only be a path."""
-    return path.startswith(("/", "./", "../"))
-
-
-def is_data_file(path: str) -> bool:
-    """True if a data set's name can only be a path."""
-    return is_folder(path) or path.endswith(_SUFFIXES)
 
 
 CHECKS: dict[str, Callable] = {"train": check_training, "evaluate": check_evaluation}

@@ -12,6 +12,7 @@ from ovd_jax.evaluation.judge import JudgedSample, expected_value
 from ovd_jax.rollout.trajectory import Trajectory, Verdict
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import Teacher
+from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.toy.graded import is_right
 from ovd_jax.toy.world import world_named
 from ovd_jax.toy.world_turns import graded_turns
@@ -98,8 +99,9 @@ def step_truths(
         return arithmetic_truths
     if config.task == "qa" and world_named(config.data):
         scores = exact_turn_scores(config)
+        level = load_prompt(config.teacher.prompt).level_of(config.threshold)
         return lambda problem, trajectory: [
-            score >= config.threshold for score in scores(problem, trajectory)
+            score >= level for score in scores(problem, trajectory)
         ]
     return None
 

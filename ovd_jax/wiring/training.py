@@ -1,6 +1,7 @@
 """The parts of a training run, made of the config."""
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import Optimizer, optimizer
 from ovd_jax.models.lora import base
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.multihost.processes import on_main
+from ovd_jax.own_code import names_code
 from ovd_jax.rollout.collect import Collector
 from ovd_jax.tasks.base import Task
 from ovd_jax.teacher.prompts import load_prompt
@@ -37,7 +40,15 @@ def make_teachers(config: ConfigDict, tokenizer: Tokenizer) -> tuple:
         return None, token_teacher
     model = token_teacher if isinstance(token_teacher, Transformer) else None
     judges = rules(config).granularity != "none"
+    if judges and not names_code(config.teacher.model):  # whose prompt is its own
+        say_what_is_accepted(config, config.threshold)
     return make_teacher(config, model, judges=judges), token_teacher
+
+
+def say_what_is_accepted(config: ConfigDict, threshold: float) -> None:
+    """Shows what a threshold means with the teacher's prompt."""
+    prompt = load_prompt(config.teacher.prompt)
+    on_main(print, prompt.meaning_of(threshold), file=sys.stderr)
 
 
 def make_collector(

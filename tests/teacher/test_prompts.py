@@ -205,7 +205,14 @@ ONE_TO_TEN = PROMPTS["one_to_ten"].labels
         (("0", "25", "50", "75", "100"), 60, 2.4),
         (("0", "25", "50", "75", "100"), 75, 3),
         (("0", "25", "50", "75", "100"), 125, 5),
-        (("-1", "0", "1"), 0, 1),
+        (("-1", "0", "1"), -1, 0), (("-1", "0", "1"), -0.5, 0.5),
+        (("-1", "0", "1"), 0.5, 1.5), (("-1", "0", "1"), 1, 2),
+        (("-1", "0", "1"), 2, 3), (("-3", "-2"), -2, 1), (("-3", "-2"), -1, 2),
+        (("0", "1"), 0, 0), (("0", "1"), 1, 1), (("0", "1"), 0.5, 0.5),
+        (("0.0", "0.5", "1.0"), 0.5, 1), (("0.0", "0.5", "1.0"), 1.5, 3),
+        (("1", "2", "3", "4", "5"), 0, 0), (("1", "2", "3", "4", "5"), 1, 0),
+        (("1", "2", "3", "4", "5"), 4, 3), (("1", "2", "3", "4", "5"), 6, 5),
+        (("F", "D", "C", "B", "A"), 0, 0), (("F", "D", "C", "B", "A"), 3, 3),
         # Words have no scale of their own: they are counted from 0, the worst.
         (("bad", "fair", "good"), 1, 1), (("bad", "fair", "good"), 3, 3),
         (("2", "1"), 1, 1), (("0", "inf"), 1, 1), (("-inf", "0"), 1, 1),
@@ -223,11 +230,63 @@ def test_a_threshold_is_on_the_scale_of_the_labels(labels, threshold, level):
         (PROMPTS["digits"].labels, 11, "11 is too high .* 0 to 9; 10 rejects all"),
         (ONE_TO_TEN, 11.5, "11.5 is too high .* 1 to 10; 11 rejects all"),
         (("bad", "good"), 3, "3 is too high .* 0 to 1; 2 rejects all"),
+        (("-1", "0", "1"), 2.5, "2.5 is too high .* -1 to 1; 2 rejects all"),
+        (("0", "1"), float("nan"), "nan is too high"),
+        (ONE_TO_TEN, 0.5, "0.5 is below .* 1 to 10; 1 accepts all"),
+        (PROMPTS["digits"].labels, -1, "-1 is below .* 0 to 9; 0 accepts all"),
+        (("-1", "0", "1"), -2, "-2 is below .* -1 to 1; -1 accepts all"),
+        (("bad", "good"), -1, "-1 is below .* 0 to 1; 0 accepts all"),
+        # "Off", or a label?
+        (("-1", "0", "1"), 0, "set -0.5 to reject those below 0, or -1 to accept all"),
+        (("-5", "5"), 0, "set 0 to reject those below 5, or -5 to accept all"),
+        (("-3", "-2"), 0, "set -1.5 to reject those below -1, or -3 to accept all"),
     ],
 )
-def test_a_threshold_above_the_scale_is_refused(labels, threshold, message):
+def test_a_threshold_without_one_meaning_is_refused(labels, threshold, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(GOOD, labels=labels).level_of(threshold)
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "meaning"),
+    [
+        (PROMPTS["digits"].labels, 7, "7 accepts the labels 7, 8, 9 of the teacher's"),
+        (PROMPTS["digits"].labels, 10, "10 accepts none of the teacher's 0 to 9."),
+        (ONE_TO_TEN, 0, "0 accepts all labels of the teacher's 1 to 10."),
+        (ONE_TO_TEN, 1, "1 accepts all labels"),
+        (("-1", "0", "1"), -0.5, "-0.5 accepts the labels 0, 1 of the teacher's"),
+        (("-1", "0", "1"), -1, "-1 accepts all labels"),
+        (("F", "C", "A"), 1, "1 accepts the labels C, A of the teacher's F to A."),
+    ],
+)
+def test_a_threshold_is_explained_by_the_labels_it_accepts(labels, threshold, meaning):
+    said = dataclasses.replace(GOOD, labels=labels).meaning_of(threshold)
+    assert meaning in said
+
+
+@pytest.mark.parametrize("method", ["ovd", "rejection_ft", "grpo"])
+@pytest.mark.parametrize(
+    ("labels", "off", "middle", "level"),
+    [
+        (["-1", "0", "1"], -1.0, -0.5, 0.5), (["0", "1"], 0.0, 1.0, 1),
+        (["1", "2", "3", "4", "5"], 0.0, 3.0, 2), (["F", "C", "A"], 0.0, 1.0, 1),
+    ],
+)  # fmt: skip
+def test_the_scale_of_a_prompt_file_decides_what_a_run_rejects(
+    labels, off, middle, level, method, tmp_path
+):
+    path = tmp_path / "prompt.json"
+    path.write_text(json.dumps(dataclasses.asdict(GOOD) | {"labels": labels}))
+    config = default.get_config()
+    config.teacher.prompt, config.method = str(path), method
+    config.threshold = off
+    assert rules(config).threshold == 0
+    config.threshold = middle
+    assert rules(config).threshold == (0 if method == "grpo" else level)
+    if method == "ovd" and labels[0] == "-1":
+        config.threshold = 0.0
+        with pytest.raises(UserError, match=r"set -0\.5"):
+            rules(config)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,12 @@ def test_shipped_configs_are_not_refused():
     ("changes", "said"),
     [
         ({"test_threshold": 5, "test_replaced_steps": 0}, "replaces nothing"),
+        (
+            {"test_threshold": 1, "teacher.prompt": "one_to_ten"},
+            "test_threshold 1 accepts all labels",
+        ),
+        ({"test_threshold": 11, "teacher.prompt": "digits"}, "11 is too high"),
+        ({"test_threshold": -1, "teacher.prompt": "digits"}, "-1 is below"),
         ({"test_threshold": 5, "teacher.prompt": "digit"}, "is neither a JSON file"),
         ({"evaluate": "teacher", "teacher.prompt": "digit"}, "is neither a JSON file"),
         ({"data": "no/rows.jsonl"}, "data names"),
