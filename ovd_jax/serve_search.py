@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ovd_jax.cli import flags
 from ovd_jax.paths import cache_dir
 from ovd_jax.search.bm25 import Bm25
-from ovd_jax.search.serve import make_app
+from ovd_jax.search.serve import http_options, make_app
 
 _LAST_ANSWERS_S = 2  # for requests that are open when the server is interrupted
 
@@ -29,7 +29,7 @@ def main(config: ConfigDict) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.run(
             app, host=config.host, port=config.port, log_level="warning",
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S, **http_options(config.timeout_s),
         )  # fmt: skip
     flags.summary(
         url=url,

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from ovd_jax.search.base import Document
 from ovd_jax.search.bm25 import Bm25
+from ovd_jax.search.deadlines import with_deadlines
 from ovd_jax.search.guard import Guard
 
 MAX_QUERIES, MAX_TOPK = 1024, 100  # of a request
@@ -65,6 +66,13 @@ def make_app(
         return {"status": "ok", "passages": len(engine)}
 
     return Guard(app, most_bytes=MAX_BYTES, timeout_s=timeout_s)
+
+
+def http_options(timeout_s: float, *, headers_s: float = 10.0) -> dict:
+    """Options of uvicorn: the headers of a request come within `headers_s` seconds, an
+    answer is taken within `timeout_s`, and there are no web sockets."""
+    protocol = with_deadlines(headers_s=headers_s, answer_s=timeout_s)
+    return {"http": protocol, "ws": "none"}
 
 
 def entry(document: Document, with_score: bool) -> dict:

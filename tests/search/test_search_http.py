@@ -180,6 +180,8 @@ def test_what_is_no_url_is_refused(url):
 def app(tmp_path_factory):
     """Our own server over a small corpus, at its URL."""
     pytest.importorskip("uvicorn", reason="pip install 'ovd_jax[search]'")
+    from serving import serving
+
     from ovd_jax.search.bm25 import Bm25
     from ovd_jax.search.serve import make_app
 
@@ -193,21 +195,6 @@ def app(tmp_path_factory):
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(make_app(Bm25(corpus, topk=1, cache=folder), 1, Counter())) as url:
         yield url
-
-
-@contextlib.contextmanager
-def serving(app):
-    """An ASGI application in a thread, as long as the block runs: its URL."""
-    import uvicorn
-
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
 
 
 def test_our_client_finds_through_our_server(app):
@@ -282,6 +269,8 @@ class Slow:
 def test_a_request_that_takes_too_long_is_ended():
     """Whether it is the client who is slow, or the engine."""
     pytest.importorskip("uvicorn", reason="pip install 'ovd_jax[search]'")
+    from serving import serving
+
     from ovd_jax.search.serve import make_app
 
     app = make_app(Slow(), 1, Counter(), timeout_s=2.0, docs=True)
