@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ovd_jax import text
 from ovd_jax.cli import flags
 from ovd_jax.errors import UserError
 from ovd_jax.learning.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ from ovd_jax.reporting.progress import Progress
 from ovd_jax.reporting.run_dir import RunDir, check_origin
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.tasks.data.examples import Example, file_examples
-from ovd_jax.text import Tokenizer, plain_prompt
+from ovd_jax.text import Tokenizer
 from ovd_jax.toy import tokenizers
 from ovd_jax.toy.arithmetic_examples import arithmetic_examples
 from ovd_jax.toy.world_examples import world_examples
@@ -197,21 +198,20 @@ def encode(
 
     The text is segment 1, its branches come after it as segments 2 and up.
     """
-
-    def ids(piece):
-        return tokenizer(piece, add_special_tokens=False)["input_ids"]
-
-    rows, lengths = [], [0]
+    ids = functools.partial(text.encode_continuation, tokenizer)
     (first, own), *others = example.pieces
-    for text, weight in ((plain_prompt(tokenizer, first), own), *others):
-        rows += [(token, weight) for token in ids(text)]
+    prompt = text.encode(tokenizer, text.plain_prompt(tokenizer, first))
+    rows = [(token, own) for token in prompt]
+    lengths = [0, len(rows)]
+    for piece, weight in others:
+        rows += [(token, weight) for token in ids(piece)]
         lengths.append(len(rows))
     if example.ends:
         rows.append((tokenizer.eos_token_id, 1.0))
     rows = [(*row, position, 1, 0) for position, row in enumerate(rows)]
     for segment, branch in enumerate(example.branches, 2):
         prefix = lengths[branch.after]
-        tokens = [(t, weight) for text, weight in branch.pieces for t in ids(text)]
+        tokens = [(t, weight) for piece, weight in branch.pieces for t in ids(piece)]
         rows += [
             (token, weight, position, segment, prefix)
             for position, (token, weight) in enumerate(tokens, prefix)

@@ -17,6 +17,8 @@ _COMMANDS = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*[0-~]?"
 )
+_REMEDY = "use a prompt without chat, or mend the model's chat_template.jinja"
+_WORD = "blackbird"  # stands for any text
 _JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
 
 
@@ -143,8 +145,26 @@ def check_chat(tokenizer: Tokenizer | None, remedy: str) -> None:
 def chat_prompt(tokenizer: Tokenizer, text: str, *, system: str = "") -> str:
     """A user's message in the tokenizer's chat template, and the start of an answer.
 
-    Raises UserError if the template refuses it, as some refuse system messages.
+    Raises UserError if the template refuses a message or leaves it out, as some do with
+    system messages.
     """
+    rendered = _rendered(tokenizer, text, system)
+    if text in rendered and system in rendered:
+        return rendered
+    # Some templates change a text, as by escaping; one that leaves it out shows none.
+    trials = {"a message that is text": (_WORD, system and "a")}
+    if system:
+        trials["a system message"] = ("a", _WORD)
+    for what, messages in trials.items():
+        if _WORD not in _rendered(tokenizer, *messages).lower():
+            raise UserError(
+                f"The chat template of this {type(tokenizer).__name__} leaves out "
+                f"{what}; {_REMEDY}."
+            )
+    return rendered
+
+
+def _rendered(tokenizer: Tokenizer, text: str, system: str) -> str:
     messages = [{"role": "system", "content": system}] if system else []
     try:
         return tokenizer.apply_chat_template(
@@ -156,8 +176,7 @@ def chat_prompt(tokenizer: Tokenizer, text: str, *, system: str = "") -> str:
         asked = "a system message and a user's" if system else "a user's message"
         raise UserError(
             f"The chat template of this {type(tokenizer).__name__} refuses {asked} "
-            f"({type(error).__name__}: {one_line(str(error))[:200]}); use a "
-            "prompt without chat, or mend the model's chat_template.jinja."
+            f"({type(error).__name__}: {one_line(str(error))[:200]}); {_REMEDY}."
         ) from error
 
 
@@ -182,7 +201,13 @@ def plain_prompt(tokenizer: Tokenizer | None, text: str) -> str:
     """A prompt without a chat, begun with the tokenizer's start token if it has one:
     Llama and Gemma models need it."""
     start = "" if tokenizer is None else start_token(tokenizer)
-    return text if text.startswith(start) else start + text
+    if tokenizer is None or text.startswith(start):
+        return text
+    # Behind a start token some SentencePiece tokenizers leave out the space that they
+    # put before a text.
+    spaced = encode(tokenizer, f"{start} {text}")
+    is_own = spaced == list(tokenizer(text)["input_ids"])[: len(spaced)]
+    return f"{start} {text}" if is_own else start + text
 
 
 def start_token(tokenizer: Tokenizer) -> str:
@@ -191,6 +216,24 @@ def start_token(tokenizer: Tokenizer) -> str:
         return ""
     added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return tokenizer.bos_token if added else ""
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of `text`, nothing added."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_continuation(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of `text` where it stands behind another: without the space that
+    SentencePiece tokenizers put before every text."""
+    tokens = encode(tokenizer, text)
+    if decode(tokenizer, [*tokens, *tokens], special=True) == text + text:
+        return tokens
+    for before in ("\n", ".", "a"):
+        both, first = encode(tokenizer, before + text), encode(tokenizer, before)
+        if both[: len(first)] == first:
+            return both[len(first) :]
+    return tokens
 
 
 def decode(

@@ -118,7 +118,7 @@ class ConversationCollector(Collector):
         if turn is None:
             return []
         ends = self.dialogue.ends(turn)
-        tokens = self.encode(turn)
+        tokens = self.encode_behind(turn, kept)
         if ends and not turn.endswith(self.dialogue.env.turn_ends):
             tokens = [*tokens, self.tokenizer.eos_token_id]
         room = self.rules.max_new_tokens - kept - len(tokens)

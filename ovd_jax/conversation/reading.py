@@ -8,7 +8,14 @@ from ovd_jax.conversation.env import Env, Observation
 from ovd_jax.errors import UserError
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import body, shortened, tag_bracket
-from ovd_jax.text import Tokenizer, decode, neutralize, special_tokens
+from ovd_jax.text import (
+    Tokenizer,
+    decode,
+    encode,
+    encode_continuation,
+    neutralize,
+    special_tokens,
+)
 
 _CHARS_A_TOKEN = 8  # more than there are; a reading is shortened until it fits
 _CUT = "..."  # at the end of a text that was
@@ -47,7 +54,7 @@ class Reader:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added."""
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode(self._tokenizer, text)
 
     def _read_text(self, text: str, room: int) -> list[int]:
         chars = max(room * _CHARS_A_TOKEN, self._uncut_chars)
@@ -78,7 +85,8 @@ class Reader:
 
     def _tokens(self, text: str) -> list[int]:
         clean = neutralize(self._clean(text), self._special)
-        return self.encode(self._before + clean + self._behind)
+        shown = self._before + clean + self._behind
+        return encode_continuation(self._tokenizer, shown)
 
     def _check_can_write(self, env: Env) -> None:
         for end in env.turn_ends:

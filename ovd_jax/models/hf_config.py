@@ -45,9 +45,7 @@ def find_gguf(path: Path) -> list[Path]:
 def parse_config(raw: dict) -> TransformerConfig:
     """A Hugging Face config as ours; both spellings of the rotary settings are read."""
     family = _model_type(raw)
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise UserError(f"rope_scaling in config.json is {rope!r}, no JSON object.")
+    rope = _rope(raw)
     width, heads = _count(raw, "hidden_size"), _count(raw, "num_attention_heads")
     kv_heads = _count(raw, "num_key_value_heads", heads)
     if heads % kv_heads:
@@ -80,6 +78,28 @@ def parse_config(raw: dict) -> TransformerConfig:
     )
 
 
+def _rope(raw: dict) -> dict:
+    """The rotary settings, under the name of transformers 5 or of earlier ones. Raises
+    UserError where the two differ, or for settings of parts of the model."""
+    new, old = (raw.get(name) or {} for name in ("rope_parameters", "rope_scaling"))
+    for rope in (new, old):
+        if not isinstance(rope, dict):
+            raise UserError(f"rope_scaling in config.json is {rope!r}, no JSON object.")
+        if any(isinstance(value, dict) for value in rope.values()):
+            raise UserError(
+                "config.json has rotary settings for kinds of layers "
+                f"({', '.join(rope)}); models whose layers are all alike are read."
+            )
+    if new and old and _parse_scaling(new) != _parse_scaling(old):
+        raise UserError(
+            "rope_parameters and rope_scaling in config.json differ; remove one."
+        )
+    turned = (new or old).get("partial_rotary_factor") or 1.0
+    if (raw.get("partial_rotary_factor") or turned) != 1.0:
+        raise UserError("partial_rotary_factor in config.json is not supported.")
+    return new or old
+
+
 def _model_type(raw: dict) -> str:
     """The `model_type`. Raises UserError for an unknown one, or for unsupported
     features."""
@@ -92,6 +112,9 @@ def _model_type(raw: dict) -> str:
     for name in unsupported:
         if raw.get(name):
             raise UserError(f"{name} in config.json is not supported.")
+    kinds = raw.get("layer_types") or ["full_attention"]
+    if not isinstance(kinds, list) or set(map(str, kinds)) != {"full_attention"}:
+        raise UserError(f"layer_types {kinds} in config.json are not supported.")
     if raw.get("hidden_act", "silu") != "silu":
         raise UserError(f"hidden_act {raw['hidden_act']!r} is not supported (silu is).")
     return family

@@ -10,7 +10,7 @@ from ovd_jax.rollout.trajectory import Trajectory, make_trajectory, pieces
 from ovd_jax.sampling.completion import Completion, Generate
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
-from ovd_jax.text import Tokenizer, decode
+from ovd_jax.text import Tokenizer, decode, encode, encode_continuation
 
 
 class SingleTurn:
@@ -76,7 +76,7 @@ class SingleTurn:
         None if there is no text or no room for it."""
         if text is None:
             return None
-        added = [*self.encode(text), self.tokenizer.eos_token_id]
+        added = [*self.encode_behind(text, kept), self.tokenizer.eos_token_id]
         if kept + len(added) > self.rules.max_new_tokens:
             return None
         return self.trajectory(*joined(student, kept, added), stopped=True)
@@ -87,7 +87,7 @@ class SingleTurn:
         end = step_end(self.task, text)
         if not (text and end):
             return []
-        tokens = self.encode(text[:end])
+        tokens = self.encode_behind(text[:end], kept)
         if end == len(text) and not may_go_on(self.task, text):
             tokens = [*tokens, self.tokenizer.eos_token_id]
         return tokens if kept + len(tokens) < self.rules.max_new_tokens else []
@@ -100,7 +100,13 @@ class SingleTurn:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode(self.tokenizer, text)
+
+    def encode_behind(self, text: str, kept: int) -> list[int]:
+        """Token ids of `text` behind `kept` tokens of a solution."""
+        if not kept:
+            return self.encode(text)
+        return encode_continuation(self.tokenizer, text)
 
     def text(self, trajectory: Trajectory, tokens: int) -> str:
         """The text of a trajectory's first `tokens` tokens."""

@@ -114,8 +114,12 @@ def load_tokenizer(folder: Path, date: str = "") -> Tokenizer:
             f"The tokenizer in {folder} cannot be read ({type(error).__name__}: "
             f"{said}); fetch its files again."
         ) from error
-    if date and isinstance(tokenizer.chat_template, str):
-        tokenizer.chat_template = dated_template(tokenizer.chat_template, date)
+    template = tokenizer.chat_template
+    if date and isinstance(template, dict):  # of several names
+        template = {x: dated_template(text, date) for x, text in template.items()}
+    elif date and template:
+        template = dated_template(template, date)
+    tokenizer.chat_template = template
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer in {folder} has no eos_token; set one.")
     return tokenizer

@@ -69,6 +69,49 @@ def test_a_config_that_says_nonsense_names_what(name, value):
     one_line(caught)
 
 
+LLAMA3 = LLAMA["rope_scaling"]
+DEFAULT = {"rope_type": "default", "rope_theta": 1e6}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        # Long contexts are switched on by hand, in files of any version.
+        (
+            {"rope_parameters": DEFAULT, "rope_scaling": {"type": "yarn", "factor": 4}},
+            "rope_type 'yarn'",
+        ),
+        ({"rope_parameters": DEFAULT, "rope_scaling": LLAMA3}, "differ; remove one"),
+        ({"rope_parameters": LLAMA3, "rope_scaling": LLAMA3 | {"factor": 9}}, "differ"),
+        ({"rope_parameters": {"full_attention": DEFAULT}}, "kinds of layers"),
+        ({"rope_scaling": {"a": {}, "b": {}}}, "kinds of layers"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        (
+            {"rope_parameters": DEFAULT | {"partial_rotary_factor": 0.25}},
+            "partial_rotary_factor",
+        ),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"layer_types": ["linear_attention"] * 2}, "linear_attention"),
+    ],
+)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_variant_that_would_be_read_as_the_plain_model_is_refused(
+    settings, message, family
+):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_config(LLAMA | {"model_type": family, "rope_scaling": None} | settings)
+    one_line(caught)
+
+
+def test_both_names_of_the_rotary_settings_may_say_the_same():
+    both = {"rope_parameters": LLAMA3 | {"rope_theta": 5e5}, "rope_scaling": LLAMA3}
+    read = parse_config(LLAMA | both | {"partial_rotary_factor": 1.0})
+    assert (read.rope_theta, read.rope_scaling.factor) == (5e5, 8.0)
+    plain = {"rope_scaling": None, "layer_types": ["full_attention"] * 2}
+    read = parse_config(LLAMA | {"rope_parameters": DEFAULT} | plain)
+    assert (read.rope_theta, read.rope_scaling) == (1e6, None)
+
+
 def test_what_a_config_may_leave_out_is_what_transformers_has():
     assert parse_config(LLAMA).num_kv_heads == 4
     assert parse_config(LLAMA).head_dim == 16

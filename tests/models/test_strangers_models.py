@@ -3,16 +3,21 @@
 import datetime
 import json
 
+import fakes
 import numpy as np
 import pytest
-from strange_tokenizers import one_line, tokenizer
+from strange_tokenizers import one_line, sentencepiece, tokenizer
 
 from ovd_jax import sft
 from ovd_jax.cli import flags
+from ovd_jax.conversation.calculator import Calculator
+from ovd_jax.conversation.env import Observation
+from ovd_jax.conversation.reading import Reader
 from ovd_jax.conversation.refine import Finding, Refiner
 from ovd_jax.errors import UserError
 from ovd_jax.evaluation.attempts import make_asks
 from ovd_jax.reporting.run_dir import first_date
+from ovd_jax.rollout.collect import Collector
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search.base import Document
 from ovd_jax.search.simulated import LocalWriter
@@ -24,7 +29,7 @@ from ovd_jax.tasks.qa import QATask
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.local import LocalTeacher
 from ovd_jax.teacher.prompts import PROMPTS
-from ovd_jax.text import chat_prompt, decode, plain_prompt
+from ovd_jax.text import chat_prompt, decode, encode, plain_prompt
 from ovd_jax.wiring.models import dated, load_tokenizer, stop_ids
 from ovd_jax.wiring.servers import make_transport
 
@@ -41,9 +46,24 @@ GEMMAS = (
 DATED = "Today Date: {{ strftime_now('%d %b %Y') }}\n" + CHATML
 
 
+PARTS = (  # as of models that read images
+    "{% for m in messages %}{{ m['role'] }}{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
 def saved_tokenizer(folder, **changes):
     tokenizer(**changes).save_pretrained(folder)
     return folder
+
+
+@pytest.mark.parametrize("change", ["trim", "upper", "e", "replace('H', '[H]')"])
+def test_a_template_may_change_what_it_shows(change):
+    made = tokenizer(template="{% for m in messages %}{{ m.content | X }}{% endfor %}")
+    made.chat_template = made.chat_template.replace("X", change)
+    shown = chat_prompt(made, " Hi <b> ", system="Hm")
+    assert "hi" in shown.lower().replace("[h]", "h")
 
 
 # How a prompt begins
@@ -145,6 +165,39 @@ def build_config(**changes):
     return config
 
 
+SCHEMES = ["always", "first", "never", "prepend"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("text", ["the cat", "1+1=", " the", "2", "\n"])
+def test_a_plain_prompt_has_the_tokens_that_its_tokenizer_gives_a_text(text, scheme):
+    made = sentencepiece(scheme)
+    assert encode(made, plain_prompt(made, text)) == made(text)["input_ids"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("step", ["Step 2\n", "2+2=the", "\n\n", "=1", " the cat"])
+def test_a_step_of_the_teacher_s_stands_where_it_was_written(step, scheme):
+    """No space comes before it."""
+    made = sentencepiece(scheme)
+    collector = Collector(
+        task=MathTask(data="", seed=0, template="plain"), teacher=None, tokenizer=made,
+        rules=fakes.rules(granularity="none", threshold=0),
+    )  # fmt: skip
+    before = encode(made, "Step 1\n")
+    student = collector.trajectory(
+        before, [0.0] * len(before), [False] * len(before), stopped=True
+    )
+    spliced = collector.spliced(student, len(before), step)
+    assert spliced.text == f"Step 1\n{step}"
+    observation = Reader(Calculator(None), made, most=99)
+    read = observation.read(Observation(step), 99)
+    shown = decode(made, [*before, *read])
+    assert shown.startswith(f"Step 1\n{Calculator.observation_tags[0]}")
+    rows = sft.encode(made, Example((("the", 0.0), (step, 1.0))))
+    assert decode(made, [token for token, *_ in rows]) == f"the{step}"
+
+
 # What tokens say
 
 
@@ -206,6 +259,22 @@ def test_a_template_is_told_the_day_of_the_first_start(tmp_path):
     assert dated(build_config(date="2025-01-31"), "2024-02-29").date == "2025-01-31"
 
 
+@pytest.mark.parametrize("kept", ["a file of its own", "names", "beside others"])
+def test_a_template_of_several_is_told_the_day_too(kept, tmp_path):
+    saved_tokenizer(tmp_path, template=DATED)
+    if kept == "names":
+        named = [{"name": x, "template": DATED} for x in ("default", "tool_use")]
+        path = tmp_path / "tokenizer_config.json"
+        settings = json.loads(path.read_text()) | {"chat_template": named}
+        path.write_text(json.dumps(settings))
+        (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    elif kept == "beside others":
+        (tmp_path / "additional_chat_templates").mkdir()
+        (tmp_path / "additional_chat_templates" / "rag.jinja").write_text(DATED)
+    made = load_tokenizer(tmp_path, "2024-02-29")
+    assert chat_prompt(made, "Hi").startswith("Today Date: 29 Feb 2024\n")
+
+
 @pytest.mark.parametrize("date", ["yesterday", "2024-13-01", "29 Feb 2024", "2023-2-9"])
 def test_what_is_no_day_is_refused(date, tmp_path):
     with pytest.raises(UserError, match=r"config\.date is .*write it as"):
@@ -226,6 +295,10 @@ def test_what_is_no_day_is_refused(date, tmp_path):
         ("{{ messages[3].content }}", "", "refuses a user's message"),
         ("{{ 1 / 0 }}", "", "ZeroDivisionError"),
         ("{{ nothing.at.all }}", "x", "undefined"),
+        (PARTS, "", "leaves out a message that is text"),
+        ("{{ messages[-1].content }}", "Be brief.", "leaves out a system message"),
+        ("{{ messages[0].content }}", "Be brief.", "leaves out a message that is text"),
+        ("nothing", "Be brief.", "leaves out"),
     ],
 )
 def test_a_template_that_refuses_is_named(template, system, message):
