@@ -28,6 +28,7 @@ ERRORS = {
         TeacherError, TypeError, UserError, ValueError,
     )
 }  # fmt: skip
+_OWN = (EnvError, SearchError, TeacherError, UserError)  # their messages say it all
 _LEAST_BYTES = 4096  # of a message; they double from there: few programs are compiled
 
 
@@ -109,19 +110,31 @@ def outcome(function: Callable, *args: Any, **kwargs: Any) -> bytes:
     try:
         return encode({"result": function(*args, **kwargs)})
     except Exception as error:
-        return encode({"error": type(error).__name__, "message": str(error)})
+        return encode(_sent(error))
+
+
+def _sent(error: Exception) -> dict:
+    bases = type(error).__mro__
+    kind = next((base for base in bases if base in ERRORS.values()), RuntimeError)
+    if isinstance(error, OSError) and error.errno is not None:
+        # What a disk's error is explained by: see cli/environment.py.
+        named = [] if error.filename is None else [str(error.filename)]
+        return {"error": kind.__name__, "args": [error.errno, error.strerror, *named]}
+    own = kind in (type(error), *_OWN)
+    said = str(error) if own else f"{type(error).__name__}: {error}"
+    return {"error": kind.__name__, "args": [said]}
 
 
 def result_of(message: bytes) -> Any:
     """Returns the result, or raises the exception, in a message of `outcome`.
 
-    An exception that is not in `ERRORS` becomes a RuntimeError that names it.
+    An exception that is not in `ERRORS` becomes the nearest of them that it is a kind
+    of, or a RuntimeError, and is named.
     """
     found = decode(message)
     if "error" not in found:
         return found["result"]
-    name, text = found["error"], found["message"]
-    raise ERRORS[name](text) if name in ERRORS else RuntimeError(f"{name}: {text}")
+    raise ERRORS[found["error"]](*found["args"])
 
 
 def broadcast(message: bytes) -> bytes:

@@ -3,9 +3,11 @@
 That meshes and processes give what one device gives is in integration/test_meshes.py.
 """
 
+import json
 import pickle
 import re
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,9 @@ from fakes import FakeTeacher, problem, score_of
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
+from ovd_jax.cli.flags import line_of
+from ovd_jax.client.endpoint import WrongModel
+from ovd_jax.client.replies import Denied, Refused
 from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.learning.update import TrainState, optimizer
 from ovd_jax.models.known import KNOWN
@@ -31,6 +36,7 @@ from ovd_jax.multihost import processes
 from ovd_jax.multihost.shared import SharedTask, SharedTeacher, shared
 from ovd_jax.rollout.pack import plan
 from ovd_jax.search.base import SearchError
+from ovd_jax.search.engine import Away
 from ovd_jax.shapes import compact
 from ovd_jax.tasks.arithmetic import ArithmeticTask
 from ovd_jax.teacher.base import Score, ScoreRequest
@@ -202,8 +208,18 @@ class Own(ValueError):
         (SearchError("no engine"), SearchError, "no engine"),
         (ValueError("half a pair \ud83d"), ValueError, "half a pair \ud83d"),
         (OSError(28, "No space left"), OSError, "No space left"),
+        (OSError("no errno"), OSError, "no errno"),
+        (OSError(13, "Denied", "/a"), PermissionError, "[Errno 13] Denied: '/a'"),
+        (FileNotFoundError(2, "Not there", Path("/b")), FileNotFoundError, "'/b'"),
+        (TimeoutError("at last"), OSError, "TimeoutError: at last"),
+        (Denied("HTTP 401"), TeacherError, "HTTP 401"),
+        (Refused("HTTP 400"), TeacherError, "HTTP 400"),
+        (WrongModel("it serves b", lost=True), TeacherError, "it serves b"),
+        (Away("no answer", retry_after=3), SearchError, "no answer"),
+        (json.JSONDecodeError("no JSON", "{", 1), ValueError, "JSONDecodeError: no"),
         (ImportError("no wandb"), RuntimeError, "ImportError: no wandb"),
-        (Own(1, 2), RuntimeError, "Own: 1 and 2"),
+        (RecursionError("deep"), RuntimeError, "RecursionError: deep"),
+        (Own(1, 2), ValueError, "Own: 1 and 2"),
     ],
 )
 def test_an_error_of_the_first_process_is_raised_on_all(error, kind, said):
@@ -211,6 +227,7 @@ def test_an_error_of_the_first_process_is_raised_on_all(error, kind, said):
     with pytest.raises(kind, match=re.escape(said)) as caught:
         processes.result_of(message)
     assert type(caught.value) is kind
+    assert line_of(caught.value) == line_of(error)
 
 
 def test_what_cannot_be_sent_is_an_error_on_all_and_keeps_nobody_waiting():
