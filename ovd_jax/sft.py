@@ -172,6 +172,8 @@ def batch_source(
         rows = [encode(tokenizer, example) for example in examples(index, count)]
         last = max(position for row in rows for _, _, position, _, _ in row)
         architecture.check_length(last + 1, "An example")
+        used = (token for row in rows for token, *_ in row)
+        architecture.check_tokens(used, "An example")
         return rows
 
     @functools.lru_cache(maxsize=1)  # steps come in order

@@ -6,6 +6,7 @@ head, F mlp width, V vocabulary.
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,16 @@ class TransformerConfig:
                 f"{what}: {tokens} tokens, and the model knows {self.max_positions} "
                 "positions (max_position_embeddings in its config.json); make it "
                 "shorter, or take another model."
+            )
+
+    def check_tokens(self, tokens: Iterable[int], what: str) -> None:
+        """Raises UserError if `what` has a token that the model has not: another one
+        would be read in its place."""
+        if (largest := max(tokens, default=0)) >= self.vocab_size:
+            raise UserError(
+                f"{what} has the token {largest}, and the model has {self.vocab_size} "
+                "tokens (vocab_size in its config.json); take the tokenizer that it "
+                "was trained with."
             )
 
 

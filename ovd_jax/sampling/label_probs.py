@@ -35,6 +35,7 @@ def label_probabilities(
         raise UserError("A prompt is empty; give it at least a start token.")
     longest = max(map(len, prompts), default=0) + max(map(len, labels))
     model.config.check_length(longest, "A prompt with a label")
+    model.config.check_tokens(map(max, [*prompts, *labels]), "A prompt or a label")
     mass = {(): np.ones(len(prompts))}
     for prefix in sorted(inner_prefixes(labels), key=len):
         nexts = sorted(

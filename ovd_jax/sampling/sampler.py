@@ -130,6 +130,7 @@ class Sampler:
             if limit != _NEVER
         ]
         model.config.check_length(max(lengths, default=0), "A prompt and its answer")
+        model.config.check_tokens(map(max, prompts), "A prompt")
         return limits
 
     def width(self, tokens: int) -> int:

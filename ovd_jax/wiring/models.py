@@ -122,7 +122,24 @@ def load_tokenizer(folder: Path, date: str = "") -> Tokenizer:
     tokenizer.chat_template = template
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer in {folder} has no eos_token; set one.")
+    check_ends(folder, tokenizer)
     return tokenizer
+
+
+def check_ends(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raises UserError unless the model in `folder` has the tokens that begin and end a
+    text: one without the latter never stops."""
+    path = Path(folder) / "config.json"
+    raw = read_object(path, remedy=REMEDY) if path.is_file() else {}
+    size = raw.get("vocab_size")
+    for name in ("bos_token", "eos_token"):
+        token = getattr(tokenizer, f"{name}_id")
+        if type(size) is int and token is not None and token >= size:
+            raise UserError(
+                f"The {name} of the tokenizer in {folder} is {token}, and the model "
+                f"has {size} tokens (vocab_size in config.json); take the tokenizer "
+                "that it was trained with."
+            )
 
 
 def stop_ids(folder: Path, tokenizer: Tokenizer) -> tuple[int, ...]:

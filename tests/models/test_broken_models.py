@@ -16,7 +16,7 @@ from ovd_jax.models import hf, shards
 from ovd_jax.models.gguf import read_gguf
 from ovd_jax.models.hf_config import parse_config, to_hf_config
 from ovd_jax.tasks.data.examples import Example
-from ovd_jax.wiring.models import stop_ids
+from ovd_jax.wiring.models import load_tokenizer, stop_ids
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
@@ -213,14 +213,46 @@ def test_more_tokens_than_positions_are_an_error(prompt, new, model):
             label_probabilities(model, [[2] * prompt], [[3, 4], [5]])
 
 
-def test_an_example_longer_than_the_model_is_an_error(model):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1" * 70, r"An example: 73 tokens.*64 positions"),
+        ("1", r"An example has the token 25\d, and the model has 26 tokens"),
+    ],
+)
+def test_an_example_that_the_model_cannot_read_is_an_error(text, message, model):
     import configs.sft
 
     config = configs.sft.get_config()
-    examples = lambda index, count: [Example((("1" * 70, 0.0), ("2", 1.0)))]  # noqa: E731
+    examples = lambda index, count: [Example(((text, 0.0), ("2", 1.0)))]  # noqa: E731
     batches = sft.batch_source(config, tokenizer(), examples, model.config)
-    with pytest.raises(UserError, match=r"An example: 73 tokens.*64 positions"):
+    with pytest.raises(UserError, match=message):
         batches(0)
+
+
+@pytest.mark.parametrize("token", [26, 27, 999])
+def test_a_token_that_the_model_has_not_is_an_error(token, model):
+    from ovd_jax.sampling.label_probs import label_probabilities
+    from ovd_jax.sampling.sampler import Sampler
+
+    sampler = Sampler(tokenizer(), stop_ids=(1,), max_new_tokens=4)
+    with pytest.raises(UserError, match=f"the token {token}, .* has 26 tokens"):
+        sampler(model, [[25], [2, token, 3]], seed=0)
+    for prompt, label in ([2, token], [3]), ([2], [token]):
+        with pytest.raises(UserError, match=f"the token {token}, .* has 26 tokens"):
+            label_probabilities(model, [[2], prompt], [label, [5]])
+
+
+@pytest.mark.parametrize(("size", "fits"), [(258, True), (257, False), (256, False)])
+def test_a_tokenizer_whose_end_the_model_has_not_is_an_error(size, fits, tmp_path):
+    tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": size}))
+    if fits:
+        assert load_tokenizer(tmp_path).eos_token_id < size
+        return
+    with pytest.raises(UserError, match=f"_token .* has {size} tokens") as caught:
+        load_tokenizer(tmp_path)
+    one_line(caught)
 
 
 @pytest.mark.parametrize(
