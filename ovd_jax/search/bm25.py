@@ -6,6 +6,7 @@ share it, and only the used part is resident.
 
 import array
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -42,6 +43,7 @@ def _without_jax() -> Iterator[None]:
 with _without_jax():
     import bm25s
 
+_log = logging.getLogger(__name__)
 K1, B = 0.9, 0.4  # as Anserini's for passages
 _FORM = "5"  # of the index; another one is built where it changes
 _MAX_QUERY = 64  # words
@@ -71,8 +73,17 @@ class Bm25:
             build(path, folder)
         self.identity = {"engine": "bm25", "index": found, "topk": topk}
         self._topk = topk
-        self._index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
-        self._corpus = Corpus(path, np.load(folder / "offsets.npy", mmap_mode="r"))
+        try:
+            self._index, offsets = load(folder)
+        except Exception as error:  # bm25s and NumPy raise many types
+            _log.warning(
+                "The index %s is broken (%s); it is built anew.", folder, error
+            )
+            folder = writable(cache) / found
+            shutil.rmtree(folder, ignore_errors=True)
+            build(path, folder)
+            self._index, offsets = load(folder)
+        self._corpus = Corpus(path, offsets)
 
     def __len__(self) -> int:
         return len(self._corpus)
@@ -116,6 +127,12 @@ def highest(scores: np.ndarray, count: int) -> np.ndarray:
     else:
         places = np.flatnonzero(scores > 0)
     return places[np.argsort(-scores[places], kind="stable")][:count]
+
+
+def load(folder: Path) -> tuple[bm25s.BM25, np.ndarray]:
+    """An index, and where its passages are in their file."""
+    index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+    return index, np.load(folder / "offsets.npy", mmap_mode="r")
 
 
 def build(path: Path, folder: Path) -> None:

@@ -79,6 +79,25 @@ def test_the_index_is_built_once_a_content(tmp_path, monkeypatch):
     assert len(list(cache.iterdir())) == 2  # and nothing half made
 
 
+@pytest.mark.parametrize("harm", ["gone", "empty", "cut", "text"])
+@pytest.mark.parametrize("file", ["offsets", "data", "indptr", "vocab", "params"])
+def test_a_broken_index_is_built_anew(file, harm, tmp_path, caplog):
+    """Such as a disk that was full, or a folder copied in part, leaves behind."""
+    corpus = write(tmp_path / "c.jsonl", ROWS)
+    Bm25(corpus, topk=2, cache=tmp_path / "index")
+    (path,) = (tmp_path / "index").rglob(f"*{file}*")
+    content = path.read_bytes()
+    path.unlink()
+    if harm != "gone":
+        broken = {"empty": b"", "cut": content[: len(content) // 2], "text": b"no"}
+        path.write_bytes(broken[harm])
+    for warned in (True, False):
+        caplog.clear()
+        engine = Bm25(corpus, topk=2, cache=tmp_path / "index")
+        assert ids(engine, "What is the capital of Peru?") == ["0", "3"]
+        assert ("is broken" in caplog.text) == warned
+
+
 def test_the_index_is_mapped_and_not_read(engine):
     arrays = [engine._index.scores[name] for name in ("data", "indices", "indptr")]
     assert all(isinstance(array, np.memmap) for array in arrays)
