@@ -84,7 +84,7 @@ def load(
     `shardings` is a tree of the model's structure with a NamedSharding for each array;
     of a tensor, every process reads what its devices hold. The host keeps one tensor of
     the files at a time, besides what devices hold in its memory. Raises UserError
-    naming a tensor that is missing or has another shape.
+    naming a tensor that is missing, has another shape or no place in the model.
     """
     config = read_config(folder)
     abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0), dtype))
@@ -96,6 +96,7 @@ def load(
     for parameter in stored:  # all of them, before the first is read
         for name in parameter.names:
             tensors.check(name, parameter.shape)
+    tensors.check_used({name for parameter in stored for name in parameter.names})
     return treedef.unflatten(
         _read(tensors, parameter, leaf.update(dtype=kind), place)
         for parameter, (_, leaf), kind, place in zip(

@@ -6,7 +6,7 @@ every tensor (https://huggingface.co/docs/safetensors).
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from ovd_jax.models.hf_config import REMEDY
 
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_COMPUTED = "inv_freq"  # in old files; models compute it
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -63,6 +64,19 @@ class Tensors:
             raise UserError(
                 f"{path}: {name} is stored as {code}; {', '.join(_CODES.values())} are "
                 "read. Use the checkpoint that is not quantised."
+            )
+
+    def check_used(self, used: Collection[str]) -> None:
+        """Raises UserError for a tensor of the model that is not `used`, as of a layer
+        or a bias that config.json does not name: without it, it is another model."""
+        ours = (name for name in self._stored if name.startswith("model."))
+        left = sorted(
+            name for name in ours if name not in used and not name.endswith(_COMPUTED)
+        )
+        if left:
+            raise UserError(
+                f"{self.folder} has {left[0]} ({len(left)} such tensors), for which "
+                "the model of config.json has no place; the two do not belong together."
             )
 
     def read(self, name: str, index: tuple[slice, ...] = (slice(None),)) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Broken files of models, and lengths that a model cannot read: one line each."""
 
 import json
+import re
 import shutil
 import struct
 
@@ -188,6 +189,37 @@ def test_broken_weights_end_in_one_line(content, model, tmp_path):
     hf.save(model, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="safetensors") as caught:
+        hf.load(tmp_path)
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("model.layers.2.mlp.up_proj.weight", True),  # of a deeper model
+        ("model.layers.0.self_attn.o_proj.bias", True),
+        ("model.layers.1.mlp.down_proj.bias", True),
+        ("model.layers.0.self_attn.q_proj.lora_A.weight", True),
+        ("model.embed_positions.weight", True),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", False),
+        ("v_head.weight", False),  # beside the model
+    ],
+)
+@pytest.mark.parametrize("where", ["model.safetensors", "more.safetensors"])
+def test_a_tensor_without_a_place_in_the_model_is_refused(
+    name, refused, where, model, tmp_path
+):
+    hf.save(model, tmp_path)
+    file = tmp_path / where
+    if where != "model.safetensors":
+        (tmp_path / "model.safetensors").rename(tmp_path / "first.safetensors")
+    tensors = load_file(file) if file.exists() else {}
+    save_file(tensors | {name: np.ones((2, 2), np.float32)}, file)
+    if not refused:
+        loaded = hf.load(tmp_path)
+        np.testing.assert_array_equal(loaded.embed.embedding, model.embed.embedding)
+        return
+    with pytest.raises(UserError, match=re.escape(name)) as caught:
         hf.load(tmp_path)
     one_line(caught)
 
