@@ -70,7 +70,7 @@ def refused(config, program="train") -> str:
 @pytest.mark.parametrize(
     ("knob", "value"),
     [
-        ("threshold", 0), ("method", "grpo"), ("seed", 1), ("minibatches", 2),
+        ("threshold", 0.0), ("method", "grpo"), ("seed", 1), ("minibatches", 2),
         ("epochs", 3), ("problems_per_step", 8), ("samples", 4),
         ("optimizer.learning_rate", 1e-3), ("optimizer.schedule", "linear"),
         ("num_steps", 99), ("teacher.prompt", "digits"), ("search.noise", (0.0, 0.1)),
