@@ -1,0 +1,63 @@
+"""What the driver of training hands from one part to the next."""
+
+import types
+
+import fakes
+import pytest
+
+from ovd_jax import train
+from ovd_jax.cli import flags
+from ovd_jax.reporting.monitor import Monitor
+from ovd_jax.rollout.buffer import RolloutBuffer
+from ovd_jax.training.prefetch import DeviceLock
+
+
+class Learner:
+    """Notes the seeds that it learns with, and whether the devices are locked."""
+
+    objective = types.SimpleNamespace(pairs=False)
+
+    def __init__(self, device: DeviceLock):
+        self._device = device
+        self.seeds, self.locked = [], []
+
+    def learn(self, state, batch, *, microbatch, seed):
+        self.seeds.append(seed)
+        self.locked.append(self._device._lock.locked())
+        return state + 1, {"loss": 0.5}
+
+
+def updated(steps: int, **changes):
+    """(learner, metrics of each step) of a run's updates."""
+    config = flags.load_file("configs/default.py")
+    with config.unlocked():
+        config.update(changes)
+    run = object.__new__(train.Training)  # without models
+    run.config, run.token_teacher, run.monitor = config, None, Monitor()
+    run.device = DeviceLock()
+    run.tx = types.SimpleNamespace(learning_rate=lambda state: 0.25 * state)
+    group = fakes.group(fakes.kept(fakes.trajectory(2), 0.0))
+    buffer = RolloutBuffer((group,), ([[0.0]],), levels=10)
+    learner, state, rows = Learner(run.device), 0, []
+    for step in range(steps):
+        state, metrics = run.update(learner, state, buffer, step)
+        rows.append(metrics)
+    return learner, rows
+
+
+def test_each_step_orders_its_minibatches_by_a_seed_of_its_own():
+    first, second = updated(6)[0].seeds, updated(6, seed=1)[0].seeds
+    assert len({*first, *second}) == 12
+    assert updated(6)[0].seeds == first
+
+
+def test_an_update_has_the_devices_to_itself():
+    learner, _ = updated(2)
+    assert learner.locked == [True, True]
+    assert not learner._device._lock.locked()
+
+
+def test_the_learning_rate_that_is_logged_is_the_optimizers_after_the_update():
+    _, rows = updated(3)
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75])
+    assert [row["loss"] for row in rows] == [0.5] * 3
