@@ -14,7 +14,7 @@ from fakes import (
 )
 
 from ovd_jax.evaluation.attempts import evaluate, make_asks
-from ovd_jax.evaluation.rejection import Rejecting, batches_of_one_seed
+from ovd_jax.evaluation.rejection import BlindCollector, Rejecting, batches_of_one_seed
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
 
@@ -59,6 +59,7 @@ def solver(teacher, *, threshold=7, task=TASK, rounds=8, **changes):
         max_new_tokens=40,
         rows=changes.get("rows", 4),
         identity={},
+        make_collector=changes.get("make_collector"),
     )
 
 
@@ -88,6 +89,24 @@ def test_a_rejected_step_is_the_teachers_and_the_student_goes_on():
         "teacher_tokens_in": 30,
         "teacher_tokens_out": 6,
     }
+
+
+def test_who_collects_attempts_is_given_no_gold_answer():
+    """Its tools and its teacher could be told them."""
+    given = []
+
+    class Collector(BlindCollector):
+        def collect(self, problems, *args, **options):
+            given.extend(problems)
+            return super().collect(problems, *args, **options)
+
+    made = solver(Teacher(exact, demonstrate), make_collector=Collector)
+    gold = dataclasses.replace(problem(QUESTION, "9"), answers=("9",), solution="9")
+    evaluate([gold], task=TASK, tokenizer=TOKENIZER, samples=2, solver=made, seed=0)
+    assert given
+    for each in given:
+        assert (each.question, each.answer, each.solution) == (QUESTION, "", "")
+        assert not any(each.golds)
 
 
 @pytest.mark.parametrize(
