@@ -56,9 +56,11 @@ def test_replacing_a_trajectory_keeps_none_of_its_tokens():
 
 
 def test_a_wrong_demonstration_is_asked_for_again():
+    """By another number: a teacher that keeps its answers would repeat the first."""
     teacher = FakeTeacher(demonstrate=says(SLIP, None, RIGHT))
     (rollout,) = collect([SLIP], teacher)
-    assert len(teacher.demonstrated) == 3
+    asked = [[request.attempt for request in call] for call in teacher.demonstrated]
+    assert asked == [[0], [1], [2]]
     assert rollout.final.text == RIGHT
     assert rollout.failed_demonstrations == 2
 
