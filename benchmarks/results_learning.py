@@ -147,58 +147,85 @@ def quickstart_search(result: dict) -> list[str]:
     ]  # fmt: skip
 
 
-def on_policy(own: dict) -> list[str]:
-    """A judge on what a student samples."""
+def judge(result: dict) -> list[str]:
+    """Teachers as judges."""
+    lines = ["Teachers as judges"]
+    for part, about in JUDGED.items():
+        if found := result.get(part):
+            lines += [about, "", *on_policy(found)]
+    if found := result.get("slips"):
+        lines += [*audit(found["arithmetic"]), *world_slips(found["world"])]
+    if found := result.get("processbench"):
+        lines += audit(found)
+    return lines
+
+
+JUDGED = {
+    "arithmetic": "The quickstart's embedded teacher on what its student samples for "
+    "held-out problems, before, halfway and after training.",
+    "world": "The search quickstart's environment agent on its student's held-out "
+    "conversations.",
+}
+
+
+def on_policy(students: list[dict]) -> list[str]:
+    """A judge on what students sample."""
+    names = ("accepted", "accepted_right", "right_accepted")
     return [
-        f"On what the student `{own['student']}` samples, {own['solutions']} solutions "
-        f"of which {percent(own['accuracy'])} are right: AUC {own['auc_steps']:.3f} of "
-        f"{own['steps']} steps, {own['auc_solutions']:.3f} of whole solutions; "
-        f"calibration error {own['calibration_error']:.2f}.",
-        "",
         *table(
-            ("threshold", "accepted", "accepted that are right", "right ones accepted"),
+            ("student", "right", "AUC steps", "AUC solutions", "calibration error"),
             [
                 (
-                    f"{row['threshold']:g}",
-                    percent(row["accepted"]),
-                    "-" if row["accepted_right"] is None
-                    else percent(row["accepted_right"]),
-                    percent(row["right_accepted"]),
+                    own["student"],
+                    percent(own["accuracy"]),
+                    f"{own['auc_steps']:.3f}",
+                    f"{own['auc_solutions']:.3f}",
+                    f"{own['calibration_error']:.3f}",
                 )
+                for own in students
+            ],
+        ),
+        *table(
+            ("student", "threshold", "accepted", "accepted that are right",
+             "right ones accepted"),
+            [
+                (
+                    own["student"],
+                    f"{row['threshold']:g}",
+                    *("-" if row[x] is None else percent(row[x]) for x in names),
+                )
+                for own in students
                 for row in own["thresholds"]
             ],
         ),
     ]  # fmt: skip
 
 
-def judges(result: dict) -> list[str]:
-    """Teachers as judges."""
-    lines = ["Teachers as judges"]
-    for part in ("arithmetic", "processbench"):
-        if found := result.get(part):
-            best = max(found["thresholds"], key=lambda row: row["f1"])
-            lines += [
-                f"`{found['teacher']}` on {found['solutions']} solutions "
-                f"({found['data']}), {found['wrong_solutions']} of them wrong: AUC "
-                f"{found['auc_steps']:.3f} of {found['steps']} steps, "
-                f"{found['auc_solutions']:.3f} of whole solutions; F1 of the first "
-                f"wrong step {percent(best['f1'])} at threshold {best['threshold']:g}, "
-                f"which it recommends; calibration error "
-                f"{found['calibration_error']:.2f}.",
-                "",
-            ]
-        if found and (own := found.get("on_policy")):
-            lines += on_policy(own)
-    if found := result.get("world"):
-        lines += [
-            f"The environment agent of the search quickstart on {found['turns']} "
-            f"turns of {found['conversations']} held-out conversations, "
-            f"{found['good_turns']} of them good: AUC {found['auc']:.3f}; "
-            f"{percent(found['agreement'])} of its scores are on the right side of "
-            f"{found['threshold']}.",
-            "",
-        ]
-    return lines
+def audit(found: dict) -> list[str]:
+    """A teacher on solutions whose first mistake is known."""
+    best = max(found["thresholds"], key=lambda row: row["f1"])
+    return [
+        f"`{found['teacher']}` on {found['solutions']} solutions "
+        f"({found['data']}), {found['wrong_solutions']} of them wrong: AUC "
+        f"{found['auc_steps']:.3f} of {found['steps']} steps, "
+        f"{found['auc_solutions']:.3f} of whole solutions; F1 of the first "
+        f"wrong step {percent(best['f1'])} at threshold {best['threshold']:g}, "
+        f"which it recommends; calibration error "
+        f"{found['calibration_error']:.2f}.",
+        "",
+    ]
+
+
+def world_slips(found: dict) -> list[str]:
+    """The environment agent on made-up slips."""
+    return [
+        f"The environment agent of the search quickstart on {found['turns']} "
+        f"turns of {found['conversations']} held-out conversations with made-up slips, "
+        f"{found['good_turns']} of them good: AUC {found['auc']:.3f}; "
+        f"{percent(found['agreement'])} of its scores are on the right side of "
+        f"{found['threshold']}.",
+        "",
+    ]
 
 
 def evaluations(result: dict) -> list[str]:
@@ -277,7 +304,7 @@ LEARNING = {
     "methods": methods,
     "comparisons": comparisons,
     "quickstart_search": quickstart_search,
-    "judges": judges,
+    "judge": judge,
     "evaluations": evaluations,
     "discrimination": discrimination,
 }
