@@ -54,8 +54,9 @@ def test_every_ready_operation_gives_a_right_step():
 
 @pytest.mark.parametrize(
     ("chance", "score"),
-    [(0.0, 5), (0.19, 5), (0.2, 6), (0.5, 7), (0.79, 8), (0.8, 9), (1.0, 9)],
-)
+    [(0.0, 5), (0.49, 5), (0.5, 6), (0.79, 6), (0.8, 7), (0.9, 8), (15 / 16, 8),
+     (0.97, 9), (1.0, 9)],
+)  # fmt: skip
 def test_a_right_step_is_worth_the_chance_that_it_leaves(chance, score):
     assert right_score(chance) == score
 
@@ -73,7 +74,7 @@ def test_chances_are_asked_for_after_right_lines_that_do_not_answer():
     lines = ["(7*2)-3", "15-3", "12", "#### 12"]
     assert list(right_prefixes("((3+4)*2)-(8-5)", lines)) == [1, 3]
     assert list(right_prefixes("(7*2)-(8-5)", lines[:1])) == [1]
-    assert graded("(7*2)-(8-5)", lines, {1: 0.5, 3: 1.0}) == [7, 4, 9, 9]
+    assert graded("(7*2)-(8-5)", lines, {1: 0.5, 3: 1.0}) == [6, 4, 9, 9]
 
 
 def test_edits_are_levenshtein_distances():
