@@ -12,7 +12,7 @@ def get_config():
     config = compare.get_config()
     config.run_dir = "runs/compare_quickstart"
     config.base = config.eval_base = "quickstart"
-    config.overrides = ("num_steps=40",)
+    config.overrides = ("num_steps=40", "problems_per_step=32", "samples=4")  # groups
     config.runs = (
         "before training: base=",
         "RLVR: threshold=0",

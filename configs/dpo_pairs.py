@@ -12,4 +12,6 @@ def get_config():
     config = quickstart.get_config()
     config.run_dir = "runs/dpo_pairs"
     config.method = "dpo_pairs"
+    config.samples = 2
+    config.problems_per_step = 64
     return config

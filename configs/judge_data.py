@@ -10,8 +10,9 @@ def get_config():
     config = quickstart.get_config()
     config.unlock()
     config.students = ("quickstart",)  # whose samples are graded
-    config.problems = 2000  # of each student
-    config.slips = 2000  # problems solved with made-up slips
+    config.samples = 2
+    config.problems = 2500  # of each student
+    config.slips = 3000  # problems solved with made-up slips
     config.continuer_of = "quickstart"  # whose chance of ending right is a step's worth
     config.continuations = 16  # of each right prefix
     config.output = "runs/judge_data.jsonl"

@@ -27,4 +27,5 @@ def get_config():
     config.data = ""  # the arithmetic task's held-out problems, some solved with slips
     config.eval_problems = 400
     config.teacher.score_rule = "expected"
+    config.samples = 2
     return config

@@ -2,7 +2,7 @@
 
     python launch/compare.py --config=configs/compare_quickstart.py
     python launch/compare.py --config=configs/compare_quickstart.py \
-        --config.runs="('RLVR: threshold=0', 'OVD 7: threshold=7')" \
+        --config.runs="('RLVR: threshold=0', 'OVD 3: threshold=3')" \
         --config.seeds="(0, 1)" \
         --config.tests="('alone: test_threshold=0', 'checked at 5: test_threshold=5')"
 

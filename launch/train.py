@@ -1,8 +1,8 @@
 """Train a student by On-policy Verbal Distillation.
 
     python launch/train.py --config=configs/quickstart.py
-    python launch/train.py --config=configs/quickstart.py --config.threshold=0 \
-        --config.run_dir=runs/quickstart_0
+    python launch/train.py --config=configs/quickstart.py --config.threshold=7 \
+        --config.run_dir=runs/quickstart_7
 
 Run the same command again to go on from the last checkpoint; another experiment needs a
 run_dir of its own. The last line on stdout is a summary in JSON.
