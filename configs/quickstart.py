@@ -15,7 +15,7 @@ def get_config():
     config.baseline = "union"
     config.min_rows = 32
     config.granularity = "step"
-    config.threshold = 5  # right steps score 5 to 9, see ovd_jax/toy/graded.py
+    config.threshold = 5  # right steps score 6 to 9, see ovd_jax/toy/graded.py
     config.teacher.score_rule = "expected"
     config.minibatches = 4
     config.epochs = 2

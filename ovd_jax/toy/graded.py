@@ -3,8 +3,7 @@
 9       right, and a student who goes on from it ends right at least 97 % of the time
 8       right, at least 90 %
 7       right, at least 80 %
-6       right, at least 50 %
-5       right, less often
+6       right, less often
 4       one number is off by at most two
 3       one number or sign is wrong
 2       two of them are
@@ -18,8 +17,8 @@ from collections.abc import Iterator, Sequence
 
 from ovd_jax.tasks.arithmetic import ANSWER, evaluate, reductions
 
-RIGHT = 5  # the lowest score of a right step
-_CHANCES = (0.5, 0.8, 0.9, 0.97)  # each brings one more: most steps leave a good chance
+RIGHT = 6  # the lowest score of a right step: 5 keeps the two sides apart
+_CHANCES = (0.8, 0.9, 0.97)  # each brings one more: most steps leave a good chance
 _TOKEN = re.compile(r"\d+|[-+*()]")
 _NEAR = 2  # the most that a near miss is off by
 

@@ -54,14 +54,14 @@ def test_every_ready_operation_gives_a_right_step():
 
 @pytest.mark.parametrize(
     ("chance", "score"),
-    [(0.0, 5), (0.49, 5), (0.5, 6), (0.79, 6), (0.8, 7), (0.9, 8), (15 / 16, 8),
+    [(0.0, 6), (0.79, 6), (0.8, 7), (0.89, 7), (0.9, 8), (15 / 16, 8),
      (0.97, 9), (1.0, 9)],
 )  # fmt: skip
 def test_a_right_step_is_worth_the_chance_that_it_leaves(chance, score):
     assert right_score(chance) == score
 
 
-def test_wrong_steps_score_under_five_and_right_ones_five_and_over():
+def test_wrong_steps_score_under_five_and_right_ones_over_it():
     rng = random.Random(0)
     for problem in PROBLEMS:
         line = corrupt(next(solve(problem.question)), rng)
