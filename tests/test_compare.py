@@ -20,7 +20,8 @@ from ovd_jax.reporting.bars import plot_bars
 from ovd_jax.wiring import grid
 
 TINY = (
-    "num_steps=2", "checkpoint_every=1", "problems_per_step=8", "eval_problems=8",
+    "num_steps=2", "checkpoint_every=1", "problems_per_step=8", "samples=2",
+    "eval_problems=8",
     "eval_rows=8", "minibatches=1", "epochs=1", "loggers=('tensorboard',)",
 )  # fmt: skip
 

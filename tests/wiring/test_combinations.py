@@ -18,6 +18,8 @@ SEARCHES = {"task": "qa", "turns.searches": 2, "search.backend": "bm25"}
 
 def make_config(name="quickstart", **changes):
     config = flags.load_file(f"configs/{name}.py").copy_and_resolve_references()
+    if name == "quickstart":
+        config.update(samples=2, problems_per_step=64)
     config.update_from_flattened_dict(changes)
     return config
 
