@@ -171,15 +171,25 @@ JUDGED = {
 def on_policy(students: list[dict]) -> list[str]:
     """A judge on what students sample."""
     names = ("accepted", "accepted_right", "right_accepted")
+    used = students[0]["threshold"]
     return [
+        f"AUC by the probability of a score of {used:g} or more, the threshold that is "
+        "used, and by mean scores, in which the grades of right steps count, too:",
+        "",
         *table(
-            ("student", "right", "AUC steps", "AUC solutions", "calibration error"),
+            ("student", "right", "right ones with a wrong step",
+             f"AUC steps, {used:g} or more", f"AUC solutions, {used:g} or more",
+             "AUC steps, mean", "AUC solutions, mean", "calibration error"),
             [
                 (
                     own["student"],
                     percent(own["accuracy"]),
-                    f"{own['auc_steps']:.3f}",
-                    f"{own['auc_solutions']:.3f}",
+                    percent(own["right_with_wrong_steps"]),
+                    *(
+                        f"{of[x]:.3f}"
+                        for of in (at(own, used), own)
+                        for x in ("auc_steps", "auc_solutions")
+                    ),
                     f"{own['calibration_error']:.3f}",
                 )
                 for own in students
@@ -199,6 +209,11 @@ def on_policy(students: list[dict]) -> list[str]:
             ],
         ),
     ]  # fmt: skip
+
+
+def at(own: dict, threshold: float) -> dict:
+    """The row of a threshold."""
+    return next(row for row in own["thresholds"] if row["threshold"] == threshold)
 
 
 def audit(found: dict) -> list[str]:

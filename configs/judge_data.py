@@ -11,10 +11,10 @@ def get_config():
     config.unlock()
     config.students = ("quickstart",)  # whose samples are graded
     config.samples = 2
-    config.problems = 2500  # of each student
-    config.slips = 3000  # problems solved with made-up slips
+    config.problems = 1500  # of each student
+    config.slips = 1500  # problems solved with made-up slips
     config.continuer_of = "quickstart"  # whose chance of ending right is a step's worth
-    config.continuations = 16  # of each right prefix
+    config.continuations = 32  # of each right prefix
     config.output = "runs/judge_data.jsonl"
     config.eval_problems = 0
     config.lock()

@@ -1,6 +1,7 @@
 """A reward of your own: right answers are worth 1, less a tenth for each line over one.
 
 python launch/train.py --config=quickstart --config.method=grpo \
+    --config.problems_per_step=32 --config.samples=4 \
     --config.reward=examples/own_reward.py:brief
 """
 

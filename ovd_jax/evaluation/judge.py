@@ -20,6 +20,7 @@ class JudgedSample:
     right: bool  # its reward is 1
     steps: tuple[tuple[Score, bool], ...]  # with True for right steps;
     # empty if that is unknown
+    scores: tuple[Score, ...]  # all of the verdict: of steps, of the whole
 
 
 def expected(score: Score) -> float:
@@ -31,6 +32,11 @@ def expected_value(scores: Sequence[Score], whole: Score | None, how: str) -> fl
     """The value of `make_verdict`, from mean scores."""
     values = [aggregate([expected(score) for score in scores], how)] if scores else []
     return min(values + ([expected(whole)] if whole else []))
+
+
+def chance(score: Score, level: int) -> float:
+    """The probability that the judge gives to scores from `level` up."""
+    return min(1.0, sum(score.probs[level:]))
 
 
 def acceptance(samples: Sequence[JudgedSample], threshold: float) -> dict:
@@ -49,8 +55,24 @@ def acceptance(samples: Sequence[JudgedSample], threshold: float) -> dict:
     }
 
 
+def separation(samples: Sequence[JudgedSample], level: int) -> dict:
+    """AUC of steps and of solutions by the probability of scores from `level` up, a
+    solution's being its least certain score's.
+
+    On a scale with content right steps differ from each other, and wrong ones too, so
+    that mean scores tell right from wrong less well than this does.
+    """
+    steps = [pair for x in samples for pair in x.steps]
+    return {
+        "auc_steps": area([(chance(score, level), right) for score, right in steps]),
+        "auc_solutions": area(
+            [(min(chance(y, level) for y in x.scores), x.right) for x in samples]
+        ),
+    }
+
+
 def measures(samples: Sequence[JudgedSample], names: Sequence[float]) -> dict:
-    """AUC by mean scores, acceptance at each threshold, the best threshold,
+    """AUC by mean scores, acceptance and AUC at each threshold, the best threshold,
     calibration.
 
     Acceptance uses the scores as the rule reads them. The best threshold has the
@@ -59,13 +81,16 @@ def measures(samples: Sequence[JudgedSample], names: Sequence[float]) -> dict:
     one that rejects all: see `TeacherPrompt.thresholds`.
     """
     levels = range(1, len(names) - 1)
-    rows = [acceptance(samples, level) for level in levels]
+    rows = [acceptance(samples, level) | separation(samples, level) for level in levels]
     best = max(levels, key=lambda level: (rows[level - 1]["f1"], -level))
     steps = [pair for x in samples for pair in x.steps]
     bins = reliability(steps, best)
     return {
         "solutions": len(samples),
         "accuracy": mean(x.right for x in samples),
+        "right_with_wrong_steps": share(
+            not all(right for _, right in x.steps) for x in samples if x.right
+        ),
         "steps": len(steps),
         "steps_right": share(right for _, right in steps),
         "auc_steps": area([(expected(score), right) for score, right in steps]),
@@ -91,7 +116,7 @@ def reliability(steps: Sequence[tuple[Score, bool]], threshold: int) -> list[dic
     `threshold` up: how many, the mean probability, and the share that is right."""
     bins = [[] for _ in range(_BINS)]
     for score, right in steps:
-        claimed = min(1.0, sum(score.probs[threshold:]))
+        claimed = chance(score, threshold)
         bins[min(_BINS - 1, int(claimed * _BINS))].append((claimed, right))
     return [
         {

@@ -1,8 +1,8 @@
 """A scale of arithmetic steps with content, which the embedded teacher is taught.
 
-9       right, and a student who goes on from it ends right at least 97 % of the time
-8       right, at least 90 %
-7       right, at least 80 %
+9       right, and a student who goes on from it ends right at least 98 % of the time
+8       right, at least 95 %
+7       right, at least 90 %
 6       right, less often
 4       one number is off by at most two
 3       one number or sign is wrong
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from ovd_jax.tasks.arithmetic import ANSWER, evaluate, reductions
 
 RIGHT = 6  # the lowest score of a right step: 5 keeps the two sides apart
-_CHANCES = (0.8, 0.9, 0.97)  # each brings one more: most steps leave a good chance
+_CHANCES = (0.9, 0.95, 0.98)  # each brings one more: most steps leave a good chance
 _TOKEN = re.compile(r"\d+|[-+*()]")
 _NEAR = 2  # the most that a near miss is off by
 

@@ -84,6 +84,7 @@ def judged_samples(
             tuple(zip(verdict.steps, truths(problem, trajectory), strict=True))
             if truths
             else (),
+            (*verdict.steps, *filter(None, [verdict.whole])),
         )
         for problem, trajectory, reward, verdict in rows
         if verdict and verdict.answered

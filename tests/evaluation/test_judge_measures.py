@@ -12,9 +12,8 @@ def certain(level: int) -> Score:
 
 
 def sample(value, right, *steps) -> JudgedSample:
-    return JudgedSample(
-        value, value, right, tuple((certain(score), truth) for score, truth in steps)
-    )
+    scored = tuple((certain(score), truth) for score, truth in steps)
+    return JudgedSample(value, value, right, scored, tuple(x for x, _ in scored))
 
 
 SAMPLES = [
@@ -47,12 +46,32 @@ def test_the_measures_count_steps_and_solutions():
     found = judge.measures(SAMPLES, range(11))
     assert (found["solutions"], found["accuracy"]) == (4, 0.5)
     assert (found["steps"], found["steps_right"]) == (6, 4 / 6)
+    assert found["right_with_wrong_steps"] == 0.0
+    lucky = judge.measures(
+        [*SAMPLES, sample(7, True, (7, True), (1, False))], range(11)
+    )
+    assert lucky["right_with_wrong_steps"] == 1 / 3
     # Right steps 9, 9, 5, 8 against wrong ones 7, 2: one of eight pairs is lost.
     assert found["auc_steps"] == 7 / 8
     # Right solutions 9, 5 against wrong ones 7, 2.
     assert found["auc_solutions"] == 3 / 4
     assert found["recommended_threshold"] == 3  # 3 to 5 accept all that is right
     assert [row["threshold"] for row in found["thresholds"]] == list(range(1, 10))
+
+
+def test_grades_of_right_steps_do_not_count_where_a_threshold_tells_them_from_wrong():
+    """A right step of 6 and a wrong one that is 9 nine times in ten: by their means the
+    wrong one is ahead, by their chances of 5 the right one is."""
+    six, torn = certain(6), Score(9.0, (0.1, *[0.0] * 8, 0.9), 0.0)
+    samples = [
+        JudgedSample(6.0, 6.0, True, ((six, True),), (six,)),
+        JudgedSample(9.0, 8.1, False, ((torn, False),), (torn, six)),
+    ]
+    found = judge.measures(samples, range(11))
+    assert (found["auc_steps"], found["auc_solutions"]) == (0.0, 0.0)
+    row = found["thresholds"][4]
+    assert (row["threshold"], row["auc_steps"], row["auc_solutions"]) == (5, 1.0, 1.0)
+    assert found["thresholds"][6]["auc_steps"] == 0.0
 
 
 def test_a_judge_that_knows_the_shares_is_calibrated():

@@ -54,8 +54,8 @@ def test_every_ready_operation_gives_a_right_step():
 
 @pytest.mark.parametrize(
     ("chance", "score"),
-    [(0.0, 6), (0.79, 6), (0.8, 7), (0.89, 7), (0.9, 8), (15 / 16, 8),
-     (0.97, 9), (1.0, 9)],
+    [(0.0, 6), (0.89, 6), (0.9, 7), (0.94, 7), (0.95, 8), (31 / 32, 8),
+     (0.98, 9), (1.0, 9)],
 )  # fmt: skip
 def test_a_right_step_is_worth_the_chance_that_it_leaves(chance, score):
     assert right_score(chance) == score
