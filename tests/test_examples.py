@@ -37,7 +37,7 @@ def test_the_command_of_each_example_runs(example, tmp_path):
     small = [
         "--config.num_steps=1", "--config.eval_problems=8", "--config.minibatches=1",
         "--config.epochs=1", "--config.problems_per_step=8", "--config.loggers=()",
-        f"--config.run_dir={tmp_path}", "--config.samples=4",
+        f"--config.run_dir={tmp_path}",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, *command_of(example), *small],
