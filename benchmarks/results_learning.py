@@ -36,12 +36,16 @@ def quickstart(result: dict) -> list[str]:
         ]
     curves = [run["curve"] for run in result["runs"] if "curve" in run]
     if curves:
-        lowest = [min(value for _, value in curve) for curve in curves]
-        lines += [
-            f"Accuracy falls before it rises: its lowest is {span(lowest)}.",
-            "",
-        ]
+        lines += [first_steps(curves), ""]
     return lines
+
+
+def first_steps(curves: list[list]) -> str:
+    """Whether accuracy falls before it rises."""
+    lowest = [min(value for _, value in curve) for curve in curves]
+    if all(low >= curve[0][1] for low, curve in zip(lowest, curves, strict=True)):
+        return "Whenever it was measured, accuracy was at least that of the start."
+    return f"Accuracy falls before it rises: its lowest is {span(lowest)}."
 
 
 def ovd_vs_rlvr(result: dict) -> list[str]:
@@ -70,9 +74,8 @@ def ovd_vs_rlvr(result: dict) -> list[str]:
                 for row in result["rows"]
             ],
         ),
-        f"OVD falls first, too: from {percent(result['rows'][0]['before'])} to "
-        f"{span(value for value, _ in lowest)} at its lowest, which is in the first "
-        f"{max(step for _, step in lowest)} steps, before it rises.",
+        f"The lowest that OVD is on its way is {span(value for value, _ in lowest)}, "
+        f"in the first {max(step for _, step in lowest)} steps.",
         "",
         "![OVD and RLVR](../benchmarks/results/ovd_vs_rlvr.png)",
         "",
