@@ -78,14 +78,18 @@ def trained(config, name: str, steps: int) -> str:
     return folder
 
 
-@on_mesh
 def measured(config, options, student: str) -> dict:
     """The judge's measures on what `student` samples; see `evaluation.judge`."""
+    return on_mesh(lambda of: on_samples(of, student, config.held_out))(options)
+
+
+def on_samples(options, student: str, held_out: int) -> dict:
+    """The same, on the devices' mesh."""
     teacher = make_teacher(options)
     tokenizer = load_tokenizer(find_model(student, "student"))
-    held_out = make_task(options, tokenizer).held_out(config.held_out)
+    problems = make_task(options, tokenizer).held_out(held_out)
     seed = derive(options.seed, "benchmark", "judge")
-    samples = judged_samples(options, student, held_out, teacher, seed=seed)
+    samples = judged_samples(options, student, problems, teacher, seed=seed)
     return measures(samples, load_prompt(options.teacher.prompt).thresholds())
 
 
