@@ -44,8 +44,8 @@ def writes(prompt, sample, rng):
     return (RIGHT, WRONG)[sample]
 
 
-def collect(teacher, *, write=writes, template=TEMPLATE, **changes):
-    student = FakeStudent(write)
+def collect(teacher, *, write=writes, template=TEMPLATE, most=40, **changes):
+    student = FakeStudent(write, most)
     made = Collector(
         task=ArithmeticTask(), teacher=teacher, tokenizer=TOKENIZER,
         rules=rules(**changes), template=template,
@@ -100,6 +100,21 @@ def test_the_choices_stand_with_the_question_before_the_feedback():
     question = "(3+4)*2\n(A) 13\n(B) 14"
     assert prompts[0] == question
     assert prompts[1:] == [f"Q{question}\nS{WRONG}\nF1-1"] * 2
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_revision_that_was_cut_is_not_taken_though_it_is_right(cut):
+    """It has not learnt to end."""
+    longest = "7*2\n14\n14\n#### 14"
+
+    def write(prompt, sample, rng):
+        return longest if "1-1" in prompt else WRONG
+
+    teacher = Critic(demonstrate=lambda request, rng: RIGHT)
+    most = len(encode(longest)) + (not cut)
+    group, _ = collect(teacher, write=write, most=most, feedback="revise")
+    finals = {(rollout.revised, rollout.final.text) for rollout in group.rollouts}
+    assert finals == {(False, RIGHT) if cut else (True, longest)}
 
 
 def test_after_a_wrong_revision_the_teacher_demonstrates():
