@@ -35,7 +35,7 @@ from jax.sharding import PartitionSpec as P
 
 from ovd_jax.learning.losses import Batch
 from ovd_jax.learning.update import Stepper, TrainState
-from ovd_jax.models.lora import Lora, adapt, trained
+from ovd_jax.models.lora import Lora, adapt, trainable
 from ovd_jax.models.sharding import ROWS, make_mesh, shardings, without_fsdp
 from ovd_jax.models.transformer import Transformer, TransformerConfig, is_matrix
 from ovd_jax.sampling.decode import decode, prefill, row_rngs
@@ -144,16 +144,16 @@ def batch(*, packs: int, prompt: int, completions: int, length: int) -> Batch:
     slots = completions * length
     integers, numbers = rows(jnp.int32, slots), rows(jnp.float32, slots)
     return Batch(
-        prompts_KP=rows(jnp.int32, prompt),
-        prompt_lengths_K=rows(jnp.int32),
-        tokens_KC=integers,
-        segments_KC=integers,
-        offsets_KC=integers,
-        weights_KC=numbers,
-        teacher_KC=rows(jnp.bool_, slots),
-        advantages_KC=numbers,
-        sampler_logprobs_KC=numbers,
-        stretch=length,
+        prompts_BX=rows(jnp.int32, prompt),
+        prompt_lengths_B=rows(jnp.int32),
+        tokens_BY=integers,
+        segments_BY=integers,
+        offsets_BY=integers,
+        weights_BY=numbers,
+        teacher_BY=rows(jnp.bool_, slots),
+        advantages_BY=numbers,
+        sampler_logprobs_BY=numbers,
+        bin_size=length,
     )
 
 
@@ -176,7 +176,7 @@ def update(stepper: Stepper, state: TrainState, part) -> dict[str, Program]:
     """The two programs of an optimizer step: `add`, the gradient of one part of a
     batch, and `apply`."""
     grads = with_layout(jax.eval_shape(stepper.zeros, state.model))
-    own = state.replace(model=trained(state.model))
+    own = state.replace(model=trainable(state.model))
     return {
         "add": Program(stepper.add, (state.model, grads, part)),
         "apply": Program(stepper.apply, (own, grads)),

@@ -52,11 +52,13 @@ def at_once(url: str) -> dict:
 
 
 @contextlib.contextmanager
-def our_client(urls: list[str], most: int, timeout_s: float) -> Iterator[Transport]:
+def our_client(
+    urls: list[str], max_concurrency: int, timeout_s: float
+) -> Iterator[Transport]:
     """Our client, connected, as long as the block runs."""
     transport = Transport(
-        urls, name="", key=None, timeout_s=timeout_s, retries=4, wait=False, most=most,
-        accounting=Accounting(),
+        urls, name="", key=None, timeout_s=timeout_s, retries=4, wait=False,
+        max_concurrency=max_concurrency, accounting=Accounting(),
     )  # fmt: skip
     try:
         transport.run([transport.connect])
@@ -70,8 +72,8 @@ def our_batch(transport: Transport, requests: int) -> None:
     transport.run(
         [
             functools.partial(
-                transport.post, "/chat/completions", BODY, order=f"{number:06}",
-                home=number, check=lambda reply: None,
+                transport.post, "/chat/completions", BODY,
+                priority=f"{number:06}", affinity=number, check=lambda reply: None,
             )
             for number in range(requests)
         ]

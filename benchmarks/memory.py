@@ -43,7 +43,7 @@ TEACHER = "HuggingFaceTB/SmolLM2-360M-Instruct"  # of the real updates
 _LIMIT_S = 3600  # of a point
 REAL = {  # one group, all at once
     "prompt": 64, "lengths": [[192] * 8], "remat": "full", "chunk": 128, "k": 64,
-    "tokens_at_once": 1664, "teacher": TEACHER,
+    "microbatch_tokens": 1664, "teacher": TEACHER,
 }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def lower(config, platform, student, length, samples, method):
         )  # fmt: skip
         beside = state.model  # OVD's reference, in float32 as it is kept
         if method == "ovd":
-            part = part.replace(ref_logprobs_KC=part.advantages_KC)
+            part = part.replace(ref_logprobs_BY=part.advantages_BY)
         else:
             beside = abstract.model(architecture(config.teacher), dtype)
             beside = abstract.frozen(beside, dtype)

@@ -106,7 +106,7 @@ def programs(
         completions=config.samples,
     )  # fmt: skip
     if config.reference:
-        part = part.replace(ref_logprobs_KC=part.advantages_KC)
+        part = part.replace(ref_logprobs_BY=part.advantages_BY)
     objective = method_of(options).objective(options, lambda: None, None)
     learner = training.make_learner(options, tx, objective)
     return abstract.update(learner.stepper, state, part) | abstract.sampling(

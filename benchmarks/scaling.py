@@ -75,7 +75,7 @@ def update(config, shape, point: dict, groups) -> tuple[float, float]:
     """(median seconds, MiB of temporaries) of an update on `groups`."""
     batch, packed = workload.batch(
         point["prompt"], groups, vocab_size=shape.vocab_size,
-        length_multiple=32, tokens_at_once=config.tokens_at_once,
+        length_multiple=32, microbatch_tokens=config.microbatch_tokens,
     )  # fmt: skip
     learner = workload.learner(remat=config.remat, chunk=config.chunk)
     state = workload.create(shape)

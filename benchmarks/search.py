@@ -31,7 +31,7 @@ from ovd_jax.reporting.run_dir import read_metrics
 # Conversations of about two searches behind a question with its instructions.
 UPDATE = {
     "name": "search agent", "prompt": 256, "max_completion": 640,
-    "remat": "full", "chunk": 128, "length_multiple": 64, "tokens_at_once": 2816,
+    "remat": "full", "chunk": 128, "length_multiple": 64, "microbatch_tokens": 2816,
 }  # fmt: skip
 
 

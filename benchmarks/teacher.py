@@ -128,7 +128,7 @@ def measure_orders(config) -> list[dict]:
         after = cached(config.teacher.url)
         seen, hit = (b - a for a, b in zip(before, after, strict=True))
         rows.append(
-            {"order": name, "questions": len(texts), "tokens": seen,
+            {"priority": name, "questions": len(texts), "tokens": seen,
              "hit_rate": hit / seen, "seconds": seconds}
         )  # fmt: skip
     return rows

@@ -36,19 +36,19 @@ WORKS = {
     # One group, all completions of full length.
     "full": {
         "prompt": 64, "lengths": [[192] * GROUP], "max_completion": 192,
-        "ours": OURS | {"length_multiple": 64, "tokens_at_once": 832},
+        "ours": OURS | {"length_multiple": 64, "microbatch_tokens": 832},
         "tunix": (("NONE", 8), ("DECODER", 8)), "target": 0.85,
     },
     # Completion lengths as in practice.
     "ragged": {
         "prompt": 64, "lengths": lognormal(4, 0.45 * 256, 256), "max_completion": 256,
-        "ours": OURS | {"length_multiple": 64, "tokens_at_once": 1088},
+        "ours": OURS | {"length_multiple": 64, "microbatch_tokens": 1088},
         "tunix": (("NONE", 8),), "target": 0.5,
     },
     # A long prompt and short answers, as with search.
     "search": {
         "prompt": 1024, "lengths": lognormal(2, 64, 128), "max_completion": 128,
-        "ours": OURS | {"length_multiple": 64, "tokens_at_once": 1792},
+        "ours": OURS | {"length_multiple": 64, "microbatch_tokens": 1792},
         "tunix": (("DECODER", 2),), "target": 0.25,
     },
 }  # fmt: skip

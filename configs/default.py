@@ -86,7 +86,7 @@ def get_config():
                 "That turn had neither a query in search tags nor an answer in answer "
                 "tags. Try again."
             ),
-            mask_void=False,  # True: such trajectories are not trained on
+            mask_invalid=False,  # True: such trajectories are not trained on
             refine=False,  # the student condenses what calls bring; in evaluation only
         )
     )
@@ -194,7 +194,7 @@ def get_config():
     # Update
     config.minibatches = 1  # optimizer steps an epoch
     config.epochs = 1  # passes over a rollout batch
-    config.tokens_at_once = 8192  # on a device; gradients of several parts are summed
+    config.microbatch_tokens = 8192  # on a device; microbatches sum their gradients
     config.aggregation = "grpo"  # grpo | dapo | dr_grpo
     config.clip_low = 0.2
     config.clip_high = 0.2  # dapo: 0.28
@@ -224,7 +224,7 @@ def get_config():
     config.max_skipped = 10  # non-finite gradients in a row until the run is stopped
     config.chunk = 1024  # rows of logits alive at once
     config.remat = "none"  # none | matmuls | full; see REMAT in models/transformer.py
-    config.length_multiple = 16  # completions share stretches of such a length
+    config.length_multiple = 16  # completions share bins of such a length
 
     # A run beyond one of these bounds for `window` steps in a row is stopped
     config.collapse = ConfigDict(

@@ -38,7 +38,7 @@ def get_config():
     config.kl_coef = 0.001
     config.entropy_coef = 0.001
     config.optimizer.learning_rate = 1e-6
-    config.tokens_at_once = 32768
+    config.microbatch_tokens = 32768
     config.remat = "full"
     config.length_multiple = 512
     config.eval_problems = 500

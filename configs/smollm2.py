@@ -39,7 +39,7 @@ def get_config():
     config.demonstration_tries = 1
     config.baseline = "union"
     config.optimizer.learning_rate = 5e-6
-    config.tokens_at_once = 2048
+    config.microbatch_tokens = 2048
     config.remat = "matmuls"
     config.chunk = 256
     config.length_multiple = 128

@@ -45,12 +45,12 @@ def get_config():
     config.minibatches = 2
     config.optimizer.learning_rate = 1e-6
     config.optimizer.warmup_steps = 193  # 95 % of the steps
-    config.tokens_at_once = 16384
+    config.microbatch_tokens = 16384
     config.remat = "full"
     config.length_multiple = 256
     # What keeps GRPO on search from breaking down: see README.
     config.clip_high = 0.28
-    config.turns.mask_void = True
+    config.turns.mask_invalid = True
     config.collapse.window = 20
     config.collapse.entropy = 0.02
     config.collapse.zero_spread = 0.98

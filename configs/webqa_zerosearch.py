@@ -17,5 +17,5 @@ def get_config():
     config.baseline = "after"
     config.minibatches = 1
     config.clip_high = 0.2
-    config.turns.mask_void = False
+    config.turns.mask_invalid = False
     return config

@@ -16,12 +16,12 @@ class Calculator:
     def __init__(self, config):
         self._asked = 0
 
-    def score(self, requests, *, seed, places=None):
+    def score(self, requests, *, seed, request_keys=None):
         """9 where no line changes the value of the one before it, else 0."""
         self._asked += len(requests)
         return [certain(9 if self._is_right(x) else 0) for x in requests]
 
-    def demonstrate(self, requests, *, seed, places=None):
+    def demonstrate(self, requests, *, seed, request_keys=None):
         """The lines from the prefix to the answer; None where it leads nowhere."""
         self._asked += len(requests)
         return [self._rest(request) for request in requests]

@@ -20,7 +20,7 @@ from ovd_jax.evaluation.conversing import Conversing
 from ovd_jax.evaluation.rejection import (
     BlindCollector,
     BlindConversationCollector,
-    Rejecting,
+    RejectionAtTestTime,
     generator,
 )
 from ovd_jax.evaluation.report import report, totals
@@ -258,7 +258,7 @@ def make_solver(
     with config.unlocked():
         config.teacher.score_rule = config.test_score_rule
     make_teacher = once(student.opened, teachers.make_teacher, config)
-    return Rejecting(
+    return RejectionAtTestTime(
         stream,
         task=task,
         make_teacher=make_teacher,

@@ -263,6 +263,6 @@ def pad_rows(
         columns = (tokens, weights, positions, segments, prefix)
         for array, column in zip(columns, zip(*row, strict=True), strict=True):
             array[index, : len(row)] = column
-    stretch = None if prefix.any() else shape[1]  # without branches, plain causality
-    layout = Layout(positions, segments, prefix, stretch=stretch)
+    bin_size = None if prefix.any() else shape[1]  # without branches, plain causality
+    layout = Layout(positions, segments, prefix, bin_size=bin_size)
     return tokens, weights / weights.sum(), layout

@@ -25,9 +25,9 @@ def round_up(count: int, multiple: int) -> int:
 def right_pad(
     rows: Sequence[Sequence[int]], height: int, multiple: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, lengths): `height` rows beginning at the left edge, as long as need be.
+    """(tokens, lengths) of `height` rows, right-padded to the longest.
 
-    Rows beyond those given hold one token 0, so that no softmax is over nothing.
+    Padding rows get length 1, so every softmax has a valid entry.
     """
     width = round_up(max(map(len, rows)), multiple)
     tokens = np.zeros((height, width), np.int32)

@@ -135,15 +135,15 @@ def fill(
         if len(text) > MAX_SLOT:
             _say_cut(name)
             on_cut(name)
-        slots[name] = _opened(harmless(text, special_tokens), fences)
+        slots[name] = _opened(sanitize(text, special_tokens), fences)
     parts[::2] = [
         neutralize(part.format(**slots), special_tokens) for part in parts[::2]
     ]
     return "".join(parts)
 
 
-def harmless(text: str, special_tokens: tuple[str, ...]) -> str:
-    """`text` of bounded length, of characters that encode, without special tokens."""
+def sanitize(text: str, special_tokens: tuple[str, ...]) -> str:
+    """`text` limited in length, encodable and without special tokens."""
     if len(text) > MAX_SLOT:
         half = MAX_SLOT // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"

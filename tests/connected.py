@@ -7,7 +7,7 @@ from ovd_jax.client.transport import Transport
 from ovd_jax.teacher.openai_api import OpenAITeacher
 from ovd_jax.teacher.prompts import PROMPTS
 
-TRANSPORT = dict(name="", key=None, timeout_s=2.0, retries=1, most=8)
+TRANSPORT = dict(name="", key=None, timeout_s=2.0, retries=1, max_concurrency=8)
 TEACHER = dict(
     prompt="digits", score_rule="sample", score_temperature=0.7, temperature=0.7,
     max_new_tokens=64, on_failure="wait",

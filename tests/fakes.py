@@ -44,22 +44,24 @@ class FakeTeacher:
         self.scored: list[list[ScoreRequest]] = []
         self.demonstrated: list[list[DemonstrationRequest]] = []
 
-    def score(self, requests, *, seed: int, places=None) -> list[Score]:
+    def score(self, requests, *, seed: int, request_keys=None) -> list[Score]:
         self.scored.append(list(requests))
         values = [
             self._score(request, random.Random(f"{seed}-{place}"))
             for place, request in zip(
-                places or range(len(requests)), requests, strict=True
+                request_keys or range(len(requests)), requests, strict=True
             )
         ]
         return [None if value is None else score_of(value) for value in values]
 
-    def demonstrate(self, requests, *, seed: int, places=None) -> list[str | None]:
+    def demonstrate(
+        self, requests, *, seed: int, request_keys=None
+    ) -> list[str | None]:
         self.demonstrated.append(list(requests))
         return [
             self._demonstrate(request, random.Random(f"{seed}-{place}"))
             for place, request in zip(
-                places or range(len(requests)), requests, strict=True
+                request_keys or range(len(requests)), requests, strict=True
             )
         ]
 

@@ -195,7 +195,7 @@ def loss() -> dict:
 def divergence() -> dict:
     """The same of a divergence from a teacher, in all its forms."""
     rng = np.random.default_rng(3)
-    hidden_MD, head_VD, teacher_ME, teacher_head_VE, weights_M = (
+    hidden_MD, head_VD, teacher_MU, teacher_head_VU, weights_M = (
         rng.standard_normal(shape).astype(np.float32)
         for shape in (
             (TOKENS, WIDTH), (VOCAB, WIDTH), (TOKENS, WIDTH), (VOCAB, WIDTH), (TOKENS,)
@@ -203,26 +203,26 @@ def divergence() -> dict:
     )  # fmt: skip
     terms_of = partial(jsd, beta=0.3)
 
-    def chunked(hidden_MD, head_VD, teacher_head_VE, teacher_ME, weights_M):
+    def chunked(hidden_MD, head_VD, teacher_head_VU, teacher_MU, weights_M):
         return chunked_divergence(
-            terms_of, hidden_MD, head_VD, teacher_ME, teacher_head_VE, weights_M, 2.0, 5
+            terms_of, hidden_MD, head_VD, teacher_MU, teacher_head_VU, weights_M, 2.0, 5
         )
 
-    def dense(hidden_MD, head_VD, teacher_head_VE, teacher_ME, weights_M):
+    def dense(hidden_MD, head_VD, teacher_head_VU, teacher_MU, weights_M):
         return dense_divergence(
-            terms_of, hidden_MD, head_VD, teacher_ME, teacher_head_VE, weights_M, 2.0
+            terms_of, hidden_MD, head_VD, teacher_MU, teacher_head_VU, weights_M, 2.0
         )
 
-    def likeliest(hidden_MD, head_VD, teacher_head_VE, teacher_ME, weights_M):
-        top = top_k(teacher_ME, teacher_head_VE, k=VOCAB - 1, temperature=2.0, chunk=5)
+    def likeliest(hidden_MD, head_VD, teacher_head_VU, teacher_MU, weights_M):
+        top = top_k(teacher_MU, teacher_head_VU, k=VOCAB - 1, temperature=2.0, chunk=5)
         numbers = token_logprobs(hidden_MD, head_VD, top.ids, 2.0, 5)
         return top_k_divergence(terms_of, *numbers, top, weights_M)
 
     functions = {"chunked": chunked, "top": likeliest, "dense": dense}
-    teacher_head_VE = lay_out({"head": teacher_head_VE})["head"]
+    teacher_head_VU = lay_out({"head": teacher_head_VU})["head"]
     weights_M = np.maximum(weights_M, 0) / TOKENS
-    rows = (teacher_ME, weights_M)
-    return measured(functions, hidden_MD, head_VD, teacher_head_VE, rows=rows)
+    rows = (teacher_MU, weights_M)
+    return measured(functions, hidden_MD, head_VD, teacher_head_VU, rows=rows)
 
 
 def measured(functions, hidden_MD, head_VD, *others, rows=None) -> dict:

@@ -37,7 +37,7 @@ RULES = TurnRules(
     searches=2,
     total_tokens=600,
     observation_tokens=200,
-    mask_void=False,
+    mask_invalid=False,
 )
 CORRECTION = "Search or answer."
 

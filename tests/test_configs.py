@@ -79,7 +79,7 @@ def test_the_update_of_every_training_config_can_be_traced_without_weights(name)
         )
     )
     batch, shape = longest_batch(config)
-    batch = batch.replace(ref_logprobs_KC=batch.sampler_logprobs_KC)
+    batch = batch.replace(ref_logprobs_BY=batch.sampler_logprobs_BY)
     objective = functools.partial(
         policy_objective, temperature=config.temperature, chunk=config.chunk,
         remat=config.remat, clip_low=config.clip_low, clip_high=config.clip_high,

@@ -118,7 +118,7 @@ def test_the_rope_theta_of_a_folder_reaches_the_logits(model, tmp_path):
         raw = json.loads((tmp_path / "config.json").read_text())
         raw["rope_parameters"]["rope_theta"] = raw["rope_theta"] = theta
         (tmp_path / "config.json").write_text(json.dumps(raw))
-        logits.append(jax.jit(Transformer.__call__)(hf.load(tmp_path), BATCH.tokens_KC))
+        logits.append(jax.jit(Transformer.__call__)(hf.load(tmp_path), BATCH.tokens_BY))
     assert np.abs(logits[0] - logits[1]).max() > 1e-2
 
 
@@ -129,17 +129,17 @@ def test_a_sampled_end_token_is_returned_and_trained(model):
     assert completion.tokens[-1] in sampler.stop_ids
     batch = make_batch(completion.tokens, prompt=(1, 5), advantages=[1.0])
     end = len(completion.tokens) - 1
-    assert batch.tokens_KC[0, end] == completion.tokens[-1]
-    logprobs_KC = np.full(batch.tokens_KC.shape, -1.0, np.float32)
-    grads_KC = jax.grad(lambda x: loss_and_kl(x, batch)[0])(logprobs_KC)
-    assert grads_KC[0, end] < 0  # descending makes it likelier
-    np.testing.assert_array_equal(grads_KC[0, end + 1 :], 0.0)
+    assert batch.tokens_BY[0, end] == completion.tokens[-1]
+    logprobs_BY = np.full(batch.tokens_BY.shape, -1.0, np.float32)
+    grads_BY = jax.grad(lambda x: loss_and_kl(x, batch)[0])(logprobs_BY)
+    assert grads_BY[0, end] < 0  # descending makes it likelier
+    np.testing.assert_array_equal(grads_BY[0, end + 1 :], 0.0)
 
 
 @jax.jit
-def loss_and_kl(logprobs_KC, batch):
+def loss_and_kl(logprobs_BY, batch):
     loss, sums = policy_loss(
-        logprobs_KC, -logprobs_KC, batch, clip_low=0.2, clip_high=0.2, kl_coef=0.3
+        logprobs_BY, -logprobs_BY, batch, clip_low=0.2, clip_high=0.2, kl_coef=0.3
     )
     return loss, sums["kl"]
 
@@ -148,9 +148,9 @@ def loss_and_kl(logprobs_KC, batch):
 def test_masks_come_from_lengths_and_not_from_ids(pad):
     """Prompts and completions may hold the padding's id, and end tokens inside."""
     batch = make_batch((7, pad, EOS), (EOS, pad), prompt=(pad, EOS, 5))
-    np.testing.assert_array_equal(batch.weights_KC, [[1, 1, 1, 0], [1, 1, 0, 0]])
-    np.testing.assert_array_equal(batch.tokens_KC, [[7, pad, EOS, 0], [EOS, pad, 0, 0]])
-    np.testing.assert_array_equal(batch.prompt_lengths_K, [3, 3])
+    np.testing.assert_array_equal(batch.weights_BY, [[1, 1, 1, 0], [1, 1, 0, 0]])
+    np.testing.assert_array_equal(batch.tokens_BY, [[7, pad, EOS, 0], [EOS, pad, 0, 0]])
+    np.testing.assert_array_equal(batch.prompt_lengths_B, [3, 3])
 
 
 def test_seeds_differ_by_step_and_by_purpose_and_come_back():
@@ -170,18 +170,18 @@ def test_the_sampler_has_no_seed_of_its_own(model):
 
 def test_padding_counts_neither_in_the_loss_nor_in_the_kl():
     """The wide batch has six times the padding, and nothing sensible in it."""
-    noise_KC = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
-    policy_KC, ref_KC = noise_KC - 2, noise_KC[::-1] - 2
-    loss, kl = loss_and_kl(policy_KC, BATCH.replace(ref_logprobs_KC=ref_KC))
+    noise_BY = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    policy_BY, ref_BY = noise_BY - 2, noise_BY[::-1] - 2
+    loss, kl = loss_and_kl(policy_BY, BATCH.replace(ref_logprobs_BY=ref_BY))
     assert kl > 0.1
 
-    def widened(x_KC, fill):
-        return jnp.pad(x_KC, ((0, 0), (0, 24)), constant_values=fill)
+    def widened(x_BY, fill):
+        return jnp.pad(x_BY, ((0, 0), (0, 24)), constant_values=fill)
 
     wide = jax.tree.map(lambda x: widened(x, 0) if x.ndim == 2 else x, BATCH)
-    wide = wide.replace(ref_logprobs_KC=widened(ref_KC, np.inf))
+    wide = wide.replace(ref_logprobs_BY=widened(ref_BY, np.inf))
     for fill in (5.0, np.inf):
-        actual = loss_and_kl(widened(policy_KC, fill), wide)
+        actual = loss_and_kl(widened(policy_BY, fill), wide)
         np.testing.assert_allclose(actual, (loss, kl), rtol=1e-6)
 
 
@@ -190,7 +190,7 @@ def test_no_array_of_all_logits_is_made(config, make_model):
     model = make_model(dataclasses.replace(config, vocab_size=BIG_VOCAB))
     chunk, width = 4, model.config.width
     batch = make_batch(*[(7, 8, EOS)] * 4, width=16)
-    count = batch.tokens_KC.size
+    count = batch.tokens_BY.size
     objective = functools.partial(
         policy_objective, temperature=1.0, chunk=chunk, remat="none", clip_low=0.2,
         clip_high=0.2, kl_coef=0.0,
@@ -205,7 +205,7 @@ def test_no_array_of_all_logits_is_made(config, make_model):
         sizes = sizes_with(BIG_VOCAB, traced.jaxpr)
         assert chunk * BIG_VOCAB in sizes
         assert max(sizes) <= BIG_VOCAB * width < count * BIG_VOCAB / 2
-    whole = jax.make_jaxpr(Transformer.__call__)(model, batch.tokens_KC).jaxpr
+    whole = jax.make_jaxpr(Transformer.__call__)(model, batch.tokens_BY).jaxpr
     assert max(sizes_with(BIG_VOCAB, whole)) == count * BIG_VOCAB
 
 
@@ -268,10 +268,10 @@ def test_data_and_its_order_are_functions_of_the_step_alone(model):
     assert len({problem.question for batch in seen for problem in batch}) > 12
     learner, _ = make_learner(model, epochs=3)
     orders = [
-        [part.tokens_KC.tolist() for part in learner.split(BATCH, seed=seed)]
+        [part.tokens_BY.tolist() for part in learner.split(BATCH, seed=seed)]
         for seed in (5, 6, 5)
     ]
     assert orders[0] == orders[2] != orders[1]
     for epoch in range(3):
         rows = [row for part in orders[0][2 * epoch : 2 * epoch + 2] for row in part]
-        assert sorted(rows) == sorted(BATCH.tokens_KC.tolist())
+        assert sorted(rows) == sorted(BATCH.tokens_BY.tolist())

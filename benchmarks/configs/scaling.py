@@ -14,7 +14,7 @@ def get_config():
     config.vocab = (4096, 16_384, 49_152, 151_936)
     config.remat = "full"
     config.chunk = 128
-    config.tokens_at_once = 8192
+    config.microbatch_tokens = 8192
     config.repeats = 3
     config.publish = False  # to benchmarks/results, whatever the settings
     return config

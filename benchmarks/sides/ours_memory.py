@@ -20,7 +20,7 @@ work = timing.work()
 is_ovd = work["method"] == "ovd"
 batch, shape = workload.batch(
     work["prompt"], work["lengths"], vocab_size=CONFIG.vocab_size,
-    length_multiple=64, tokens_at_once=work["tokens_at_once"],
+    length_multiple=64, microbatch_tokens=work["microbatch_tokens"],
 )  # fmt: skip
 stepper = workload.stepper(
     work["method"], remat=work["remat"], chunk=work["chunk"], k=work["k"]
@@ -36,7 +36,7 @@ def step(_) -> None:
     global state
     if is_ovd:
         found = batch_logprobs(other, part, temperature=1.0, chunk=work["chunk"])
-        state, _ = stepper(state, [part.replace(ref_logprobs_KC=np.asarray(found))])
+        state, _ = stepper(state, [part.replace(ref_logprobs_BY=np.asarray(found))])
     else:
         state, _ = stepper(state, [(part, other)])
     jax.block_until_ready(state)
@@ -44,7 +44,7 @@ def step(_) -> None:
 
 seconds = timing.seconds(step, work["repeats"])
 if is_ovd:
-    part = part.replace(ref_logprobs_KC=part.advantages_KC)
+    part = part.replace(ref_logprobs_BY=part.advantages_BY)
 timing.report(
     seconds=seconds,
     temporaries_mib=workload.temporaries_mib(

@@ -14,7 +14,7 @@ batch, shape = workload.batch(
     work["lengths"],
     vocab_size=CONFIG.vocab_size,
     length_multiple=work["length_multiple"],
-    tokens_at_once=work["tokens_at_once"],
+    microbatch_tokens=work["microbatch_tokens"],
 )
 learner = workload.learner(remat=work["remat"], chunk=work["chunk"])
 state = workload.create(CONFIG)
@@ -33,5 +33,5 @@ timing.report(
     temporaries_mib=workload.temporaries_mib(
         learner.stepper, state, next(cut(batch, shape.microbatch))
     ),
-    slots=shape.slots * len(batch.tokens_KC),
+    slots=shape.slots * len(batch.tokens_BY),
 )

@@ -25,7 +25,7 @@ def batch(
     *,
     vocab_size: int,
     length_multiple: int,
-    tokens_at_once: int,
+    microbatch_tokens: int,
 ):
     """(batch, shape): a group of random completions for each list of their lengths,
     all behind prompts of `prompt` random tokens."""
@@ -49,7 +49,7 @@ def batch(
         groups,
         [[[float(rng.normal())] for _ in group] for group in lengths],
         length_multiple=length_multiple,
-        max_tokens=tokens_at_once,
+        max_tokens=microbatch_tokens,
     )
 
 

@@ -27,6 +27,7 @@ from ovd_jax.cli.interrupt import SIGNALS, Interrupted, QuickEnd, end_after
 from ovd_jax.cli.knobs import check_file, holds, knobs, mistyped, nearest, unknown
 from ovd_jax.cli.path_knobs import expanded, not_a_path, own_held_out
 from ovd_jax.cli.ranges import out_of_range
+from ovd_jax.cli.renamed import with_new_names
 from ovd_jax.client.credentials import exposed
 from ovd_jax.errors import EnvError, TeacherError, UsageError, UserError
 from ovd_jax.files import write_text
@@ -213,9 +214,10 @@ def save(config: ConfigDict, folder: str | Path) -> None:
 
 
 def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
-    """The locked config that `save` wrote; JSON's lists are the tuples they were.
+    """The locked config that `save` wrote; JSON's lists become tuples again.
 
-    Knobs that did not exist when it was written are those of the file `default`.
+    Knobs that did not exist when it was written have the values of the file `default`;
+    renamed ones get their new names.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -226,7 +228,7 @@ def load(folder: str | Path, *, default: str | None = None) -> ConfigDict:
             return ConfigDict({name: restore(item) for name, item in value.items()})
         return tuple(map(restore, value)) if isinstance(value, list) else value
 
-    saved = read_object(path)
+    saved = with_new_names(read_object(path))
     known = load_file(default) if default else ConfigDict()
     try:
         config = restore(merged(known.to_dict(), saved)).lock()

@@ -4,6 +4,8 @@ import difflib
 
 from ml_collections import ConfigDict
 
+from ovd_jax.cli.renamed import new_name
+
 EXPECTED = {
     int: "an int",
     float: "a float",
@@ -67,6 +69,8 @@ def mistyped(written: str, knob: tuple[type, object]) -> str:
 
 def unknown(name: str, config: ConfigDict) -> str:
     """The message for a knob that does not exist."""
+    if said := new_name(name):
+        return said
     inside = [knob for knob in knobs(config) if knob.startswith(f"{name}.")]
     if inside:
         examples = ", ".join(f"--config.{knob}" for knob in inside[:3])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 INTERVALS = {
     "[1, inf)": (
         "problems_per_step", "samples", "max_prompt_tokens", "max_new_tokens",
-        "min_rows", "prompt_multiple", "length_multiple", "tokens_at_once", "chunk",
+        "min_rows", "prompt_multiple", "length_multiple", "microbatch_tokens", "chunk",
         "minibatches", "epochs", "max_skipped", "eval_samples", "eval_rows",
         "arithmetic.min_operations", "arithmetic.max_operations",
         "arithmetic.max_operand", "arithmetic.max_value",

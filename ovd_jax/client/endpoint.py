@@ -36,15 +36,21 @@ class Endpoint:
     """
 
     def __init__(
-        self, url: str, *, name: str, key: str | None, timeout_s: float, most: int
+        self,
+        url: str,
+        *,
+        name: str,
+        key: str | None,
+        timeout_s: float,
+        max_concurrency: int,
     ):
         self.url = url.rstrip("/")
         self.name = name  # of the model; empty before `identify`
         self.weights = ""  # their source, if the server names it
-        self.limit = Limit(most, slow_s=timeout_s / 2)
+        self.limit = Limit(max_concurrency, slow_s=timeout_s / 2)
         self.outstanding = 0
-        self.rests_until = 0.0
-        self.open = False  # whether it is known to serve the model, since `doubt`
+        self.cooldown_until = 0.0
+        self.open = False  # True once it is verified to serve the model
         self.known = False  # True if it ever was
         self._signature = ""  # the model's name in answers
         self._look_ups = 0  # number of successful verifications
@@ -57,8 +63,8 @@ class Endpoint:
         """Closes the connections."""
         await self._client.close()
 
-    def doubt(self) -> None:
-        """Has the server asked who it is before the next request."""
+    def reverify(self) -> None:
+        """Makes the next request verify the served model first."""
         self.open = False
 
     async def identify(self) -> None:

@@ -12,17 +12,16 @@ _START = 8  # requests in flight at first
 
 
 class Limit:
-    """A bound that follows the server, by additive increase and multiplicative
-    decrease.
+    """An adaptive bound: additive increase, multiplicative decrease.
 
-    It grows by one with each answer until the first sign of congestion; each sign
-    halves it, and from then on it grows by one a round of answers. An answer after more
-    than `slow_s` seconds is such a sign.
+    It grows by one with each answer until the first sign of congestion. Each sign
+    halves it; then it grows by one a round of answers. An answer after more than
+    `slow_s` seconds is a sign.
     """
 
-    def __init__(self, most: int, *, slow_s: float):
-        self.value = float(min(_START, most))
-        self._most = most
+    def __init__(self, max_concurrency: int, *, slow_s: float):
+        self.value = float(min(_START, max_concurrency))
+        self._max_concurrency = max_concurrency
         self._slow_s = slow_s
         self._halved_at: float | None = None
 
@@ -32,7 +31,7 @@ class Limit:
             self.congested(sent=sent, now=now)
             return
         growth = 1.0 if self._halved_at is None else 1 / self.value
-        self.value = min(self._most, self.value + growth)
+        self.value = min(self._max_concurrency, self.value + growth)
 
     def congested(self, *, sent: float, now: float) -> None:
         """Halves the bound, once for all requests in flight at the time."""
@@ -47,31 +46,31 @@ class Place(Protocol):
     limit: Limit
     outstanding: int
     open: bool  # True if it takes requests
-    rests_until: float  # after an error, on the clock of time.monotonic
+    cooldown_until: float  # after an error, on the clock of time.monotonic
 
 
 P = TypeVar("P", bound=Place)
 
 
 class Pool(Generic[P]):
-    """Hands out places at servers, to the waiting requests in order.
+    """Hands out places at servers to waiting requests, by priority.
 
-    A request names its `home`, any number: those of one home share a beginning, which
-    a server keeps in its cache, so they wait for the same one. A server with room takes
-    from the others' requests only where those have none, rest, or are not open.
+    Requests of one `affinity`, any number, share a beginning that a server caches, so
+    they wait for the same server. A server with room takes the requests of others only
+    if those are full, cooling down or closed.
     """
 
     def __init__(self, places: Sequence[P]):
         self._places = places
-        self._queues = [[] for _ in places]  # heaps of (order, tick, future)
+        self._queues = [[] for _ in places]  # heaps of (priority, tick, future)
         self._ticks = itertools.count()
 
-    async def take(self, *, order: str, home: int) -> P:
-        """A place for one request, to be given back; of those that wait the lowest
-        `order` is first. Raises what `fail` is given meanwhile."""
+    async def take(self, *, priority: str, affinity: int) -> P:
+        """A place for one request; the lowest `priority` is first. Raises the error
+        that `fail` is given while it waits."""
         future = asyncio.get_running_loop().create_future()
-        queue = self._queues[home % len(self._queues)]
-        heapq.heappush(queue, (order, next(self._ticks), future))
+        queue = self._queues[affinity % len(self._queues)]
+        heapq.heappush(queue, (priority, next(self._ticks), future))
         self.hand_out()
         try:
             return await future
@@ -107,7 +106,7 @@ class Pool(Generic[P]):
     def _free(self) -> list[P]:
         now = time.monotonic()
         there = [place for place in self._places if place.open]
-        awake = [place for place in there if place.rests_until <= now]
+        awake = [place for place in there if place.cooldown_until <= now]
         return [
             place
             for place in awake or there

@@ -42,12 +42,11 @@ class Refusals:
         self._answered = True
         self._in_a_row.clear()
 
-    def add(self, home: int, error: TeacherError) -> None:
-        """Takes note of one that was not; `home` is its problem's. Raises TeacherError
-        where no question is answered: there was no label yet, or none of the last
-        problems had an answer."""
+    def add(self, affinity: int, error: TeacherError) -> None:
+        """Counts a question without an answer; `affinity` is its problem's. Raises
+        TeacherError if no question was ever answered, or none of the last problems."""
         self._count += 1
-        self._in_a_row.add(home)
+        self._in_a_row.add(affinity)
         never_read = isinstance(error, Unreadable) and not self._answered
         if never_read or len(self._in_a_row) >= _HOPELESS:
             raise TeacherError(

@@ -47,8 +47,8 @@ class Question:
     with."""
 
     text: str  # of the user's message, or all of it for a model without chat
-    order: str
-    home: int
+    priority: str
+    affinity: int
 
 
 class ServedModel:
@@ -194,8 +194,8 @@ class ServedModel:
         return await self._transport.post(
             self._path,
             self.dialect.spoken(body),
-            order=question.order,
-            home=question.home,
+            priority=question.priority,
+            affinity=question.affinity,
             check=check,
         )
 

@@ -28,10 +28,10 @@ class Servers:
         self._pool = Pool(self.endpoints)
         self._look_ups: dict[Endpoint, asyncio.Task] = {}
 
-    def doubt(self) -> None:
-        """Has all servers asked who they are before their next requests."""
+    def reverify(self) -> None:
+        """Makes all servers verify their model before their next requests."""
         for endpoint in self.endpoints:
-            endpoint.doubt()
+            endpoint.reverify()
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -39,13 +39,13 @@ class Servers:
             await endpoint.close()
 
     async def use(
-        self, ask: Callable[[Endpoint], Awaitable], order: str, home: int
+        self, ask: Callable[[Endpoint], Awaitable], priority: str, affinity: int
     ) -> object:
-        """What `ask` returns for the first server that is open and has room; `order`
-        and `home` are those of `Pool`. Raises what `ask` raises, and Unavailable where
-        no server is there."""
+        """Returns what `ask` does for the first open server with room; `priority` and
+        `affinity` are those of `Pool`. Raises what `ask` raises, and Unavailable if no
+        server is there."""
         self._look_around()
-        endpoint = await self._pool.take(order=order, home=home)
+        endpoint = await self._pool.take(priority=priority, affinity=affinity)
         sent = time.monotonic()
         try:
             answer = await ask(endpoint)
@@ -54,7 +54,7 @@ class Servers:
             if error.congested:
                 endpoint.limit.congested(sent=sent, now=now)
             if error.lost:
-                endpoint.rests_until = now + _REST
+                endpoint.cooldown_until = now + _REST
                 self._look_around()  # others may wait for this server
             raise
         finally:
@@ -108,7 +108,7 @@ class Servers:
         now, nobody = time.monotonic(), not self._any_open()
         for endpoint in self.endpoints:
             idle = not endpoint.open and endpoint not in self._look_ups
-            if idle and (nobody or endpoint.rests_until <= now):
+            if idle and (nobody or endpoint.cooldown_until <= now):
                 look_up = asyncio.create_task(self._look_up(endpoint))
                 self._look_ups[endpoint] = look_up
         return list(self._look_ups.values())
@@ -120,7 +120,7 @@ class Servers:
             await endpoint.identify()
         except TeacherError as found:
             error = found
-            endpoint.rests_until = time.monotonic() + _REST
+            endpoint.cooldown_until = time.monotonic() + _REST
         finally:
             del self._look_ups[endpoint]
         hopeless = not isinstance(error, Unavailable)

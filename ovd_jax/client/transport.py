@@ -52,12 +52,18 @@ class Transport:
         timeout_s: float,
         retries: int,
         wait: bool,
-        most: int,
+        max_concurrency: int,
         accounting: Accounting,
         name_knob: str = "teacher.served_name",
     ):
         endpoints = (
-            Endpoint(url, name=name, key=key, timeout_s=timeout_s, most=most)
+            Endpoint(
+                url,
+                name=name,
+                key=key,
+                timeout_s=timeout_s,
+                max_concurrency=max_concurrency,
+            )
             for url in urls
         )
         self._servers = Servers(endpoints, name_knob=name_knob)
@@ -95,7 +101,7 @@ class Transport:
         since the last call.
         """
         if not self._running:
-            self._servers.doubt()
+            self._servers.reverify()
         future = asyncio.run_coroutine_threadsafe(gather(jobs), self._loop)
         pending = Pending(future, then, self.accounting)
         self._running.add(future)
@@ -137,14 +143,14 @@ class Transport:
         path: str,
         body: Mapping,
         *,
-        order: str,
-        home: int,
+        priority: str,
+        affinity: int,
         check: Callable[[Reply], None],
     ) -> Reply:
-        """The reply to a request for the model; `check` raises Unavailable for one that
-        is of no use, `order` and `home` are those of `Pool`."""
+        """The reply to a request for the model; `check` raises Unavailable for a
+        useless reply, `priority` and `affinity` are those of `Pool`."""
         ask = functools.partial(self._post, path, body, check)
-        there = functools.partial(self._servers.use, ask, order, home)
+        there = functools.partial(self._servers.use, ask, priority, affinity)
         return await self._persist(there)
 
     async def probe(self, path: str, body: Mapping, plain: Mapping) -> Reply:

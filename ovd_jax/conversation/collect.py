@@ -139,15 +139,15 @@ class ConversationCollector(Collector):
         *,
         stopped: bool,
     ) -> Trajectory:
-        """The conversation; by `rules.mask_void` one in which a turn did nothing valid
-        is not trained on."""
+        """The conversation; with `rules.mask_invalid`, one with an invalid turn is not
+        trained on."""
         made = make_conversation(
             tokens, logprobs, from_teacher, observed or (False,) * len(tokens),
             stopped=stopped, decode=self.dialogue.decode,
         )  # fmt: skip
-        checked = self.dialogue.rules.mask_void
-        void = checked and not all(map(self.dialogue.is_valid, made.turns))
-        return dataclasses.replace(made, trained=not void)
+        checked = self.dialogue.rules.mask_invalid
+        invalid = checked and not all(map(self.dialogue.is_valid, made.turns))
+        return dataclasses.replace(made, trained=not invalid)
 
     def _room(self, opening: Trajectory) -> int:
         """Tokens for what an opening's last turn brings, one kept for the student."""

@@ -33,7 +33,7 @@ class TurnRules:
     searches: int
     total_tokens: int
     observation_tokens: int
-    mask_void: bool
+    mask_invalid: bool
 
 
 class Dialogue:

@@ -83,7 +83,7 @@ class Quiet:
 
 
 class Direct:
-    """The student alone: one completion of the prompt is the attempt.
+    """The student alone: an attempt is one completion of the prompt.
 
     `rows` prompts are sampled at a time; all attempts at a problem share its prompt.
     """
@@ -130,9 +130,9 @@ class Direct:
 def groups_of_equal_size(
     asks: Sequence[Ask], rows: int
 ) -> Iterator[list[tuple[int, ...]]]:
-    """Batches of groups, a group being the places of the asks with one prompt.
+    """Batches of groups; a group holds the indices of the asks with one prompt.
 
-    All groups of a batch have one size, and a batch has at most `rows` of them.
+    All groups of a batch have the same size, and a batch has at most `rows` groups.
     """
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for place, ask in enumerate(asks):

@@ -112,8 +112,8 @@ def area(pairs: Sequence[tuple[float, bool]]) -> float | None:
 
 
 def reliability(steps: Sequence[tuple[Score, bool]], threshold: int) -> list[dict]:
-    """Steps in ten bins of the probability that the judge gives to scores from
-    `threshold` up: how many, the mean probability, and the share that is right."""
+    """Ten bins of steps by the judge's probability of a score of at least `threshold`:
+    count, mean probability and share of right steps."""
     bins = [[] for _ in range(_BINS)]
     for score, right in steps:
         claimed = chance(score, threshold)

@@ -38,9 +38,8 @@ class Solution:
 def load_solutions(
     data: str, task: Task | None, *, count: int, seed: int
 ) -> list[Solution]:
-    """`count` solutions: a seeded sample of the rows in the files that `data` names,
-    with commas between, as many of each (0: all rows); without a file, of the
-    arithmetic task."""
+    """`count` solutions: a seeded sample of the comma-separated files `data`, equally
+    many of each (0: all rows); without a file, of the arithmetic task."""
     rng = random.Random(derive(seed, "audit"))
     if not data:
         return list(arithmetic_solutions(task, count, rng))

@@ -19,7 +19,7 @@ from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import (
     DemonstrationRequest,
-    Place,
+    RequestKey,
     Score,
     ScoreRequest,
     Teacher,
@@ -27,7 +27,7 @@ from ovd_jax.teacher.base import (
 from ovd_jax.text import Tokenizer
 
 
-class Rejecting:
+class RejectionAtTestTime:
     """A student whose steps a teacher checks while it answers; `rows` at a time.
 
     Samples, searches, scores and the teacher's own steps of an attempt do not depend on
@@ -77,7 +77,7 @@ class Rejecting:
         """Batch by batch; no two in a batch share a prompt, so none shares a score."""
         for places in batches_of_one_seed(asks, self._rows):
             part = [asks[place] for place in places]
-            remembering = Remembering(self._make_teacher())
+            remembering = MemoizedTeacher(self._make_teacher())
             collector = self._make_collector(
                 task=self._task,
                 teacher=remembering,
@@ -130,9 +130,9 @@ class BlindConversationCollector(Blind, ConversationCollector):
 MakeCollector = Callable[..., BlindCollector | BlindConversationCollector]
 
 
-class Remembering:
-    """A teacher that is asked for each score once: a step that was accepted is not put
-    to the vote again when a later one is replaced."""
+class MemoizedTeacher:
+    """A teacher that scores each step once: an accepted step is not scored again when a
+    later one is replaced."""
 
     def __init__(self, teacher: Teacher):
         self.levels = teacher.levels
@@ -146,12 +146,13 @@ class Remembering:
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[Score | None]:
-        """As the teacher, who sees only what is new, each from its own place."""
+        """The teacher's scores; it is asked only for new ones. Draws depend on the
+        request."""
         new = [r for r in dict.fromkeys(requests) if r not in self._scores]
         draws = by_content(new)
-        found = self._teacher.score(new, seed=seed, places=draws) if new else []
+        found = self._teacher.score(new, seed=seed, request_keys=draws) if new else []
         self._scores |= dict(zip(new, found, strict=True))
         self._scored.update(request.question for request in new)
         return [self._scores[request] for request in requests]
@@ -161,33 +162,33 @@ class Remembering:
         requests: Sequence[DemonstrationRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[str | None]:
-        """As the teacher, each from its own place."""
+        """The teacher's demonstrations. Draws depend on the request."""
         self._demonstrated.update(request.question for request in requests)
         draws = by_content(requests)
-        return self._teacher.demonstrate(requests, seed=seed, places=draws)
+        return self._teacher.demonstrate(requests, seed=seed, request_keys=draws)
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
     ) -> list[str | None]:
-        """The teacher's."""
+        """Delegates to the teacher."""
         return self._teacher.feedback(requests, seed=seed)
 
     def metrics(self) -> dict[str, float | None]:
-        """The teacher's."""
+        """Delegates to the teacher."""
         return self._teacher.metrics()
 
     def cost(self, question: str) -> dict[str, float]:
-        """Requests about one question."""
+        """The number of requests about one question."""
         return {
             "teacher_scores": self._scored[question],
             "teacher_demonstrations": self._demonstrated[question],
         }
 
 
-def by_content(requests: Sequence) -> list[Place]:
-    """The places of requests whose draws must not depend on their number in a batch."""
+def by_content(requests: Sequence) -> list[RequestKey]:
+    """Request keys made of the content, so that draws do not depend on the batch."""
     return [(derive(0, repr(request)),) for request in requests]
 
 
@@ -234,8 +235,8 @@ def digest(prompt: Sequence[int]) -> str:
 
 
 def batches_of_one_seed(asks: Sequence[Ask], rows: int) -> Iterator[list[int]]:
-    """Places of the asks with one `batch_seed`, at most `rows` at a time; no two have
-    one prompt."""
+    """Indices of asks with one `batch_seed`, at most `rows` at a time, each with a
+    prompt of its own."""
     rounds: dict[int, list[int]] = {}
     for place, ask in enumerate(asks):
         rounds.setdefault(ask.batch_seed, []).append(place)

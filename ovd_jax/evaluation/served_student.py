@@ -161,19 +161,19 @@ class ServedStudent:
         except BaseException as error:  # raised where the answers are read
             answers.put(error)
 
-    async def _ask(self, row: _Row, order: str) -> Reply:
+    async def _ask(self, row: _Row, priority: str) -> Reply:
         """What follows a row; nothing, and cut, where the server refuses it: it may be
         over the context length."""
         bounds = {"max_tokens": min(self._max, row.left), "seed": row.turn_seed}
         body = self._body([*row.prompt, *row.tokens], self._dialect) | bounds
-        home = zlib.crc32(repr(tuple(row.prompt)).encode())
+        affinity = zlib.crc32(repr(tuple(row.prompt)).encode())
         try:
             reply = await self._transport.post(
-                _PATH, self._fields.spoken(body), order=order, home=home,
+                _PATH, self._fields.spoken(body), priority=priority, affinity=affinity,
                 check=lambda reply: None,
             )  # fmt: skip
         except Refused as error:
-            self._refusals.add(home, error)
+            self._refusals.add(affinity, error)
             return _NOTHING
         self._refusals.answered()
         return reply

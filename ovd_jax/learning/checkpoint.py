@@ -11,19 +11,19 @@ import orbax.checkpoint as ocp
 
 from ovd_jax.errors import UserError
 from ovd_jax.learning.update import TrainState
-from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.models.lora import trainable, with_trainable
 from ovd_jax.models.transformer import Transformer
 
 
 class Checkpoints:
     """The newest `keep` states of a run, in `run_dir/checkpoints`.
 
-    Orbax writes into a temporary folder and renames it, so that a process killed while
-    saving leaves the checkpoint before. Nothing but the state is stored, and of its
-    model what is trained: randomness and data order are functions of the seed and
-    `state.step`, and frozen weights are read where they came from. `before_save` is
-    called first: what a resumed run takes for granted must be on the disk by then. So
-    is `save_beside(step, forced)`, with the optimizer steps of the state.
+    Orbax writes into a temporary folder and renames it, so a process killed while
+    saving leaves the previous checkpoint. Only the state is stored, and only the
+    trainable part of its model: randomness and data order are functions of the seed and
+    `state.step`, and frozen weights are read from their source. Each save first calls
+    `before_save`, which must put on the disk what a resumed run needs, and
+    `save_beside(step, forced)` with the optimizer steps of the state.
     """
 
     def __init__(self, run_dir, *, every: int, keep: int = 2):
@@ -211,7 +211,7 @@ def _abstract(state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
 def _in_place_of(state: TrainState, saved: dict[str, jax.Array]) -> TrainState:
     treedef = jax.tree.structure(_changing(state))
     changed = treedef.unflatten(saved[name] for name in by_path(state))
-    return changed.replace(model=with_trained(state.model, changed.model))
+    return changed.replace(model=with_trainable(state.model, changed.model))
 
 
 def by_path(state: TrainState) -> dict[str, jax.Array]:
@@ -223,4 +223,4 @@ def by_path(state: TrainState) -> dict[str, jax.Array]:
 
 
 def _changing(state: TrainState) -> TrainState:
-    return state.replace(model=trained(state.model))
+    return state.replace(model=trainable(state.model))

@@ -1,10 +1,8 @@
 """Token-level distillation: divergences between the vocabularies of two models.
 
-The full vocabulary is compared `dense`, with both models' [M, V] arrays as the textbook
-has it, or `chunked`, where one [C, V] block of either is alive at a time; `top_k`
-compares the teacher's k likeliest tokens and the rest as one. Axes: M positions, C of
-them in a chunk, D and E the widths of student and teacher, V vocabulary, A the k
-alternatives.
+`dense` compares the full vocabulary with both models' [M, V] arrays; `chunked` with one
+[C, V] block of either at a time; `top_k` compares the teacher's k likeliest tokens, and
+all others as one. D and U are the widths of student and teacher.
 """
 
 import functools
@@ -77,8 +75,8 @@ def dense_divergence(
     terms_of: Callable,
     hidden_MD: jax.Array,
     head_VD: jax.Array,
-    teacher_hidden_ME: jax.Array,
-    teacher_head_VE: jax.Array,
+    teacher_hidden_MU: jax.Array,
+    teacher_head_VU: jax.Array,
     weights_M: jax.Array,
     temperature: float,
 ) -> Loss:
@@ -87,14 +85,14 @@ def dense_divergence(
     Both models' log-probabilities [M, V] are kept for the backward pass.
     """
 
-    def log_softmax(hidden_MX, head_VX):
+    def log_softmax(hidden_MD, head_VD):
         logits_MV = jnp.einsum(
-            "MX,VX->MV", hidden_MX, head_VX, preferred_element_type=jnp.float32
+            "MD,VD->MV", hidden_MD, head_VD, preferred_element_type=jnp.float32
         )
         return jax.nn.log_softmax(logits_MV / temperature)
 
     student_MV = log_softmax(hidden_MD, head_VD)
-    teacher_MV = log_softmax(teacher_hidden_ME, teacher_head_VE)
+    teacher_MV = log_softmax(teacher_hidden_MU, teacher_head_VU)
     divergence_M = terms_of(student_MV, jax.lax.stop_gradient(teacher_MV)).sum(axis=-1)
     entropy_M = -jnp.sum(jnp.exp(student_MV) * student_MV, axis=-1)
     return weighted(divergence_M, entropy_M, weights_M)
@@ -105,8 +103,8 @@ def chunked_divergence(
     terms_of: Callable,
     hidden_MD: jax.Array,
     head_VD: jax.Array,
-    teacher_hidden_ME: jax.Array,
-    teacher_head_VE: jax.Array,
+    teacher_hidden_MU: jax.Array,
+    teacher_head_VU: jax.Array,
     weights_M: jax.Array,
     temperature: float,
     chunk: int,
@@ -116,21 +114,21 @@ def chunked_divergence(
     The forward pass computes the gradient, by `hidden_MD` and `head_VD` only.
     """
     return _forward(
-        terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
+        terms_of, hidden_MD, head_VD, teacher_hidden_MU, teacher_head_VU, weights_M,
         temperature, chunk,
     )[0]  # fmt: skip
 
 
 def _forward(
-    terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
+    terms_of, hidden_MD, head_VD, teacher_hidden_MU, teacher_head_VU, weights_M,
     temperature, chunk,
 ):  # fmt: skip
-    def run(axes, hidden_MD, head_VD, teacher_head_VE, inputs):
+    def run(axes, hidden_MD, head_VD, teacher_head_VU, inputs):
         def grad_of(hidden_CD, inputs_C):
-            teacher_hidden_CE, weights_C = inputs_C
+            teacher_hidden_CU, weights_C = inputs_C
             student_CV = _log_softmax(hidden_CD, head_VD, temperature, axes)
             teacher_CV = _log_softmax(
-                teacher_hidden_CE, teacher_head_VE, temperature, axes
+                teacher_hidden_CU, teacher_head_VU, temperature, axes
             )
             return _weighted_with_grad(
                 lambda x: terms_of(x, teacher_CV), student_CV, weights_C, axes
@@ -141,8 +139,8 @@ def _forward(
         )
 
     run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
-    inputs = (teacher_hidden_ME, weights_M)
-    total, *grads = run(hidden_MD, head_VD, teacher_head_VE, inputs)
+    inputs = (teacher_hidden_MU, weights_M)
+    total, *grads = run(hidden_MD, head_VD, teacher_head_VU, inputs)
     return total, grads
 
 
@@ -155,9 +153,9 @@ def _backward(terms_of, temperature, chunk, grads, cotangents):
 chunked_divergence.defvjp(_forward, _backward)
 
 
-def _log_softmax(hidden_CX, head_VX, temperature, axes: Axes) -> jax.Array:
+def _log_softmax(hidden_CD, head_VD, temperature, axes: Axes) -> jax.Array:
     """Float32 log-probabilities of a device's part of the vocabulary."""
-    logits_CV = shifted_logits(hidden_CX, head_VX, temperature, axes)
+    logits_CV = shifted_logits(hidden_CD, head_VD, temperature, axes)
     total_C1 = jnp.exp(logits_CV).sum(axis=-1, keepdims=True)
     return logits_CV - jnp.log(jax.lax.psum(total_C1, axes.vocab))
 
@@ -192,13 +190,13 @@ def weighted(
 
 
 def top_k(
-    hidden_ME: jax.Array, head_VE: jax.Array, *, k: int, temperature: float, chunk: int
+    hidden_MU: jax.Array, head_VU: jax.Array, *, k: int, temperature: float, chunk: int
 ) -> TopK:
     """The `k` likeliest tokens of each position, [M, A], in chunks."""
 
-    def run(axes, hidden_ME, head_VE, ids_V):
-        def block(_, hidden_CE):
-            all_CV = _log_softmax(hidden_CE, head_VE, temperature, axes)
+    def run(axes, hidden_MU, head_VU, ids_V):
+        def block(_, hidden_CU):
+            all_CV = _log_softmax(hidden_CU, head_VU, temperature, axes)
             logprobs_CA, places_CA = jax.lax.top_k(all_CV, min(k, len(ids_V)))
             found = (logprobs_CA, ids_V[places_CA])
             if axes.vocab:  # each device has candidates
@@ -208,11 +206,11 @@ def top_k(
                 found = (logprobs_CA, ids_CA)
             return None, TopK(ids=found[1], logprobs=found[0])
 
-        _, found = jax.lax.scan(block, None, chunks(hidden_ME, chunk))
-        return unchunked(found, len(hidden_ME))
+        _, found = jax.lax.scan(block, None, chunks(hidden_MU, chunk))
+        return unchunked(found, len(hidden_MU))
 
     run = on_each_device(run, (ROWS, VOCAB, VOCAB), ROWS)
-    return run(hidden_ME, head_VE, jnp.arange(len(head_VE)))
+    return run(hidden_MU, head_VU, jnp.arange(len(head_VU)))
 
 
 def top_k_divergence(
@@ -249,24 +247,23 @@ def distill_objective(
 ) -> Loss:
     """A divergence from the teacher at every trained token: (loss, sums).
 
-    `part` is some packs and the teacher, which reads the very tokens that the student
-    does; None where `teacher_top` of the packs holds what a served one said. Where one
-    of two models of a tokenizer has more rows than the other, as padding, they are left
-    out.
+    `part` is (packed rows, teacher); the teacher reads the same tokens as the student.
+    It is None if `teacher_top` of the rows holds the answers of a served one. Padding
+    rows of the larger vocabulary are left out.
     """
     batch, teacher = part
-    weights_M = batch.weights_KC.ravel()
+    weights_M = batch.weights_BY.ravel()
     hidden_MD = completion_hidden(model, batch, remat=remat)
     head_VD = model.head_VD
     if teacher is not None:
         size = min(len(head_VD), len(teacher.head_VD))
-        head_VD, teacher_head_VE = head_VD[:size], teacher.head_VD[:size]
-        teacher_hidden_ME = jax.lax.stop_gradient(completion_hidden(teacher, batch))
+        head_VD, teacher_head_VU = head_VD[:size], teacher.head_VD[:size]
+        teacher_hidden_MU = jax.lax.stop_gradient(completion_hidden(teacher, batch))
     if vocabulary == "top_k":
         top = jax.tree.map(
             lambda x: x.reshape(-1, x.shape[-1]), batch.teacher_top
         ) or top_k(
-            teacher_hidden_ME, teacher_head_VE,
+            teacher_hidden_MU, teacher_head_VU,
             k=k, temperature=temperature, chunk=chunk,
         )  # fmt: skip
         numbers = token_logprobs(hidden_MD, head_VD, top.ids, temperature, chunk)
@@ -276,7 +273,7 @@ def distill_objective(
         "chunked": functools.partial(chunked_divergence, chunk=chunk),
     }[vocabulary]
     return compare(
-        terms_of, hidden_MD, head_VD, teacher_hidden_ME, teacher_head_VE, weights_M,
+        terms_of, hidden_MD, head_VD, teacher_hidden_MU, teacher_head_VU, weights_M,
         temperature=temperature,
     )  # fmt: skip
 
@@ -288,8 +285,8 @@ def reverse_kl_policy_loss(
     - log p_student of each token, the student as at collection."""
     behavior = behavior_logprobs(logprobs, batch)
     advantages = jnp.where(
-        batch.weights_KC > 0, batch.teacher_logprobs_KC - behavior, 0.0
+        batch.weights_BY > 0, batch.teacher_logprobs_BY - behavior, 0.0
     )
-    batch = batch.replace(advantages_KC=advantages)
+    batch = batch.replace(advantages_BY=advantages)
     loss, sums = policy_loss(logprobs, entropies, batch, **options)
     return loss, sums | {"divergence_sum": -advantages.sum()}

@@ -11,7 +11,7 @@ import optax
 from ovd_jax.learning.losses import Batch, token_weights
 from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import Optimizer, Stepper, TrainState, batch_logprobs
-from ovd_jax.models.lora import with_trained
+from ovd_jax.models.lora import with_trainable
 from ovd_jax.models.sharding import fetch, put_rows
 from ovd_jax.models.transformer import Transformer
 
@@ -63,8 +63,8 @@ class Learner:
         batch = self.with_logprobs(state.model, batch, microbatch, state.reference)
         collected = []
         for part in self.split(batch, seed=seed):
-            weights = self._weights(part.weights_KC > 0, part.segments_KC)
-            parts = cut(part.replace(weights_KC=weights), microbatch)
+            weights = self._weights(part.weights_BY > 0, part.segments_BY)
+            parts = cut(part.replace(weights_BY=weights), microbatch)
             state, metrics = self.stepper(state, map(self.with_extra_inputs, parts))
             collected.append(metrics)
         return state, means(jax.device_get(collected))
@@ -82,13 +82,13 @@ class Learner:
         """
         objective, models = self.objective, {}
         if objective.needs_behavior and self.steps_a_batch > 1:
-            models["behavior_logprobs_KC"] = model
+            models["behavior_logprobs_BY"] = model
         if objective.reference is not None:
-            models["ref_logprobs_KC"] = objective.reference
+            models["ref_logprobs_BY"] = objective.reference
         if refreshed is not None:
-            models["ref_logprobs_KC"] = with_trained(model, refreshed)
+            models["ref_logprobs_BY"] = with_trainable(model, refreshed)
         if objective.token_teacher is not None:
-            models["teacher_logprobs_KC"] = objective.token_teacher
+            models["teacher_logprobs_BY"] = objective.token_teacher
         logprobs = {
             name: self._all_logprobs(model, batch, microbatch)
             for name, model in models.items()
@@ -98,7 +98,7 @@ class Learner:
     def _all_logprobs(self, model, batch: Batch, microbatch: int) -> np.ndarray:
         parts = cut(batch, microbatch)
         logprobs = [self._logprobs(model, put_rows(part)) for part in parts]
-        return np.concatenate(fetch(logprobs))[: len(batch.tokens_KC)]
+        return np.concatenate(fetch(logprobs))[: len(batch.tokens_BY)]
 
     def with_extra_inputs(self, part: Batch) -> Batch | tuple:
         """The part on the devices, with the objective's extra inputs if there are
@@ -107,30 +107,31 @@ class Learner:
         return part if extra is None else (part, *extra)
 
     def split(self, batch: Batch, *, seed: int) -> Iterator[Batch]:
-        """Minibatches of as many problems or one less, in a fresh order every epoch.
+        """Yields minibatches, in a new order every epoch; their numbers of problems
+        differ by one at most.
 
-        All packs of a problem are in one minibatch, so that what a minibatch holds does
-        not depend on the number of devices and their memory, which packs do.
+        All packed rows of a problem are in one minibatch, so its content does not
+        depend on the number of devices and their memory, as packing does.
         """
-        problems_K, batch = batch.problems_K, batch.replace(problems_K=None)
-        if problems_K is None:
-            problems_K = np.arange(len(batch.tokens_KC))
+        problems_B, batch = batch.problems_B, batch.replace(problems_B=None)
+        if problems_B is None:
+            problems_B = np.arange(len(batch.tokens_BY))
         for epoch in range(self.epochs):
             order = np.random.default_rng((seed, epoch)).permutation(
-                problems_K.max() + 1
+                problems_B.max() + 1
             )
             for picked in np.array_split(order, self.minibatches):
                 packs = np.concatenate(
-                    [np.flatnonzero(problems_K == n) for n in picked]
+                    [np.flatnonzero(problems_B == n) for n in picked]
                 )
                 yield jax.tree.map(lambda x, packs=packs: x[packs], batch)
 
 
 def cut(batch: Batch, size: int) -> Iterator[Batch]:
     """Microbatches of `size` packed rows; zeros, which have no weight, pad the last."""
-    for start in range(0, len(batch.tokens_KC), size):
+    for start in range(0, len(batch.tokens_BY), size):
         part = jax.tree.map(lambda x, a=start: x[a : a + size], batch)
-        missing = size - len(part.tokens_KC)
+        missing = size - len(part.tokens_BY)
         yield jax.tree.map(
             lambda x, n=missing: np.pad(x, ((0, n), *[(0, 0)] * (x.ndim - 1))), part
         )

@@ -1,9 +1,9 @@
 """Log-probabilities of given tokens, and losses on them, without a [M, V] array.
 
-Axes: M positions, C of them in a chunk, D width, V vocabulary. Under a mesh each device
-has the M of its rows and the V of its `tp` part: what it holds at once is [C, V / tp].
-The compiler, left alone, would cut chunks across the rows of all devices and add up
-logits over `fsdp`; so every device runs its own loop here, and says when they meet.
+The M positions are processed in chunks of C. Under a mesh each device has the M of its
+rows and the V of its `tp` part, and holds one [C, V / tp] block at a time. The compiler
+alone would cut chunks across the rows of all devices and sum logits over `fsdp`, so
+every device runs its own loop here, with explicit collectives.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from ovd_jax.models.sharding import ROWS
 
 Loss = tuple[jax.Array, dict]  # with sums of metrics by their names
-VOCAB = P("tp")  # of the head, and of the numbers of its rows
+VOCAB = P("tp")  # of the head's rows and their ids
 HEAD = P("tp", "fsdp")  # of the head's gradient
 
 
@@ -178,7 +178,7 @@ def sum_with_grads(
 
 
 class Axes(NamedTuple):
-    """The mesh axes that split rows and vocabulary: none, without a mesh."""
+    """The mesh axes that split rows and vocabulary; empty without a mesh."""
 
     rows: tuple[str, ...] = ()
     vocab: tuple[str, ...] = ()
@@ -263,7 +263,7 @@ def _logits_grad(score: _Score, targets, ids_V, by_logprobs, by_entropy_C):
 
 
 def _sum_head(grad_VD, axes: Axes) -> jax.Array:
-    """The head's gradient over the rows of all devices, in the layout of the head."""
+    """The head's gradient summed over the rows of all devices, in the head's layout."""
     if not axes.rows:
         return grad_VD
     grad_VD = jax.lax.psum(grad_VD, "data")

@@ -27,85 +27,85 @@ class TopK(flax.struct.PyTreeNode):
 
 
 class Batch(flax.struct.PyTreeNode):
-    """Trajectories behind their prompts: all that is ever sent to the devices.
+    """Trajectories behind their prompts: everything that is sent to the devices.
 
-    Each of K packs holds one prompt in P slots and C slots of completions of it, in
-    stretches of `stretch` slots; no completion reaches over the end of a stretch.
+    Each of B packed rows holds one prompt in X slots and its completions in Y slots, in
+    bins of `bin_size` slots. No completion crosses the end of a bin.
     """
 
-    prompts_KP: Array  # int32, right-padded
-    prompt_lengths_K: Array  # int32, at least 1
-    tokens_KC: Array  # int32
-    segments_KC: Array  # int32: 1, 2, ... for the completions of a row; PADDING
-    offsets_KC: Array  # int32: a token's index in its completion
-    weights_KC: Array  # float32: in the loss; 0 if untrained
-    teacher_KC: Array  # bool: the token was written by the teacher
-    advantages_KC: Array  # float32: constant over a step, or over a trajectory
-    sampler_logprobs_KC: Array  # float32: the sampler's; 0 for the teacher's
-    behavior_logprobs_KC: Array | None = None  # float32: of the policy when the
+    prompts_BX: Array  # int32, right-padded
+    prompt_lengths_B: Array  # int32, at least 1
+    tokens_BY: Array  # int32
+    segments_BY: Array  # int32: 1, 2, ... for the completions of a row; PADDING
+    offsets_BY: Array  # int32: a token's index in its completion
+    weights_BY: Array  # float32: in the loss; 0 if untrained
+    teacher_BY: Array  # bool: the token was written by the teacher
+    advantages_BY: Array  # float32: constant over a step, or over a trajectory
+    sampler_logprobs_BY: Array  # float32: the sampler's; 0 for the teacher's
+    behavior_logprobs_BY: Array | None = None  # float32: of the policy when the
     # batch was collected; None: the policy is the same
-    ref_logprobs_KC: Array | None = None  # float32: of the frozen reference
-    teacher_logprobs_KC: Array | None = None  # float32: of a token-level teacher
+    ref_logprobs_BY: Array | None = None  # float32: of the frozen reference
+    teacher_logprobs_BY: Array | None = None  # float32: of a token-level teacher
     teacher_top: TopK | None = None  # its likeliest tokens at each position
-    problems_K: np.ndarray | None = None  # int: packs of one number share a problem,
-    # and a minibatch; None: each has its own. The host's, for `Learner.split`
-    stretch: int = flax.struct.field(pytree_node=False, default=0)
+    problems_B: np.ndarray | None = None  # int: rows of one number share a problem
+    # and a minibatch; None: all differ. On the host, for `Learner.split`
+    bin_size: int = flax.struct.field(pytree_node=False, default=0)
 
     def layout(self) -> Layout:
         """Positions and visibility of prompt and completions in one row."""
-        packs, slots = self.prompts_KP.shape
-        lengths_K1 = self.prompt_lengths_K[:, None]
+        packs, slots = self.prompts_BX.shape
+        lengths_B1 = self.prompt_lengths_B[:, None]
         in_prompt = jnp.zeros((packs, slots), jnp.int32)
         return Layout(
             jnp.concatenate(
-                [in_prompt + jnp.arange(slots)[None], lengths_K1 + self.offsets_KC], 1
+                [in_prompt + jnp.arange(slots)[None], lengths_B1 + self.offsets_BY], 1
             ),
-            jnp.concatenate([in_prompt, self.segments_KC], 1),
+            jnp.concatenate([in_prompt, self.segments_BY], 1),
             jnp.concatenate(
-                [in_prompt, jnp.broadcast_to(lengths_K1, self.tokens_KC.shape)], 1
+                [in_prompt, jnp.broadcast_to(lengths_B1, self.tokens_BY.shape)], 1
             ),
             prompt=slots,
-            stretch=self.stretch,
+            bin_size=self.bin_size,
         )
 
-    def sources_KC(self) -> jax.Array:
-        """For each completion token the slot of the token before it, whose hidden state
-        predicts it."""
-        slots = self.prompts_KP.shape[1] + jnp.arange(self.tokens_KC.shape[1])
-        last_K1 = self.prompt_lengths_K[:, None] - 1
-        return jnp.where(self.offsets_KC == 0, last_K1, slots[None] - 1)
+    def sources_BY(self) -> jax.Array:
+        """The slot of the token before each completion token; its hidden state predicts
+        it."""
+        slots = self.prompts_BX.shape[1] + jnp.arange(self.tokens_BY.shape[1])
+        last_B1 = self.prompt_lengths_B[:, None] - 1
+        return jnp.where(self.offsets_BY == 0, last_B1, slots[None] - 1)
 
 
 def token_weights(
-    trained_KC: np.ndarray,
-    segments_KC: np.ndarray,
+    trained_BY: np.ndarray,
+    segments_BY: np.ndarray,
     *,
     aggregation: str,
     max_tokens: int,
 ) -> np.ndarray:
-    """What each trained token counts in the loss: float32 [K, C], 0 where untrained.
+    """The weight of each token in the loss: float32 [B, Y], 0 if untrained.
 
     `grpo` averages within each trajectory, then over trajectories (arXiv:2402.03300,
     eq. 3); `dapo` over all tokens (arXiv:2503.14476, eq. 8); `dr_grpo` divides by the
     constant `max_tokens` instead, so that length is not rewarded (arXiv:2503.20783).
-    A trajectory without trained tokens counts nowhere.
+    Trajectories without trained tokens do not count.
     """
-    trained_KC = np.asarray(trained_KC, np.float32)
-    packs = np.arange(len(segments_KC))[:, None]
-    ids_KC = packs * (segments_KC.max(initial=0) + 1) + np.maximum(segments_KC, 0)
-    tokens = np.bincount(ids_KC.ravel(), weights=trained_KC.ravel())
+    trained_BY = np.asarray(trained_BY, np.float32)
+    packs = np.arange(len(segments_BY))[:, None]
+    ids_BY = packs * (segments_BY.max(initial=0) + 1) + np.maximum(segments_BY, 0)
+    tokens = np.bincount(ids_BY.ravel(), weights=trained_BY.ravel())
     trajectories = max((tokens > 0).sum(), 1)
     if aggregation == "grpo":
-        weights_KC = trained_KC / np.maximum(tokens[ids_KC], 1) / trajectories
+        weights_BY = trained_BY / np.maximum(tokens[ids_BY], 1) / trajectories
     elif aggregation == "dapo":
-        weights_KC = trained_KC / max(tokens.sum(), 1)
+        weights_BY = trained_BY / max(tokens.sum(), 1)
     elif aggregation == "dr_grpo":
-        weights_KC = trained_KC / (trajectories * max_tokens)
+        weights_BY = trained_BY / (trajectories * max_tokens)
     else:
         raise UserError(
             f"aggregation {aggregation!r} is not one of grpo, dapo, dr_grpo."
         )
-    return weights_KC.astype(np.float32)
+    return weights_BY.astype(np.float32)
 
 
 def policy_loss(
@@ -124,12 +124,12 @@ def policy_loss(
 ) -> Loss:
     """A surrogate (eq. 4: `clip`) plus KL to the reference: (loss, sums of metrics).
 
-    All arrays have one shape, any but for `gspo`, which needs [K, C]; the sums are by
-    `batch.weights_KC`, so the losses of parts of a batch add up to the batch's. With
-    `importance_cap` the student's own tokens are weighted by min(p_behavior /
-    p_sampler, cap): what the sampler differs by, in its numerics or because it had
-    older weights. With `imitation_coef` the teacher's have their cross-entropy times
-    it in the surrogate's place, which no advantage weighs and no ratio clips.
+    All arrays have one shape, [B, Y] for `gspo`. The sums are weighted by
+    `batch.weights_BY`, so the losses of microbatches add up to the batch's.
+    `importance_cap` weights the student's own tokens by min(p_behavior / p_sampler,
+    cap), which corrects for the sampler's numerics or older weights. `imitation_coef`
+    replaces the surrogate of the teacher's tokens by their cross-entropy times this
+    coefficient, without advantage or clipping.
     """
     trained, total = masked(batch)
     behavior = behavior_logprobs(logprobs, batch)
@@ -144,11 +144,11 @@ def policy_loss(
         sums["importance_capped_sum"] = total(weights == importance_cap)
     if imitation_coef:
         imitated = imitation_coef * trained(logprobs)
-        gain = jnp.where(batch.teacher_KC, imitated, gain)
+        gain = jnp.where(batch.teacher_BY, imitated, gain)
     kl = reference_kl(logprobs, batch, kl_estimator)
     losses = kl_coef * kl - gain - entropy_coef * trained(entropies)
-    return total(losses * batch.weights_KC), {
-        "kl": total(kl * batch.weights_KC),
+    return total(losses * batch.weights_BY), {
+        "kl": total(kl * batch.weights_BY),
         "tokens": total(jnp.ones_like(ratio)),
         "ratio_sum": total(ratio),
         "clipped_sum": total(is_clipped),
@@ -159,25 +159,25 @@ def policy_loss(
 
 def reference_kl(logprobs: jax.Array, batch: Batch, estimator: str) -> jax.Array:
     """An estimate of the KL to the reference at each token; 0 without a reference."""
-    if batch.ref_logprobs_KC is None:
+    if batch.ref_logprobs_BY is None:
         return jnp.zeros_like(logprobs)
     trained, _ = masked(batch)
-    return KL_ESTIMATORS[estimator](trained(logprobs), trained(batch.ref_logprobs_KC))
+    return KL_ESTIMATORS[estimator](trained(logprobs), trained(batch.ref_logprobs_BY))
 
 
 def mismatch_sums(behavior: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     """The error of the sampler's log-probabilities on the student's own tokens."""
     trained, total = masked(batch)
-    own = jnp.where(batch.teacher_KC, 0.0, 1.0)
-    mismatch = jnp.abs(trained(behavior - batch.sampler_logprobs_KC))
+    own = jnp.where(batch.teacher_BY, 0.0, 1.0)
+    mismatch = jnp.abs(trained(behavior - batch.sampler_logprobs_BY))
     return {"own_tokens": total(own), "mismatch_sum": total(mismatch * own)}
 
 
 def behavior_logprobs(logprobs: jax.Array, batch: Batch) -> jax.Array:
     """Log-probabilities of the policy at collection; without any, the policy's own."""
-    if batch.behavior_logprobs_KC is None:
+    if batch.behavior_logprobs_BY is None:
         return jax.lax.stop_gradient(logprobs)
-    return batch.behavior_logprobs_KC
+    return batch.behavior_logprobs_BY
 
 
 def masked(batch: Batch) -> tuple[Mask, Mask]:
@@ -186,7 +186,7 @@ def masked(batch: Batch) -> tuple[Mask, Mask]:
     An untrained position may hold inf or nan. It is masked before `exp`, for the
     gradient of 0 times an overflow is nan.
     """
-    is_trained = batch.weights_KC > 0
+    is_trained = batch.weights_BY > 0
 
     def trained(x):
         return jnp.where(is_trained, x, 0.0)
@@ -201,18 +201,18 @@ def clipped_surrogate(
     DAPO's clip-higher. Returns (gain, ratio, is clipped) of each token."""
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
-    advantages = batch.advantages_KC
+    advantages = batch.advantages_BY
     gain = jnp.minimum(ratio * advantages, clipped * advantages)
     return gain, ratio, ratio != clipped
 
 
 def gspo_surrogate(
-    log_ratio_KC: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
+    log_ratio_BY: jax.Array, batch: Batch, *, clip_low: float, clip_high: float
 ) -> Surrogate:
     """GSPO's surrogate (arXiv:2507.18071, eqs. 5 and 7): all tokens of a trajectory
     share one ratio, the geometric mean of theirs, and are clipped together."""
     return clipped_surrogate(
-        trajectory_means(log_ratio_KC, batch),
+        trajectory_means(log_ratio_BY, batch),
         batch, clip_low=clip_low, clip_high=clip_high,
     )  # fmt: skip
 
@@ -228,7 +228,7 @@ def cispo_surrogate(
     """
     ratio = jnp.exp(log_ratio)
     clipped = jax.lax.stop_gradient(jnp.clip(ratio, 1 - clip_low, 1 + clip_high))
-    return clipped * batch.advantages_KC * log_ratio, ratio, ratio != clipped
+    return clipped * batch.advantages_BY * log_ratio, ratio, ratio != clipped
 
 
 SURROGATES = {
@@ -238,20 +238,20 @@ SURROGATES = {
 }
 
 
-def trajectory_means(x_KC: jax.Array, batch: Batch) -> jax.Array:
-    """For each token the mean of `x_KC` over the trained tokens of its trajectory."""
-    is_trained_KC = (batch.weights_KC > 0).astype(x_KC.dtype)
-    segments_KC = jnp.maximum(batch.segments_KC, 0)  # 0: padding's
+def trajectory_means(x_BY: jax.Array, batch: Batch) -> jax.Array:
+    """For each token the mean of `x_BY` over the trained tokens of its trajectory."""
+    is_trained_BY = (batch.weights_BY > 0).astype(x_BY.dtype)
+    segments_BY = jnp.maximum(batch.segments_BY, 0)  # 0: padding's
 
     def of_pack(x_C, segments_C):
         sums = jax.ops.segment_sum(x_C, segments_C, len(segments_C) + 1)
         return sums[segments_C]
 
-    sums_KC, counts_KC = (
-        jax.vmap(of_pack)(values_KC, segments_KC)
-        for values_KC in (x_KC * is_trained_KC, is_trained_KC)
+    sums_BY, counts_BY = (
+        jax.vmap(of_pack)(values_BY, segments_BY)
+        for values_BY in (x_BY * is_trained_BY, is_trained_BY)
     )
-    return sums_KC / jnp.maximum(counts_KC, 1)
+    return sums_BY / jnp.maximum(counts_BY, 1)
 
 
 def k1(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
@@ -286,34 +286,34 @@ def importance_weights(
     behavior_logprobs: jax.Array, batch: Batch, *, cap: float
 ) -> jax.Array:
     """min(p_behavior / p_sampler, cap); 1 for the teacher's tokens."""
-    ratio = jnp.exp(behavior_logprobs - batch.sampler_logprobs_KC)
-    return jnp.where(batch.teacher_KC, 1.0, jnp.minimum(ratio, cap))
+    ratio = jnp.exp(behavior_logprobs - batch.sampler_logprobs_BY)
+    return jnp.where(batch.teacher_BY, 1.0, jnp.minimum(ratio, cap))
 
 
 def imitation_loss(logprobs: jax.Array, entropies: jax.Array, batch: Batch) -> Loss:
     """Cross-entropy of the trained tokens, by their weights: (loss, sums)."""
     _, total = masked(batch)
-    return -total(logprobs * batch.weights_KC), {
+    return -total(logprobs * batch.weights_BY), {
         "tokens": total(jnp.ones_like(logprobs)),
         "entropy_sum": total(entropies),
     }
 
 
 def dpo_loss(
-    logprobs_KC: jax.Array, entropies_KC: jax.Array, batch: Batch, *, beta: float
+    logprobs_BY: jax.Array, entropies_BY: jax.Array, batch: Batch, *, beta: float
 ) -> Loss:
-    """DPO (arXiv:2305.18290, eq. 7) where each pack is a pair: (loss, sums).
+    """DPO (arXiv:2305.18290, eq. 7) where each packed row is a pair: (loss, sums).
 
-    Advantages are 1 on the trajectory to prefer and -1 on the other. A pack's weights
-    sum to what the pair counts; without any it is padding.
+    Advantages are 1 on the preferred trajectory and -1 on the other. A row's weights
+    sum to the pair's weight; a row without any is padding.
     """
     trained, total = masked(batch)
-    gained_KC = trained(logprobs_KC - batch.ref_logprobs_KC) * batch.advantages_KC
-    margins_K = beta * gained_KC.sum(axis=1)
-    pairs_K = trained(batch.weights_KC).sum(axis=1)
-    return -jnp.sum(jax.nn.log_sigmoid(margins_K) * pairs_K), {
-        "tokens": total(jnp.ones_like(logprobs_KC)),
-        "entropy_sum": total(entropies_KC),
-        "margin": jnp.sum(margins_K * pairs_K),
-        "preferred_share": jnp.sum((margins_K > 0) * pairs_K),
+    gained_BY = trained(logprobs_BY - batch.ref_logprobs_BY) * batch.advantages_BY
+    margins_B = beta * gained_BY.sum(axis=1)
+    pairs_B = trained(batch.weights_BY).sum(axis=1)
+    return -jnp.sum(jax.nn.log_sigmoid(margins_B) * pairs_B), {
+        "tokens": total(jnp.ones_like(logprobs_BY)),
+        "entropy_sum": total(entropies_BY),
+        "margin": jnp.sum(margins_B * pairs_B),
+        "preferred_share": jnp.sum((margins_B > 0) * pairs_B),
     }

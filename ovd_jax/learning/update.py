@@ -1,4 +1,4 @@
-"""Optimizer steps: gradients are added up part by part, then applied once."""
+"""Optimizer steps: accumulates gradients over microbatches, then applies them."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.learning.logprobs import Loss, token_logprobs, token_loss
 from ovd_jax.learning.losses import Batch, policy_loss
 from ovd_jax.models.attention import Layout
-from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.models.lora import trainable, with_trainable
 from ovd_jax.models.sharding import lay_out
 from ovd_jax.models.transformer import Transformer, is_matrix
 
@@ -23,20 +23,20 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
     model: Transformer  # an NNX module is a pytree
-    opt_state: optax.OptState  # of what is trained of the model
-    reference: Transformer | None = None  # what is trained as it was at a refresh
+    opt_state: optax.OptState  # of the trainable part
+    reference: Transformer | None = None  # the trainable part at the last refresh
 
     @classmethod
     def create(
         cls, model: Transformer, tx: "optax.GradientTransformation | Optimizer"
     ) -> "TrainState":
         """The state before the first step, sharded over the mesh."""
-        opt_state = tx.init(trained(model))
+        opt_state = tx.init(trainable(model))
         return lay_out(cls(jnp.zeros((), jnp.int32), model, opt_state))
 
     def refreshed(self) -> "TrainState":
         """The state with its current model as the reference."""
-        return self.replace(reference=jax.tree.map(jnp.copy, trained(self.model)))
+        return self.replace(reference=jax.tree.map(jnp.copy, trainable(self.model)))
 
 
 class Optimizer(NamedTuple):
@@ -102,7 +102,7 @@ def decay_mask(params: Any) -> Any:
 
 class Stepper:
     """Jitted optimizer steps on the sum of `loss_fn(model, part) -> (loss, sums)` over
-    the parts of a batch, all of one shape."""
+    the microbatches of a batch, all of one shape."""
 
     def __init__(self, loss_fn: Callable, tx: optax.GradientTransformation | Optimizer):
         self.zeros = jax.jit(zero_gradients)
@@ -112,23 +112,23 @@ class Stepper:
         )
 
     def __call__(self, state: TrainState, parts) -> tuple[TrainState, dict]:
-        """The state after one step, and the sums over its parts, still on the device.
+        """The state after one step, and the sums over its microbatches, on the device.
 
-        `state` is donated: what it held is gone, but for what of the model is frozen.
+        `state` is donated: all of its arrays but the frozen weights are deleted.
         """
         model = state.model
         grads, total = self.zeros(model), None
         for part in parts:
             grads, sums = self.add(model, grads, part)
             total = jax.tree.map(jnp.add, total, sums) if total else sums
-        state, metrics = self.apply(state.replace(model=trained(model)), grads)
-        state = state.replace(model=with_trained(model, state.model))
+        state, metrics = self.apply(state.replace(model=trainable(model)), grads)
+        state = state.replace(model=with_trainable(model, state.model))
         return state, total | metrics
 
 
 def zero_gradients(model: Transformer) -> Transformer:
-    """Where `add_gradients` begins: zeros for what is trained of `model`."""
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), trained(model))
+    """Zeros for the trainable part of `model`, where `add_gradients` begins."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), trainable(model))
     return lay_out(zeros)
 
 
@@ -137,13 +137,13 @@ def add_gradients(
 ) -> tuple[Transformer, dict]:
     """(grads + the gradient of the part's loss, its sums with `loss`).
 
-    The backward pass adds into `grads` itself, layer by layer: parts of a batch cost no
-    second copy of the gradient.
+    The backward pass adds into `grads` layer by layer, so microbatches need no second
+    copy of the gradient.
     """
-    leaves, treedef = jax.tree.flatten(trained(model))
+    leaves, treedef = jax.tree.flatten(trainable(model))
     refs = [jax.new_ref(leaf) for leaf in jax.tree.leaves(grads)]
     loss, pullback, sums = jax.vjp(
-        lambda leaves: loss_fn(with_trained(model, treedef.unflatten(leaves)), part),
+        lambda leaves: loss_fn(with_trainable(model, treedef.unflatten(leaves)), part),
         leaves,
         has_aux=True,
     )
@@ -158,10 +158,10 @@ def apply_gradients(
     *,
     tx: optax.GradientTransformation | Optimizer,
 ) -> tuple[TrainState, dict]:
-    """(next state, the gradient's norm and how many steps were skipped, so far and
-    up to now without a break).
+    """(next state, metrics): the gradient's norm and the skipped steps, in all and in a
+    row.
 
-    All of `state.model` is trained: what is frozen has been taken out before.
+    All of `state.model` is trainable: the caller has removed the frozen part.
     """
     updates, opt_state = tx.update(grads, state.opt_state, state.model)
     model = optax.apply_updates(state.model, updates)
@@ -183,14 +183,15 @@ def token_objective(
     chunk: int,
     remat: str,
 ) -> Loss:
-    """`loss_fn` of the tokens of some packs, each by itself: (loss, sums)."""
-    others = ("prompts_KP", "prompt_lengths_K", "problems_K", "teacher_top")
+    """`loss_fn` of the tokens of some packed rows, each token by itself: (loss,
+    sums)."""
+    others = ("prompts_BX", "prompt_lengths_B", "problems_B", "teacher_top")
     per_token = jax.tree.map(jnp.ravel, batch.replace(**dict.fromkeys(others)))
     return token_loss(
         loss_fn,
         completion_hidden(model, batch, remat=remat),
         model.head_VD,
-        per_token.tokens_KC,
+        per_token.tokens_BY,
         per_token,
         temperature,
         chunk,
@@ -206,13 +207,13 @@ def pack_objective(
     chunk: int,
     remat: str,
 ) -> Loss:
-    """`loss_fn` of all log-probabilities [K, C], for losses that sum over trajectories:
-    (loss, sums). Costs the logits a second time, in the backward pass."""
+    """`loss_fn` of all log-probabilities [B, Y], for losses over whole trajectories:
+    (loss, sums). The backward pass computes the logits a second time."""
     hidden_MD = completion_hidden(model, batch, remat=remat)
     numbers = token_logprobs(
-        hidden_MD, model.head_VD, batch.tokens_KC.ravel(), temperature, chunk
+        hidden_MD, model.head_VD, batch.tokens_BY.ravel(), temperature, chunk
     )
-    return loss_fn(*(x.reshape(batch.tokens_KC.shape) for x in numbers), batch)
+    return loss_fn(*(x.reshape(batch.tokens_BY.shape) for x in numbers), batch)
 
 
 def policy_objective(
@@ -225,7 +226,7 @@ def policy_objective(
     loss_fn: Callable = policy_loss,
     **loss_options: Any,
 ) -> Loss:
-    """GRPO's loss of some packs, by the weights they carry: (loss, sums)."""
+    """GRPO's loss of some packed rows, by their weights: (loss, sums)."""
     is_joint = loss_options.get("surrogate") == "gspo"
     objective = pack_objective if is_joint else token_objective
     return objective(
@@ -264,24 +265,24 @@ def imitation_objective(
 def completion_hidden(
     model: Transformer, batch: Batch, *, remat: str = "none"
 ) -> jax.Array:
-    """The hidden states that predict the completions' tokens, [K * C, D]."""
-    tokens_KM = jnp.concatenate([batch.prompts_KP, batch.tokens_KC], axis=1)
-    hidden_KMD = model.hidden(tokens_KM, batch.layout(), remat=remat)
-    sources_KC1 = batch.sources_KC()[:, :, None]
-    hidden_KCD = jnp.take_along_axis(hidden_KMD, sources_KC1, axis=1)
-    return hidden_KCD.reshape(-1, hidden_KCD.shape[-1])
+    """The hidden states that predict the completions' tokens, [B * Y, D]."""
+    tokens_BT = jnp.concatenate([batch.prompts_BX, batch.tokens_BY], axis=1)
+    hidden_BTD = model.hidden(tokens_BT, batch.layout(), remat=remat)
+    sources_BY1 = batch.sources_BY()[:, :, None]
+    hidden_BYD = jnp.take_along_axis(hidden_BTD, sources_BY1, axis=1)
+    return hidden_BYD.reshape(-1, hidden_BYD.shape[-1])
 
 
 @functools.partial(jax.jit, static_argnames=("temperature", "chunk"))
 def batch_logprobs(
     model: Transformer, batch: Batch, *, temperature: float, chunk: int
 ) -> jax.Array:
-    """Log-probabilities [K, C] of the completions' tokens."""
+    """Log-probabilities [B, Y] of the completions' tokens."""
     logprobs, _ = token_logprobs(
         completion_hidden(model, batch),
         model.head_VD,
-        batch.tokens_KC.ravel(),
+        batch.tokens_BY.ravel(),
         temperature=temperature,
         chunk=chunk,
     )
-    return logprobs.reshape(batch.tokens_KC.shape)
+    return logprobs.reshape(batch.tokens_BY.shape)

@@ -1,8 +1,6 @@
-"""Which token sees which, and attention that computes little else.
+"""Visibility between tokens, and attention that skips masked blocks.
 
-Axes: B rows of the batch, T tokens, H query heads in K groups of G, one key-value head
-a group, E size of a head. For attention a row is a prompt of P slots and behind it R
-stretches of W slots; S counts keys.
+A row is a prompt of X slots and Z bins of W slots behind it: see docs/notation.md.
 """
 
 import flax.struct
@@ -15,26 +13,25 @@ from ovd_jax.models.sharding import ROWS, Array, platform, row_shards
 FORMS = ("auto", "blocked")  # of attention: what suits the platform, or the one for all
 _SPLASH_SLOTS = 1 << 15  # of a row: two slots must fit into an int32
 _BLOCK = 256  # queries whose scores are alive at once
-_SPANS = 8  # key ranges of a stretch: 12 % more scores than blocks of their own need
+_SPANS = 8  # key ranges of a bin: 12 % more scores than blocks of their own need
 _HIDDEN = -1e30  # a score that no softmax sees, and finite: padding may see nothing
 
 
 class Layout(flax.struct.PyTreeNode):
-    """Which tokens of a row see which, where that is more than plain causality.
+    """The visibility between the tokens of a row, beyond plain causality.
 
-    A token sees the first `prefix` tokens of its row, and those of its own segment up
-    to itself: several continuations can hang on one text without seeing each other.
-    With `stretch` set, the first `prompt` slots are followed by stretches of as many
-    slots. No segment leaves its stretch, its slots lie side by side, and all of them in
-    a row see one prefix, of the prompt: attention costs a stretch its own square, not
-    the row's.
+    A token sees the first `prefix` tokens of its row and its own segment up to itself:
+    several continuations can follow one text without seeing each other. With `bin_size`
+    set, the first `prompt` slots are followed by bins of that size. A segment stays in
+    one bin with its slots adjacent, and all segments of a row see one prefix, of the
+    prompt. So attention costs the square of a bin, not of the row.
     """
 
     positions_BT: Array  # int32: for the rotary embedding
     segments_BT: Array  # int32
     prefix_BT: Array  # int32
     prompt: int = flax.struct.field(pytree_node=False, default=0)
-    stretch: int | None = flax.struct.field(pytree_node=False, default=None)
+    bin_size: int | None = flax.struct.field(pytree_node=False, default=None)
 
     def mask_BTS(self) -> jax.Array:
         """True where token t sees token s."""
@@ -48,7 +45,7 @@ class Layout(flax.struct.PyTreeNode):
 def causal(batch: int, length: int) -> Layout:
     """The layout of plain causality."""
     zeros = jnp.zeros((batch, length), jnp.int32)
-    return Layout(zeros + jnp.arange(length)[None], zeros, zeros, stretch=length)
+    return Layout(zeros + jnp.arange(length)[None], zeros, zeros, bin_size=length)
 
 
 def sees(
@@ -71,9 +68,9 @@ def attend(
 ) -> jax.Array:
     """Grouped-query attention under `layout`; [B, T, H*E].
 
-    On TPUs by the kernel of `models/splash.py`, where rows are such as it can read;
-    elsewhere in blocks. (cuDNN's kernel would want the mask as an array of a row's
-    square, and cannot be lowered where there is no GPU; it has none for ROCm.)
+    On TPUs the kernel of `models/splash.py`, if it supports the rows; elsewhere in
+    blocks. (cuDNN's kernel needs the mask as an array of the row's square, cannot be
+    lowered without a GPU, and does not exist for ROCm.)
     """
     if form == "auto" and platform() == "tpu" and _suits_splash(layout):
         mixed_BTHE = _splash(q_BTHE, k_BTKE, v_BTKE, layout)
@@ -84,11 +81,11 @@ def attend(
 def _suits_splash(layout: Layout) -> bool:
     rows, length = layout.segments_BT.shape
     splits = rows % row_shards() == 0
-    return layout.stretch is not None and length <= _SPLASH_SLOTS and splits
+    return layout.bin_size is not None and length <= _SPLASH_SLOTS and splits
 
 
 def _splash(q_BTHE, k_BTKE, v_BTKE, layout: Layout) -> jax.Array:
-    """Every device runs the kernel on the rows and heads that it has."""
+    """Runs the kernel on the rows and heads of each device."""
     from ovd_jax.models import splash  # Pallas takes its time, and others need none
 
     if jax.sharding.get_abstract_mesh().empty:
@@ -113,15 +110,15 @@ def attend_blocked(
     slots_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
     tokens = (slots_BT, layout.segments_BT, layout.prefix_BT)
     everything = (q_BTHE, k_BTKE, v_BTKE, tokens)
-    prompt, width = layout.prompt, layout.stretch or length
+    prompt, width = layout.prompt, layout.bin_size or length
     rest = jax.tree.map(
         lambda x: x[:, prompt:].reshape(batch, -1, width, *x.shape[2:]), everything
     )
     if not prompt:
-        return _stretches(*rest, prompt=None).reshape(batch, length, heads * size)
+        return _attend_bins(*rest, prompt=None).reshape(batch, length, heads * size)
     first = jax.tree.map(lambda x: x[:, None, :prompt], everything)
     keys = jax.tree.map(lambda x: x[:, :prompt], everything[1:])
-    mixed = (_stretches(*first, prompt=None), _stretches(*rest, prompt=keys))
+    mixed = (_attend_bins(*first, prompt=None), _attend_bins(*rest, prompt=keys))
     mixed = [x.reshape(batch, -1, heads * size) for x in mixed]
     return jnp.concatenate(mixed, axis=1)
 
@@ -176,7 +173,7 @@ def attend_behind(
     slots_S = jnp.arange(k_BKES.shape[-1])
     blocks = []
     for start in range(0, length, _BLOCK):
-        part = q[:, start : start + _BLOCK].swapaxes(1, 2)  # [B, K, T, G, E]
+        part = q[:, start : start + _BLOCK].swapaxes(1, 2)  # [B, K, T, Q, E]
         places_BT = lengths_B[:, None] + start + jnp.arange(part.shape[2])[None]
         sees_BTS = slots_S[None, None] <= places_BT[:, :, None]
         sees = jnp.repeat(sees_BTS, part.shape[3], axis=1)[:, None]
@@ -189,33 +186,33 @@ def attend_behind(
 
 def _summarize(q, k, v, sees):
     """One block of attention: (peak of the scores, sum of exp(score - peak), values
-    mixed by these weights), for q [R, K, X, E], k [R, K, E, S] and v [R, K, S, E]."""
-    scores = jnp.einsum("RKXE,RKES->RKXS", q, k, preferred_element_type=jnp.float32)
+    mixed by these weights), for q [B, K, T, E], k [B, K, E, S] and v [B, K, S, E]."""
+    scores = jnp.einsum("BKTE,BKES->BKTS", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(sees, scores, _HIDDEN)
     peak = scores.max(-1, keepdims=True)
     weights = jnp.exp(scores - peak)
     mixed = jnp.einsum(
-        "RKXS,RKSE->RKXE", weights.astype(v.dtype), v,
+        "BKTS,BKSE->BKTE", weights.astype(v.dtype), v,
         preferred_element_type=jnp.float32,
     )  # fmt: skip
     return peak, weights.sum(-1, keepdims=True), mixed
 
 
-def _stretches(q_BRWHE, k_BRWKE, v_BRWKE, tokens, *, prompt) -> jax.Array:
-    """Attention of each stretch to itself and to (keys, values, tokens) of a prompt.
+def _attend_bins(q_BZWHE, k_BZWKE, v_BZWKE, tokens, *, prompt) -> jax.Array:
+    """Attention of each bin to itself and to (keys, values, tokens) of a prompt.
 
-    Of a long stretch several blocks read the same keys, in a loop: as many programs as
-    blocks would be scheduled with the scores of all of them in memory.
+    The blocks of a long bin read the same keys in a loop: separate programs would keep
+    the scores of all blocks in memory.
     """
-    width = q_BRWHE.shape[2]
+    width = q_BZWHE.shape[2]
     span = _BLOCK * -(-width // (_BLOCK * _SPANS))
     run = jax.checkpoint(_block) if width > _BLOCK else _block
     spans = []
     for start in range(0, width, span):
         end = min(start + span, width)
-        own = jax.tree.map(lambda x, end=end: x[:, :, :end], (k_BRWKE, v_BRWKE, tokens))
+        own = jax.tree.map(lambda x, end=end: x[:, :, :end], (k_BZWKE, v_BZWKE, tokens))
         rows = jax.tree.map(lambda x, start=start: x[:, :, start:], own[2])
-        spans += _in_turn(run, (q_BRWHE[:, :, start:end], rows), own, prompt)
+        spans += _in_turn(run, (q_BZWHE[:, :, start:end], rows), own, prompt)
     return jnp.concatenate(spans, axis=2) if len(spans) > 1 else spans[0]
 
 
@@ -242,18 +239,19 @@ def _in_turn(run, queries, own, prompt) -> list[jax.Array]:
     return mixed
 
 
-def _block(q_BRTHE, queries, own, prompt) -> jax.Array:
-    """One softmax over a stretch's `own` keys and the prompt's, which R share.
+def _block(q_BZTHE, queries, own, prompt) -> jax.Array:
+    """One softmax over a bin's `own` keys and those of the prompt, which the Z bins
+    share.
 
-    The queries of a key-value head lie together and scores stay as their product gives
-    them, [.., queries, keys]: turning scores around costs CPUs more than the products.
-    Weights are divided by their sum once they have mixed the values, which are fewer.
+    The queries of a key-value head are adjacent and scores stay in the layout of their
+    product, [.., queries, keys]: a transpose costs CPUs more than the products. The
+    mixed values are divided by the sum of weights, for they are fewer than the weights.
     """
-    size, groups = q_BRTHE.shape[4], own[0].shape[3]
-    q = (q_BRTHE * size**-0.5).reshape(*q_BRTHE.shape[:3], groups, -1, size)
-    q = jnp.einsum("BRTKGE->BRKGTE", q)
+    size, groups = q_BZTHE.shape[4], own[0].shape[3]
+    q = (q_BZTHE * size**-0.5).reshape(*q_BZTHE.shape[:3], groups, -1, size)
+    q = jnp.einsum("BZTKQE->BZKQTE", q)
     k, v, tokens = own if prompt is None else jax.tree.map(_behind, prompt, own)
-    k, v = jnp.einsum("BRSKE->BRKES", k), jnp.einsum("BRSKE->BRKSE", v)
+    k, v = jnp.einsum("BZSKE->BZKES", k), jnp.einsum("BZSKE->BZKSE", v)
     rows = q.reshape(*q.shape[:3], -1, size)
     scores = jnp.matmul(rows, k, preferred_element_type=jnp.float32)
     scores = scores.reshape(*q.shape[:-1], -1)
@@ -262,10 +260,10 @@ def _block(q_BRTHE, queries, own, prompt) -> jax.Array:
     weights = jnp.exp(scores - peak).reshape(*rows.shape[:-1], -1)
     mixed = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     mixed = (mixed / weights.sum(-1, keepdims=True)).astype(v.dtype)
-    return jnp.einsum("BRKGTE->BRTKGE", mixed.reshape(q.shape)).reshape(q_BRTHE.shape)
+    return jnp.einsum("BZKQTE->BZTKQE", mixed.reshape(q.shape)).reshape(q_BZTHE.shape)
 
 
-def _behind(prompt_BP, own_BRS) -> jax.Array:
-    """Each stretch of `own_BRS` with the prompt before it, [B, R, P + S, ...]."""
-    shape = (*own_BRS.shape[:2], *prompt_BP.shape[1:])
-    return jnp.concatenate([jnp.broadcast_to(prompt_BP[:, None], shape), own_BRS], 2)
+def _behind(prompt_BX, own_BZS) -> jax.Array:
+    """Each bin of `own_BZS` with the prompt before it, [B, Z, X + S, ...]."""
+    shape = (*own_BZS.shape[:2], *prompt_BX.shape[1:])
+    return jnp.concatenate([jnp.broadcast_to(prompt_BX[:, None], shape), own_BZS], 2)

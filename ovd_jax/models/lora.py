@@ -1,7 +1,4 @@
-"""LoRA (arXiv:2106.09685), and what of a model is trained: its adapters or all of it.
-
-Axes: N layers, D inputs and F outputs of a linear map, R rank.
-"""
+"""LoRA (arXiv:2106.09685), and the trainable part of a model: adapters or all of it."""
 
 import dataclasses
 
@@ -54,15 +51,15 @@ def adapt(model: Transformer, lora: Lora, key: jax.Array) -> Transformer:
         linear = getattr(model.layers, name)
         layers, inputs, outputs = linear.kernel.shape
         shape, bound = (layers, inputs, lora.rank), inputs**-0.5
-        a_NDR = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-        linear.lora_a = nnx.Param(a_NDR)
+        a_NIL = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        linear.lora_a = nnx.Param(a_NIL)
         linear.lora_b = nnx.Param(jnp.zeros((layers, lora.rank, outputs)))
         linear.lora_scale = lora.alpha / lora.rank
     return model
 
 
-def base(model: Transformer) -> Transformer:
-    """`model` without its adapters, sharing its arrays: what it was before training."""
+def without_adapters(model: Transformer) -> Transformer:
+    """The base model under the adapters, sharing its arrays."""
     model = _copy(model)
     for linear in _adapted(model.layers):
         _strip(linear)
@@ -88,7 +85,7 @@ def merge_layers(layers: Layer) -> Layer:
     return layers
 
 
-def trained(model: Transformer) -> Transformer:
+def trainable(model: Transformer) -> Transformer:
     """The part of `model` that optimizers change: adapters, or all if there are none.
 
     It has the model's structure with None for each array that is frozen; gradients,
@@ -104,7 +101,7 @@ def trained(model: Transformer) -> Transformer:
     return jax.tree.map(lambda x, keep: x if keep else None, model, adapters)
 
 
-def with_trained(model: Transformer, part: Transformer) -> Transformer:
+def with_trainable(model: Transformer, part: Transformer) -> Transformer:
     """`model` with `part`, as `trained` gives it, in its place; the rest is shared."""
     return jax.tree.map(lambda old, new: old if new is None else new, model, part)
 

@@ -121,7 +121,7 @@ def check_heads(num_kv_heads: int, mesh: jax.sharding.Mesh) -> None:
 
 
 def row_shards() -> int:
-    """Into how many parts rows are split: their number must be a multiple of it."""
+    """The number of shards of rows; numbers of rows must be a multiple of it."""
     sizes = jax.sharding.get_abstract_mesh().shape
     return sizes.get("data", 1) * sizes.get("fsdp", 1)
 
@@ -133,10 +133,10 @@ def platform() -> str:
 
 
 def split_rows(x: jax.Array) -> jax.Array:
-    """`x`, under jit, split by rows; the other axes as the compiler sees fit.
+    """`x`, under jit, split by rows; the compiler chooses the other axes.
 
-    Said where it would otherwise follow the weights' `fsdp`, and gather rows instead of
-    weights.
+    Needed where the compiler would follow the weights' `fsdp` and gather rows instead
+    of weights.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
@@ -147,8 +147,8 @@ def split_rows(x: jax.Array) -> jax.Array:
 def look_up(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
     """The rows of an embedding for `tokens` [rows, ...], under jit.
 
-    No device ever holds more of the table than its part: in that it looks up the tokens
-    of its `fsdp` neighbours too, and sends them what it found.
+    A device holds only its shard of the table: there it looks up the tokens of its
+    `fsdp` neighbours too, and sends them the results.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return table_VD[tokens]
@@ -179,7 +179,7 @@ def without_fsdp(path: tuple, x: jax.Array) -> P:
 
 
 def put_rows(tree: Tree) -> Tree:
-    """Host arrays, the same on every process, as arrays split by rows."""
+    """Host arrays, equal on every process, as arrays split by rows."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return tree

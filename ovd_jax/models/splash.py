@@ -39,7 +39,7 @@ def attend(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """As `attention.attend`, for a layout with `stretch` and at most 2**15 slots;
+    """Like `attention.attend`, for a layout with `bin_size` and at most 2**15 slots;
     [B, T, H, E].
 
     `interpret` runs the kernel on any platform, slowly.
@@ -48,7 +48,7 @@ def attend(
     block = min(_BLOCK, round_up(length, _LANES))
     padded = round_up(length, block)
     kernel = _kernel(
-        padded, heads, layout.prompt, layout.stretch or length, block, interpret
+        padded, heads, layout.prompt, layout.bin_size or length, block, interpret
     )
 
     def rows(x_BTHE):
@@ -74,7 +74,7 @@ def _row_masks(layout, padded: int):
     slots = jnp.arange(length)[None]
     begins_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)))
     own_BT = jnp.where(begins_BT, slots, 0)
-    floor = _first_slots(np.arange(padded), layout.prompt, layout.stretch or length)
+    floor = _first_slots(np.arange(padded), layout.prompt, layout.bin_size or length)
     first_BT = jnp.maximum(jax.lax.cummax(own_BT, axis=1), floor[None, :length])
     more = ((0, 0), (0, padded - length))
     first_BT = jnp.pad(first_BT, more, mode="edge")
@@ -84,10 +84,10 @@ def _row_masks(layout, padded: int):
     return numbers_BT, jnp.pad(hidden_BT.astype(jnp.int32), more)
 
 
-def _first_slots(slots, prompt: int, stretch: int) -> np.ndarray:
+def _first_slots(slots, prompt: int, bin_size: int) -> np.ndarray:
     """The first slot where a segment at `slots` can begin."""
     behind = slots - prompt
-    return np.where(behind < 0, 0, prompt + behind // stretch * stretch)
+    return np.where(behind < 0, 0, prompt + behind // bin_size * bin_size)
 
 
 def _number(slot, first):
@@ -103,12 +103,12 @@ def _sees(numbers, keys, *, prompt: int):
 class _Mask(masks._ComputableMask):
     """What some row of a shape sees."""
 
-    def __init__(self, length: int, prompt: int, stretch: int):
+    def __init__(self, length: int, prompt: int, bin_size: int):
         super().__init__((length, length), functools.partial(_sees, prompt=prompt))
         slots = np.arange(length, dtype=np.int32)
-        first = _first_slots(slots, prompt, stretch)
+        first = _first_slots(slots, prompt, bin_size)
         self.q_sequence = _number(slots, first).astype(np.int32)
-        self._key = (length, prompt, stretch)
+        self._key = (length, prompt, bin_size)
 
     def __eq__(self, other):
         return isinstance(other, _Mask) and self._key == other._key
@@ -118,9 +118,9 @@ class _Mask(masks._ComputableMask):
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(length, heads, prompt, stretch, block, interpret):
+def _kernel(length, heads, prompt, bin_size, block, interpret):
     """The kernel for rows of a shape, its arrays NumPy's."""
-    mask = _Mask(length, prompt, stretch)
+    mask = _Mask(length, prompt, bin_size)
     every_head = MultiHeadMask([mask] * heads)
     info, _ = mask_infos.process_mask(every_head, (block, block))
     transposed, _ = mask_infos.process_mask_dkv(every_head, (block, block))

@@ -1,7 +1,6 @@
 """A decoder-only transformer for the Llama, Qwen2 and Qwen3 families.
 
-Axes: B rows, T tokens, N layers, D width, H query heads, K key-value heads, E size of a
-head, F mlp width, V vocabulary.
+Axis letters are those of docs/notation.md.
 """
 
 import dataclasses
@@ -112,23 +111,23 @@ def is_matrix(path: tuple) -> bool:
 
 
 @jax.custom_vjp
-def product(x: jax.Array, kernel_DF: jax.Array) -> jax.Array:
+def product(x: jax.Array, kernel_IO: jax.Array) -> jax.Array:
     """x [..., D] @ W.
 
     The gradient by W is x^T @ its cotangent. JAX alone would ask for the transpose,
     cotangent^T @ x: a CPU turns the left side around first, which takes it longer the
     more it costs to compute (here, what is behind a silu).
     """
-    return x @ kernel_DF
+    return x @ kernel_IO
 
 
-def _product_forward(x, kernel_DF):
-    return x @ kernel_DF, (x, kernel_DF)
+def _product_forward(x, kernel_IO):
+    return x @ kernel_IO, (x, kernel_IO)
 
 
 def _product_backward(residuals, grad):
-    x, kernel_DF = residuals
-    return grad @ kernel_DF.T, jnp.einsum("...D,...F->DF", x, grad)
+    x, kernel_IO = residuals
+    return grad @ kernel_IO.T, jnp.einsum("...I,...O->IO", x, grad)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -250,8 +249,8 @@ class Transformer(nnx.Module):
         return hidden_BTD
 
     def read(self, tokens_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(final hidden states [B, T, D], keys [N, B, T, K, E], values): what is needed
-        to go on from right-padded rows."""
+        """(final hidden states [B, T, D], keys [N, B, T, K, E], values) to continue
+        right-padded rows."""
         hidden_BTD, (keys, values) = self._run(tokens_BT, None, keep=True)
         return hidden_BTD, keys, values
 

@@ -14,7 +14,7 @@ from ovd_jax.multihost.processes import broadcast_result
 from ovd_jax.tasks.base import Grade, Problem, TaskWrapper
 from ovd_jax.teacher.base import (
     DemonstrationRequest,
-    Place,
+    RequestKey,
     Score,
     ScoreRequest,
     Teacher,
@@ -56,21 +56,23 @@ class SharedTeacher:
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[Score | None]:
         """The teacher's scores."""
-        return broadcast_result(self._teacher.score, requests, seed=seed, places=places)
+        return broadcast_result(
+            self._teacher.score, requests, seed=seed, request_keys=request_keys
+        )
 
     def demonstrate(
         self,
         requests: Sequence[DemonstrationRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[str | None]:
         """The teacher's demonstrations."""
         return broadcast_result(
-            self._teacher.demonstrate, requests, seed=seed, places=places
+            self._teacher.demonstrate, requests, seed=seed, request_keys=request_keys
         )
 
     def feedback(

@@ -82,7 +82,7 @@ class CollapseDetector:
                     f"{self._window} steps, now {value:.3g}. Its last state is kept "
                     "as a checkpoint. Begin again from an earlier one with a lower "
                     "learning rate, a higher kl_coef or clip_high, or "
-                    f"turns.mask_void; config.collapse.{name} moves this bound and "
+                    f"turns.mask_invalid; config.collapse.{name} moves this bound and "
                     "0 takes it away."
                 )
 

@@ -138,15 +138,15 @@ def draw_scores(axes: Axes, metrics: Sequence[Mapping]) -> None:
     if not rows:
         say_missing(axes)
         return
-    counts_NV = np.array([row["score_histogram"] for row in rows], float)
+    counts = np.array([row["score_histogram"] for row in rows], float)
     steps = np.array([row["step"] for row in rows], float)
     groups = np.array_split(np.arange(len(rows)), min(len(rows), MOST_COLUMNS))
-    share_VN = np.stack([counts_NV[group].sum(axis=0) for group in groups], axis=1)
-    share_VN /= np.maximum(share_VN.sum(axis=0), 1)
+    shares = np.stack([counts[group].sum(axis=0) for group in groups], axis=1)
+    shares /= np.maximum(shares.sum(axis=0), 1)
     edges = column_edges(np.array([steps[group].mean() for group in groups]))
-    levels = counts_NV.shape[1]
+    levels = counts.shape[1]
     image = axes.pcolormesh(
-        edges, np.arange(levels + 1) - 0.5, share_VN, cmap=DENSITY, vmin=0
+        edges, np.arange(levels + 1) - 0.5, shares, cmap=DENSITY, vmin=0
     )
     axes.set_yticks(range(levels))
     axes.grid(False)
@@ -154,7 +154,7 @@ def draw_scores(axes: Axes, metrics: Sequence[Mapping]) -> None:
     bar = axes.figure.colorbar(image, cax=strip, format=PERCENT)
     bar.set_label("share of a step's scores")
     bar.outline.set_visible(False)
-    mean = smooth(counts_NV @ np.arange(levels) / np.maximum(counts_NV.sum(axis=1), 1))
+    mean = smooth(counts @ np.arange(levels) / np.maximum(counts.sum(axis=1), 1))
     draw_line(axes, steps, mean, ORANGE, halo=True)
     axes.set_title(f"mean  {mean[-1]:.1f}", loc="right", color=ORANGE, fontsize=9)
 

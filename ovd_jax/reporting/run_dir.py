@@ -68,7 +68,7 @@ class RunDir:
         write_rows(self._samples, step, rows)
 
     def sync(self) -> None:
-        """Returns when all rows so far are on the disk; after `close` they are."""
+        """Returns when all rows so far are on the disk."""
         for file in (self._metrics, self._samples):
             if not file.closed:
                 os.fsync(file.fileno())
@@ -130,7 +130,7 @@ def checked_date(date: str, source: str) -> str:
 def read_metrics(path: str | Path) -> list[dict]:
     """The rows of a `metrics.jsonl`, or of the one in a run directory.
 
-    Safe while a run is writing: a last line that is not complete yet is left out.
+    Safe while a run is writing: an incomplete last line is left out.
     """
     path = Path(path)
     return list(read_rows(path / "metrics.jsonl" if path.is_dir() else path))
@@ -164,7 +164,7 @@ def write_rows(file: TextIO, step: int, rows: Iterable[Mapping]) -> None:
 
 def read_rows(path: Path) -> Iterator[dict]:
     """The rows of a run, without a last line torn by a killed process. Raises UserError
-    naming a line that is none."""
+    for any other broken line."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -183,9 +183,9 @@ def read_rows(path: Path) -> Iterator[dict]:
 
 
 def open_rows(path: Path, start_step: int) -> TextIO:
-    """Opens `path` for appending, cut off where the rows before `start_step` end.
+    """Opens `path` for appending, cut off after the rows before `start_step`.
 
-    Raises UserError, and cuts nothing, where a damaged line has such rows behind it.
+    Raises UserError, and cuts nothing, if a damaged line precedes such rows.
     """
     file = open_rows_file(path)
     end = end_of_rows(file, path, start_step)
@@ -196,8 +196,8 @@ def open_rows(path: Path, start_step: int) -> TextIO:
 
 
 def end_of_rows(file: Iterable[bytes], path: Path, start_step: int) -> int:
-    """The offset in `file`, of rows in the order of their steps, at which the rows
-    before `start_step` end. Rows are not parsed: there may be gigabytes of them."""
+    """The offset in `file` after the rows before `start_step`; rows are ordered by
+    step. Rows are not parsed: there may be gigabytes of them."""
     offset, end, damaged = 0, None, 0
     for number, line in enumerate(file, start=1):
         row = _ROW.fullmatch(line)

@@ -1,4 +1,4 @@
-"""Verbal rejection sampling (section 3.3, eqs. 5 and 24-25): who is accepted."""
+"""Acceptance in verbal rejection sampling (section 3.3, eqs. 5 and 24-25)."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from ovd_jax.teacher.base import Score
 def make_verdict(
     steps: Sequence[Score], whole: Score | None, *, aggregation: str
 ) -> Verdict:
-    """One value S out of a trajectory's scores.
+    """Combines the scores of a trajectory into one value S.
 
-    The steps count by their minimum, mean or last, as `aggregation` says; where the
-    whole was scored too (granularity `hybrid`), the lower of both is taken.
+    `aggregation` takes the minimum, mean or last of the steps. If the whole was scored
+    too (granularity `hybrid`), S is the lower of both.
     """
     values = [score.value for score in steps]
     parts = [] if whole is None else [whole.value]
@@ -44,10 +44,10 @@ def is_accepted(
     beta: float,
     draw: float,
 ) -> bool:
-    """Whether a trajectory of score `value` is kept.
+    """True if a trajectory with score `value` is kept.
 
-    `score`: S >= threshold (eq. 5), so 0 keeps all and `levels` none.
-    `score_or_incorrect`: a wrong answer is rejected too (Algorithm 1).
+    `score`: S >= threshold (eq. 5): 0 keeps all trajectories, `levels` none.
+    `score_or_incorrect`: rejects wrong answers too (Algorithm 1).
     `soft`: with probability min(1, exp(S / beta) / M), M = exp((levels - 1) / beta), so
     the best score is always kept (A.1.1); `draw` is uniform on [0, 1).
     """
@@ -65,8 +65,8 @@ def is_accepted(
 def verdict_on(
     verdict: Verdict | None, steps: Sequence[int], *, aggregation: str
 ) -> Verdict | None:
-    """The verdict as if only some of the steps had been judged; the best there is if
-    none were, None if there was none."""
+    """The verdict from the scores of only these steps; infinite if there are none, None
+    without a verdict."""
     if verdict is None or not verdict.answered or len(steps) == len(verdict.steps):
         return verdict
     scores = [verdict.steps[index] for index in steps]
@@ -78,9 +78,9 @@ def verdict_on(
 def first_rejected_step(
     verdict: Verdict, threshold: float, *, among: Sequence[int]
 ) -> int:
-    """The first of the steps `among` under `threshold`; the lowest one if none is.
+    """The first of the steps `among` under `threshold`, or the lowest one.
 
-    The latter happens where the answer or a score of the whole was what was rejected.
+    The latter applies if the answer or the score of the whole was rejected.
     """
     values = {index: verdict.steps[index].value for index in among}
     under = [index for index, value in values.items() if value < threshold]

@@ -1,4 +1,4 @@
-"""The rollout buffer: one batch of groups, with its statistics and its written form."""
+"""The rollout buffer: a batch of groups, with its metrics and rows for the log."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ class RolloutBuffer:
     groups: tuple[Group, ...]
     advantages: Sequence[Sequence[Sequence[float]]]
     levels: int
-    skipped: tuple[Group, ...] = ()  # without spread; they are not trained on
+    skipped: tuple[Group, ...] = ()  # groups of equal rewards; not trained on
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -25,9 +25,8 @@ class RolloutBuffer:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
     def metrics(self) -> dict:
-        """What is logged every step; shares and means are over trajectories unless the
-        name says tokens. What the student has not sampled or the teacher not judged
-        has no metrics."""
+        """Metrics of a step. Shares and means are over trajectories unless the name
+        says tokens. Without samples or verdicts, their metrics are left out."""
         rollouts = self.rollouts
         written = sum(r.final.written_tokens for r in rollouts)
         flat = sum(map(is_flat, self.advantages)) + len(self.skipped)
@@ -46,14 +45,14 @@ class RolloutBuffer:
             "skipped_groups": len(self.skipped),
             "trajectories": len(rollouts),
             "student_samples": len(sampled),
-            "trained_tokens": sum(sum(r.final.counts) for r in rollouts),
+            "trained_tokens": sum(sum(r.final.loss_mask) for r in rollouts),
             **(of_samples(sampled) if sampled else {}),
             **(of_decisions(decided) if decided else {}),
             **(self.of_scores(judged) if judged else {}),
         }
 
     def of_scores(self, judged: Sequence[Rollout]) -> dict:
-        """What is logged of the teacher's verdicts on some rollouts."""
+        """Metrics of the teacher's verdicts."""
         verdicts = [(r.reward_before == 1.0, r.verdict) for r in judged if r.verdict]
         right, wrong = (
             [verdict.value for is_right, verdict in verdicts if is_right == wanted]
@@ -70,7 +69,7 @@ class RolloutBuffer:
         }
 
     def score_histogram(self) -> list[int]:
-        """How many trajectories the teacher gave each score, rounded down."""
+        """The number of trajectories with each score, rounded down."""
         counts = [0] * self.levels
         for rollout in self.rollouts:
             if rollout.verdict:
@@ -78,7 +77,7 @@ class RolloutBuffer:
         return counts
 
     def rows(self) -> Iterator[dict]:
-        """One row a rollout, for `samples.jsonl`."""
+        """One row for each rollout, for `samples.jsonl`."""
         for group, group_advantages in zip(self.groups, self.advantages, strict=True):
             pairs = zip(group.rollouts, group_advantages, strict=True)
             for index, (rollout, steps) in enumerate(pairs):
@@ -112,7 +111,7 @@ class RolloutBuffer:
 
 
 def of_samples(sampled: Sequence[Rollout]) -> dict:
-    """What is logged of the student's own trajectories."""
+    """Metrics of the student's own trajectories."""
     return {
         "reward_before": mean(r.reward_before for r in sampled),
         "accuracy": mean(r.reward_before == 1.0 for r in sampled),
@@ -122,7 +121,7 @@ def of_samples(sampled: Sequence[Rollout]) -> dict:
 
 
 def of_decisions(decided: Sequence[Rollout]) -> dict:
-    """What is logged of those that could be rejected, with or without a score."""
+    """Metrics of acceptance, over the rollouts that could be rejected."""
     outcomes = [(r.accepted, r.reward_before == 1.0) for r in decided]
     return {
         "acceptance_rate": mean(accepted for accepted, _ in outcomes),
@@ -134,7 +133,7 @@ def of_decisions(decided: Sequence[Rollout]) -> dict:
 
 
 def written(trajectory: Trajectory, verdict: Verdict | None) -> dict:
-    """A trajectory with its scores, if it was judged."""
+    """A trajectory and its scores, if it was judged, as JSON."""
     ends = (0, *trajectory.step_ends)
     shares = [mean(trajectory.from_teacher[a:b]) for a, b in itertools.pairwise(ends)]
     whole = verdict.whole if verdict else None
@@ -149,7 +148,7 @@ def written(trajectory: Trajectory, verdict: Verdict | None) -> dict:
 
 
 def as_row(score: Score) -> dict:
-    """A score and its distribution, to six digits."""
+    """A score and its distribution, rounded to six digits."""
     return {
         "value": score.value,
         "probs": [round(p, 6) for p in score.probs],
@@ -158,22 +157,22 @@ def as_row(score: Score) -> dict:
 
 
 def scores_of(verdict: Verdict) -> tuple[Score, ...]:
-    """Every score in a verdict."""
+    """All scores of a verdict."""
     return (*verdict.steps, verdict.whole) if verdict.whole else verdict.steps
 
 
 def is_flat(advantages: Sequence[Sequence[float]]) -> bool:
-    """Whether a group teaches nothing: all of its advantages are 0."""
+    """True if all advantages of a group are 0."""
     return all(abs(value) < 1e-6 for steps in advantages for value in steps)
 
 
 def share(values: Iterable[float]) -> float | None:
-    """The share of true values, None of nothing."""
+    """Fraction of true values; None without values."""
     values = list(values)
     return mean(values) if values else None
 
 
 def mean(values: Iterable[float]) -> float:
-    """The mean, 0 of nothing."""
+    """The mean; 0 without values."""
     values = [float(value) for value in values]
     return statistics.fmean(values) if values else 0.0

@@ -146,7 +146,7 @@ class Collector(SingleTurn):
         self, problems: Sequence[Problem], trajectories: Sequence[Trajectory]
     ) -> list[float]:
         """The task's rewards."""
-        texts = ["".join(trajectory.written) for trajectory in trajectories]
+        texts = ["".join(trajectory.agent_texts) for trajectory in trajectories]
         return self.task.rewards(list(problems), texts)
 
     def begin(self, step: int) -> None:

@@ -43,12 +43,12 @@ def group_advantages(
 ) -> list[list[float]]:
     """Standardized rewards of each step of each rollout, G lists (GRPO, eq. 4).
 
-    The mean and standard deviation (ddof 1) are taken over the rewards `after`
-    replacement (Algorithm 1), `before` it, or over the `union` of both: with a good
-    teacher every reward after replacement is 1, and only the other two still tell the
-    teacher's trajectories from the student's. `leave_one_out` has for each the mean of
-    the others (RLOO, arXiv:2402.14740). Equal rewards throughout give zeros; of nothing
-    there are no advantages.
+    The mean and standard deviation (ddof 1) are those of the rewards `after`
+    replacement (Algorithm 1), `before` it, or of the `union` of both: with a good
+    teacher every reward after replacement is 1, and only the other two distinguish the
+    teacher's trajectories from the student's. `leave_one_out` takes for each the mean
+    of the others (RLOO, arXiv:2402.14740). Equal rewards give zeros. An empty group has
+    no advantages.
     """
 
     if not group.rollouts:
@@ -89,7 +89,7 @@ def standardized(
 
 
 def means_of_others(rewards: Sequence[Sequence[float]]) -> list[float]:
-    """For each of several trajectories the mean reward of all others' steps."""
+    """For each trajectory the mean reward of all steps of the others."""
     return [
         statistics.fmean(
             value for j, steps in enumerate(rewards) if j != i for value in steps
@@ -99,9 +99,9 @@ def means_of_others(rewards: Sequence[Sequence[float]]) -> list[float]:
 
 
 def center_and_scale(values: Sequence[float], eps: float) -> tuple[float, float]:
-    """Mean and standard deviation + eps; the scale is 1 where nothing spreads.
+    """Mean, and standard deviation + eps; the scale is 1 if all values are equal.
 
-    Otherwise a teacher's reward of 1 against a baseline of zeros would weigh 1 / eps.
+    Otherwise a teacher's reward of 1 over a baseline of zeros would weigh 1 / eps.
     """
     mean = statistics.fmean(values)
     spread = statistics.stdev(values) if len(values) > 1 else 0.0

@@ -68,7 +68,7 @@ class Judge:
             self._teacher.score(
                 [request for row in requests for request in row],
                 seed=seed,
-                places=[
+                request_keys=[
                     (i, k) for i, row in enumerate(requests) for k in range(len(row))
                 ],
             )
@@ -171,9 +171,9 @@ class Scoring:
         if not self._early:
             return
         requests = self._judge.requests(self._problems[row], trajectory)
-        places = [(row, k) for k in range(len(requests))]
+        request_keys = [(row, k) for k in range(len(requests))]
         self._pending[row] = self._teacher.begin(
-            requests, seed=self._seed, places=places
+            requests, seed=self._seed, request_keys=request_keys
         )
         self._pending[row].on_error(self._on_error)
 
@@ -201,7 +201,7 @@ def score_requests(
     requests = []
     if granularity != "trajectory":
         previous = ""
-        pairs = zip(trajectory.written, trajectory.step_texts, strict=True)
+        pairs = zip(trajectory.agent_texts, trajectory.step_texts, strict=True)
         for written, step in pairs:
             requests.append(
                 ScoreRequest(problem.asked, previous, written, False, reference)

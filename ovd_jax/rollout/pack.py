@@ -1,4 +1,4 @@
-"""Groups to one batch of arrays: the border from host to device."""
+"""Packs groups into one batch of arrays: the border from host to device."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,35 +6,35 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ovd_jax.errors import UserError
-from ovd_jax.learning.losses import PADDING, Batch, TopK
+from ovd_jax.learning.batch import PADDING, Batch, TopK
 from ovd_jax.rollout.trajectory import Group, Trajectory
 from ovd_jax.shapes import bucket, round_up
 
-_TWICE = 1.05  # cost of a slot in stretches of twice the length: attention's share
+_TWICE = 1.05  # relative cost of a slot in bins of twice the length, for attention
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Of a pack: a prompt in `prompt` slots, then `stretches` of `stretch` slots."""
+    """The shape of packed rows: a prompt in `prompt` slots, then bins of equal size."""
 
     prompt: int
-    stretch: int
-    stretches: int
-    microbatch: int  # packs on the devices at a time
+    bin_size: int
+    bins: int
+    microbatch: int  # packed rows on the devices at a time
 
     @property
     def slots(self) -> int:
-        """All slots of a pack."""
-        return self.prompt + self.stretch * self.stretches
+        """All slots of a packed row."""
+        return self.prompt + self.bin_size * self.bins
 
 
 @dataclasses.dataclass
-class Pack:
-    """A prompt and the stretches of completions that share it."""
+class PackedRow:
+    """A packed row: a prompt and the bins of completions that share it."""
 
     prompt: tuple[int, ...]
-    stretches: list[list[tuple[Trajectory, Sequence[float]]]]
-    problem: int  # its number among those that are trained on
+    bins: list[list[tuple[Trajectory, Sequence[float]]]]
+    problem: int  # its index among the trained problems
 
 
 def pack(
@@ -47,41 +47,39 @@ def pack(
     shards: int = 1,
     pairs: bool = False,
 ) -> tuple[Batch, Shape]:
-    """Every final trajectory behind a prompt that its group shares, and their shape.
+    """Packs every final trajectory behind the prompt of its group: (batch, shape).
 
-    `advantages[p][g][k]` is step k's of rollout g of group p. Completions are put into
-    stretches as long as the longest of them, up to a multiple of `length_multiple`, or
-    twice as long where that leaves fewer slots empty; a group with more stretches than
-    a pack has is given several. At most `max_tokens`
-    slots are on each of `shards` devices, which split the packs, at a time. With
-    `pairs`, no group is given several packs. All weights are 1, for the learner to
-    share out; a minibatch that there is nothing for gets an empty pack.
-    Raises UserError where a prompt and what must share its pack exceed `max_tokens`;
-    nothing is cut.
+    `advantages[p][g][k]` belongs to step k of rollout g of group p. Completions go into
+    bins as long as the longest of them, rounded up to `length_multiple`, or twice as
+    long if that leaves fewer slots empty. A group with more bins than a row has gets
+    several rows, unless `pairs` keeps it in one. Each of `shards` devices holds at most
+    `max_tokens` slots at a time. All weights are 1; the learner distributes them. A
+    minibatch without completions gets an empty row. Nothing is cut: raises UserError if
+    a prompt and what must share its row exceed `max_tokens`.
     """
     prompt, longest = longest_of(groups, length_multiple)
     options = []
-    for stretch, penalty in ((longest, 1.0), (2 * longest, _TWICE)):
+    for bin_size, penalty in ((longest, 1.0), (2 * longest, _TWICE)):
         filled = [
-            (group.prompt_tokens, fill(group, group_advantages, stretch))
+            (group.prompt_tokens, fill(group, group_advantages, bin_size))
             for group, group_advantages in zip(groups, advantages, strict=True)
         ]
         counts = [len(bins) for _, bins in filled if bins] or [1]
         least = max(counts) if pairs else 1
-        if prompt + least * stretch <= max_tokens:
+        if prompt + least * bin_size <= max_tokens:
             slots, shape = plan(
-                counts, prompt, stretch, max_tokens, minibatches, shards, least
+                counts, prompt, bin_size, max_tokens, minibatches, shards, least
             )
             options.append((slots * penalty, shape, filled))
-        elif stretch == longest:
+        elif bin_size == longest:
             raise UserError(
                 f"A prompt and {least} times the longest completion take {prompt} + "
-                f"{least * stretch} tokens, over the budget of {max_tokens}; raise "
-                "config.tokens_at_once."
+                f"{least * bin_size} tokens, over the budget of {max_tokens}; raise "
+                "config.microbatch_tokens."
             )
     _, shape, filled = min(options, key=lambda option: option[0])
-    packs = cut_into_packs(filled, shape, minibatches)
-    return to_arrays(packs, shape), shape
+    rows = packed_rows(filled, shape, minibatches)
+    return to_arrays(rows, shape), shape
 
 
 def longest_of(groups: Sequence[Group], length_multiple: int) -> tuple[int, int]:
@@ -92,24 +90,24 @@ def longest_of(groups: Sequence[Group], length_multiple: int) -> tuple[int, int]
     return bucket(max(prompts, default=1)), longest
 
 
-def cut_into_packs(
+def packed_rows(
     filled: Sequence[tuple[tuple[int, ...], list[list]]], shape: Shape, minibatches: int
-) -> list[Pack]:
-    """Packs of the groups that have completions, and empty ones for minibatches that
-    get none."""
+) -> list[PackedRow]:
+    """Packed rows of the groups with completions, and empty rows for minibatches
+    without any."""
     filled = [(prompt, bins) for prompt, bins in filled if bins]
-    packs = [
-        Pack(prompt, bins[start : start + shape.stretches], problem)
+    rows = [
+        PackedRow(prompt, bins[start : start + shape.bins], problem)
         for problem, (prompt, bins) in enumerate(filled)
-        for start in range(0, len(bins), shape.stretches)
+        for start in range(0, len(bins), shape.bins)
     ]
-    return packs + [Pack((0,), [], n) for n in range(len(filled), minibatches)]
+    return rows + [PackedRow((0,), [], n) for n in range(len(filled), minibatches)]
 
 
 def fill(
-    group: Group, advantages: Sequence[Sequence[float]], stretch: int
+    group: Group, advantages: Sequence[Sequence[float]], bin_size: int
 ) -> list[list]:
-    """A group's trajectories in few stretches: longest first, each where it fits."""
+    """Puts a group's trajectories into few bins: longest first, each where it fits."""
     pairs = [
         (rollout.final, steps)
         for rollout, steps in zip(group.rollouts, advantages, strict=True)
@@ -120,121 +118,120 @@ def fill(
         index = next((i for i, left in enumerate(room) if left >= size), len(bins))
         if index == len(bins):
             bins.append([])
-            room.append(stretch)
+            room.append(bin_size)
         bins[index].append(pair)
         room[index] -= size
     return bins
 
 
 def plan(
-    bins: Sequence[int],
+    bin_counts: Sequence[int],
     prompt: int,
-    stretch: int,
+    bin_size: int,
     max_tokens: int,
     minibatches: int,
     shards: int = 1,
     least: int = 1,
 ) -> tuple[int, Shape]:
-    """(slots computed on a device, shape): the fewest, given the stretches of each
-    group; a pack has `least` of them or more.
+    """Chooses the shape with the fewest slots on a device: (slots, shape).
 
-    Counts, on a device, are powers of two or three times one: few shapes are compiled.
+    `bin_counts` are those of the groups; a packed row has at least `least` bins. Counts
+    on a device are 2^n or 3 x 2^n, so that few shapes are compiled.
     """
     counts = sorted({least, *(factor << n for n in range(16) for factor in (1, 3))})
     costs = {}
-    for stretches in counts[counts.index(least) :]:
-        slots = prompt + stretch * stretches
-        if slots > max_tokens or stretches >= 2 * max(bins):
+    for bins in counts[counts.index(least) :]:
+        slots = prompt + bin_size * bins
+        if slots > max_tokens or bins >= 2 * max(bin_counts):
             break
-        packs = sum(-(-count // stretches) for count in bins)
-        packs = -(-packs // (minibatches * shards))  # of a minibatch, on a device
+        rows = sum(-(-count // bins) for count in bin_counts)
+        rows = -(-rows // (minibatches * shards))  # rows of a minibatch on a device
         most = max(x for x in counts if x * slots <= max_tokens)
-        fewest = -(-packs // most)
-        for rounds in range(fewest, 2 * fewest + 1):  # small parts would idle devices
-            microbatch = min(x for x in counts if x * rounds >= packs)
-            shape = Shape(prompt, stretch, stretches, microbatch * shards)
+        fewest = -(-rows // most)
+        for rounds in range(fewest, 2 * fewest + 1):  # small parts leave devices idle
+            microbatch = min(x for x in counts if x * rounds >= rows)
+            shape = Shape(prompt, bin_size, bins, microbatch * shards)
             costs.setdefault(shape, (rounds * microbatch * slots, rounds))
     shape = min(costs, key=lambda shape: costs[shape])
     return costs[shape][0], shape
 
 
-def to_arrays(packs: Sequence[Pack], shape: Shape) -> Batch:
-    """The arrays of `packs`, still without behavior and reference log-probabilities."""
-    count, slots = len(packs), shape.stretch * shape.stretches
-    prompts_KP = np.zeros((count, shape.prompt), np.int32)
-    tokens_KC, offsets_KC = (np.zeros((count, slots), np.int32) for _ in range(2))
-    segments_KC = np.full((count, slots), PADDING, np.int32)
-    weights_KC, advantages_KC, sampler_KC = (
+def to_arrays(rows: Sequence[PackedRow], shape: Shape) -> Batch:
+    """The arrays of packed rows, without behavior and reference log-probabilities."""
+    count, slots = len(rows), shape.bin_size * shape.bins
+    prompts_BX = np.zeros((count, shape.prompt), np.int32)
+    tokens_BY, offsets_BY = (np.zeros((count, slots), np.int32) for _ in range(2))
+    segments_BY = np.full((count, slots), PADDING, np.int32)
+    weights_BY, advantages_BY, sampler_BY = (
         np.zeros((count, slots), np.float32) for _ in range(3)
     )
-    teacher_KC = np.zeros((count, slots), bool)
-    for k, item in enumerate(packs):
-        prompts_KP[k, : len(item.prompt)] = item.prompt
+    teacher_BY = np.zeros((count, slots), bool)
+    for k, item in enumerate(rows):
+        prompts_BX[k, : len(item.prompt)] = item.prompt
         segment = 0
-        for index, completions in enumerate(item.stretches):
-            end = index * shape.stretch
+        for index, completions in enumerate(item.bins):
+            end = index * shape.bin_size
             for trajectory, steps in completions:
                 segment += 1
                 here = slice(end, end := end + len(trajectory.tokens))
-                tokens_KC[k, here] = trajectory.tokens
-                segments_KC[k, here] = segment
-                offsets_KC[k, here] = np.arange(len(trajectory.tokens))
-                weights_KC[k, here] = trajectory.counts
-                teacher_KC[k, here] = trajectory.from_teacher
-                sampler_KC[k, here] = trajectory.logprobs
+                tokens_BY[k, here] = trajectory.tokens
+                segments_BY[k, here] = segment
+                offsets_BY[k, here] = np.arange(len(trajectory.tokens))
+                weights_BY[k, here] = trajectory.loss_mask
+                teacher_BY[k, here] = trajectory.from_teacher
+                sampler_BY[k, here] = trajectory.logprobs
                 sizes = np.diff((0, *trajectory.step_ends))
                 values = np.asarray(steps, np.float32)
-                advantages_KC[k, here] = np.repeat(values, sizes)
+                advantages_BY[k, here] = np.repeat(values, sizes)
     return Batch(
-        prompts_KP=prompts_KP,
-        prompt_lengths_K=np.array([len(item.prompt) for item in packs], np.int32),
-        tokens_KC=tokens_KC,
-        segments_KC=segments_KC,
-        offsets_KC=offsets_KC,
-        weights_KC=weights_KC,
-        teacher_KC=teacher_KC,
-        advantages_KC=advantages_KC,
-        sampler_logprobs_KC=sampler_KC,
-        problems_K=np.array([item.problem for item in packs]),
-        stretch=shape.stretch,
+        prompts_BX=prompts_BX,
+        prompt_lengths_B=np.array([len(item.prompt) for item in rows], np.int32),
+        tokens_BY=tokens_BY,
+        segments_BY=segments_BY,
+        offsets_BY=offsets_BY,
+        weights_BY=weights_BY,
+        teacher_BY=teacher_BY,
+        advantages_BY=advantages_BY,
+        sampler_logprobs_BY=sampler_BY,
+        problems_B=np.array([item.problem for item in rows]),
+        bin_size=shape.bin_size,
     )
 
 
 def with_token_teacher(batch: Batch, read: Callable, top: int) -> Batch:
-    """The batch with what a served teacher says of its tokens: their log-probabilities
-    and, with `top` over 0, its likeliest ones. Where it says nothing of a completion,
-    that is not trained on.
+    """The batch with a served teacher's log-probabilities of its tokens.
 
-    `read` is that of `ServedTokens`.
+    With `top` over 0, also those of the teacher's likeliest tokens. `read` is that of
+    `ServedTokens`. A completion without an answer is not trained on.
     """
     places = [
-        (k, np.flatnonzero(batch.segments_KC[k] == segment))
-        for k in range(len(batch.tokens_KC))
-        for segment in range(1, batch.segments_KC[k].max(initial=0) + 1)
+        (k, np.flatnonzero(batch.segments_BY[k] == segment))
+        for k in range(len(batch.tokens_BY))
+        for segment in range(1, batch.segments_BY[k].max(initial=0) + 1)
     ]
     rows = [
         (
-            batch.prompts_KP[k, : batch.prompt_lengths_K[k]].tolist(),
-            batch.tokens_KC[k, here].tolist(),
+            batch.prompts_BX[k, : batch.prompt_lengths_B[k]].tolist(),
+            batch.tokens_BY[k, here].tolist(),
         )
         for k, here in places
     ]
-    own_KC = np.zeros(batch.tokens_KC.shape, np.float32)
-    ids_KCA = np.zeros((*own_KC.shape, top), np.int32)
-    logprobs_KCA = np.zeros(ids_KCA.shape, np.float32)
-    weights_KC = np.array(batch.weights_KC)
+    own_BY = np.zeros(batch.tokens_BY.shape, np.float32)
+    ids_BYA = np.zeros((*own_BY.shape, top), np.int32)
+    logprobs_BYA = np.zeros(ids_BYA.shape, np.float32)
+    weights_BY = np.array(batch.weights_BY)
     for (k, here), (_, tokens), found in zip(places, rows, read(rows), strict=True):
         if found is None:
-            weights_KC[k, here] = 0.0
+            weights_BY[k, here] = 0.0
             continue
         for slot, token, by_id in zip(here, tokens, found, strict=True):
-            own_KC[k, slot] = by_id[token]
+            own_BY[k, slot] = by_id[token]
             if not top:
                 continue
             likeliest = sorted(by_id.items(), key=lambda pair: -pair[1])[:top]
-            ids_KCA[k, slot], logprobs_KCA[k, slot] = zip(*likeliest, strict=True)
+            ids_BYA[k, slot], logprobs_BYA[k, slot] = zip(*likeliest, strict=True)
     return batch.replace(
-        weights_KC=weights_KC,
-        teacher_logprobs_KC=own_KC,
-        teacher_top=TopK(ids_KCA, logprobs_KCA) if top else None,
+        weights_BY=weights_BY,
+        teacher_logprobs_BY=own_BY,
+        teacher_top=TopK(ids_BYA, logprobs_BYA) if top else None,
     )

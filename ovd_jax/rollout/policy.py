@@ -1,4 +1,4 @@
-"""The knobs of verbal rejection sampling, checked."""
+"""The rules of verbal rejection sampling."""
 
 import dataclasses
 
@@ -7,7 +7,10 @@ from ovd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """The knobs of verbal rejection sampling; `configs/default.py` explains each."""
+    """The rules of verbal rejection sampling; configs/default.py explains each.
+
+    Raises UserError for unknown or contradicting rules.
+    """
 
     samples: int
     max_new_tokens: int
@@ -49,5 +52,5 @@ class Rules:
                     )
 
     def rejects_all(self, levels: int) -> bool:
-        """Whether no score of a teacher with so many levels is accepted."""
+        """True if no score of a teacher with so many levels is accepted."""
         return self.rejection != "soft" and self.threshold > levels - 1

@@ -174,7 +174,7 @@ def is_open(collector: "Collector", draft: Draft) -> bool:
     are bounded then.
     """
     rollout, rules = draft.rollout, collector.rules
-    if draft.accepted or not rollout.final.own_steps:
+    if draft.accepted or not rollout.final.student_steps:
         return False
     rounds = rules.max_replaced_steps
     if collector.judge.rejects_all and rounds:
@@ -210,7 +210,7 @@ def judge_again(
     )
     how = collector.rules.step_aggregation
     own = [
-        verdict_on(verdict, new.own_steps, aggregation=how)
+        verdict_on(verdict, new.student_steps, aggregation=how)
         for verdict, new in zip(verdicts, trajectories, strict=True)
     ]
     accepted = collector.judge.accepts(own, rewards, seed=derive(seed, "accept"))
@@ -264,7 +264,7 @@ def kept_tokens(rollout: Rollout, rules: Rules) -> int:
     """How many leading tokens of a rejected trajectory stay."""
     if rules.replacement == "trajectory":
         return 0
-    own = rollout.final.own_steps
+    own = rollout.final.student_steps
     step = own[0]
     if rollout.final_verdict is not None:
         step = first_rejected_step(rollout.final_verdict, rules.threshold, among=own)

@@ -1,4 +1,4 @@
-"""One step of the teacher's: how it is asked for, and where it ends."""
+"""Requests for one step of the teacher, and where the step ends."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,8 +12,11 @@ from ovd_jax.teacher.base import DemonstrationRequest, Teacher
 def demonstrated_steps(
     teacher: Teacher, task: Task, requests: Sequence[DemonstrationRequest], *, seed: int
 ) -> list[str | None]:
-    """The teacher's answers, each of which stops where a step may end. Where that is
-    inside of one, in displayed mathematics say, it is asked again not to stop."""
+    """The teacher's answers to requests for one step, which stop where a step may end.
+
+    If an answer stopped inside a step, such as in displayed mathematics, it is asked
+    for again without stopping.
+    """
     stop = task.step_stop
     requests = [dataclasses.replace(request, stop=stop) for request in requests]
     texts = list(teacher.demonstrate(requests, seed=derive(seed, "teacher")))
@@ -33,8 +36,8 @@ def demonstrated_steps(
 
 
 def step_end(task: Task, text: str | None) -> int | None:
-    """Where the first step of the teacher's text ends; None where there is none, or not
-    all of it."""
+    """Where the first step of the teacher's text ends; None without a complete
+    step."""
     if not text:
         return None
     if may_go_on(task, text):
@@ -43,5 +46,5 @@ def step_end(task: Task, text: str | None) -> int | None:
 
 
 def may_go_on(task: Task, text: str) -> bool:
-    """Whether a text may not be the end of its solution, by how it ends."""
+    """True if the solution may continue after the text, judging by its end."""
     return text.endswith(("\n", task.step_stop or "\n"))

@@ -1,4 +1,4 @@
-"""The records of a rollout, all of them frozen."""
+"""Frozen records of a rollout."""
 
 import dataclasses
 import itertools
@@ -11,42 +11,45 @@ from ovd_jax.teacher.base import Score
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """A solution as the tokens that are trained on; text is only ever read off them."""
+    """A solution as the tokens that are trained on; its text is decoded from them."""
 
     tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]  # the sampler's; 0 where the teacher wrote the token
-    from_teacher: tuple[bool, ...]  # or a revision: not sampled after the prompt
+    logprobs: tuple[float, ...]  # the sampler's; 0 for the teacher's tokens
+    from_teacher: tuple[bool, ...]  # or by a revision: not sampled after the prompt
     text: str  # without special tokens
-    step_texts: tuple[str, ...]  # their concatenation is `text`
-    step_ends: tuple[int, ...]  # tokens up to the end of each step; the last: all
+    step_texts: tuple[str, ...]  # joined they are `text`
+    step_ends: tuple[int, ...]  # tokens up to the end of each step
     stopped: bool  # by an end token or stop string; False: cut at the budget
-    observed: tuple[bool, ...] = ()  # tokens that were read; empty: none was
-    turns: tuple[str, ...] = ()  # the steps without what was read; empty: as the steps
-    trained: bool = True  # False: it counts in its group, but not in the loss
+    observed: tuple[bool, ...] = ()  # tokens of observations; empty: none
+    turns: tuple[
+        str, ...
+    ] = ()  # the steps without observations; empty: same as the steps
+    trained: bool = True  # False: in its group, but not in the loss
 
     @property
-    def written(self) -> tuple[str, ...]:
-        """What each step says, without what was read after it."""
+    def agent_texts(self) -> tuple[str, ...]:
+        """The text that student or teacher wrote in each step, without observations."""
         return self.turns or self.step_texts
 
     @property
-    def was_read(self) -> tuple[bool, ...]:
-        """`observed`, spelled out."""
+    def is_observation(self) -> tuple[bool, ...]:
+        """True for each token of an observation."""
         return self.observed or (False,) * len(self.tokens)
 
     @property
     def written_tokens(self) -> int:
-        """How many tokens somebody wrote."""
+        """The number of tokens that student or teacher wrote."""
         return len(self.tokens) - sum(self.observed)
 
     @property
-    def counts(self) -> tuple[bool, ...]:
-        """Which tokens are trained on: all that somebody wrote, if any."""
-        return tuple(self.trained and not read for read in self.was_read)
+    def loss_mask(self) -> tuple[bool, ...]:
+        """True for each token in the loss: observations are not, nor is anything if
+        `trained` is False."""
+        return tuple(self.trained and not read for read in self.is_observation)
 
     @property
-    def own_steps(self) -> tuple[int, ...]:
-        """Indices of the steps that the student began."""
+    def student_steps(self) -> tuple[int, ...]:
+        """Indices of the steps whose first token is the student's."""
         starts = (0, *self.step_ends[:-1])
         taught = (*self.from_teacher, False)  # a last step may have no token
         return tuple(i for i, start in enumerate(starts) if not taught[start])
@@ -54,12 +57,12 @@ class Trajectory:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the teacher said of one trajectory."""
+    """The teacher's scores of a trajectory."""
 
     steps: tuple[Score, ...]  # empty at granularity `trajectory`
     whole: Score | None  # None at granularity `step`
-    value: float  # S, what the threshold is compared with
-    answered: bool = True  # False: a score is missing, and nothing else here counts
+    value: float  # S, which is compared with the threshold
+    answered: bool = True  # False: a score is missing; ignore the rest
 
 
 UNANSWERED = Verdict((), None, 0.0, answered=False)
@@ -69,42 +72,42 @@ UNANSWERED = Verdict((), None, 0.0, answered=False)
 class Rollout:
     """One of the G samples of a problem, before and after the teacher."""
 
-    student: Trajectory  # as sampled; `final` itself where the student wrote none
-    verdict: Verdict | None  # on `student`; None if the teacher was not asked
+    student: Trajectory  # as sampled; the same as `final` if there was no sample
+    verdict: Verdict | None  # on `student`; None if not judged
     accepted: bool
-    final: Trajectory  # what is trained on; `student` itself unless replaced
+    final: Trajectory  # trained on; the same as `student` unless replaced
     final_verdict: Verdict | None  # on `final`
     reward_before: float
     reward_after: float
-    failed_demonstrations: int = 0  # wrong or unfinished ones that were thrown away
-    feedback: str = ""  # the teacher's, on a rejected `student`
-    revised: bool = False  # `final` is what the student made of the feedback
+    failed_demonstrations: int = 0  # wrong or unfinished ones
+    feedback: str = ""  # by the teacher, on a rejected `student`
+    revised: bool = False  # `final` is the student's revision
 
     @property
     def sampled(self) -> bool:
-        """Whether there is a trajectory of the student's at all."""
+        """True if `student` was sampled."""
         return not any(self.student.from_teacher)
 
     @property
     def replaced(self) -> bool:
-        """Whether any token of `final` is the teacher's."""
+        """True if `final` has tokens of the teacher."""
         return any(self.final.from_teacher)
 
     @property
     def dropped(self) -> bool:
-        """Whether a verdict is missing that the policy does not do without."""
+        """True if the teacher did not answer and `on_failure` is "drop"."""
         verdicts = (self.verdict, self.final_verdict)
         return not all(verdict.answered for verdict in verdicts if verdict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A problem and its G rollouts, fewer where some were dropped."""
+    """A problem and its G rollouts, without the dropped ones."""
 
     problem: Problem
     prompt_tokens: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
-    dropped: tuple[Trajectory, ...] = ()  # unjudged ones: they count nowhere
+    dropped: tuple[Trajectory, ...] = ()  # without a verdict; they are not trained on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +149,7 @@ def make_group(
 def pieces(trajectory: Trajectory) -> tuple[tuple, ...]:
     """(tokens, logprobs, from_teacher, is_observation), one entry a token each."""
     t = trajectory
-    return t.tokens, t.logprobs, t.from_teacher, t.was_read
+    return t.tokens, t.logprobs, t.from_teacher, t.is_observation
 
 
 def make_trajectory(
@@ -158,9 +161,9 @@ def make_trajectory(
     decode: Callable[[Sequence[int]], str],
     task: Task,
 ) -> Trajectory:
-    """A trajectory with its text cut into the task's steps, in characters and tokens.
+    """Makes a trajectory and divides its text and tokens into the task's steps.
 
-    A token that reaches over a step's end belongs to that step.
+    A token that crosses the end of a step belongs to that step.
     """
     text = decode(tokens)
     ends = task.step_ends(text) or (len(text),)
@@ -186,10 +189,10 @@ def make_conversation(
     stopped: bool,
     decode: Callable[[Sequence[int]], str],
 ) -> Trajectory:
-    """A trajectory whose steps are its turns, each with what was read after it.
+    """Makes a trajectory whose steps are turns, each with the observation after it.
 
-    Who wrote a token says where a turn ends, never what it says: tags in a document
-    could not.
+    Turns end where observations begin, by `observed` and not by text: tags inside a
+    document end no turn.
     """
     ends = [
         end
@@ -218,12 +221,11 @@ def make_conversation(
 def tokens_until(
     tokens: Sequence[int], characters: int, decode: Callable[[Sequence[int]], str]
 ) -> int:
-    """The fewest leading tokens whose text has `characters` whole characters or
-    more."""
+    """The fewest leading tokens whose text has at least `characters` characters."""
     low, high = 0, len(tokens)
     while low < high:
         middle = (low + high) // 2
-        # The first bytes of a character read as one U+FFFD or, by byte fallback, more.
+        # A partial character decodes to U+FFFD, or several of them by byte fallback.
         if len(decode(tokens[:middle]).rstrip("\ufffd")) >= characters:
             high = middle
         else:

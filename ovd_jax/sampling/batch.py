@@ -1,7 +1,7 @@
-"""A run of the sampler: rows that are decoded together, and who of them goes on.
+"""Decodes a batch of rows together and decides which of them continue.
 
-A row is a completion or, where there is an environment, a conversation: it writes a
-turn, reads what the environment has for it, and writes on with the same cache.
+A row is a completion or, with an environment, a conversation: it writes a turn, reads
+an observation and continues with the same cache.
 """
 
 import dataclasses
@@ -13,37 +13,36 @@ from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import decode, regroup, row_rngs
 from ovd_jax.sampling.decoder import Decoder
-from ovd_jax.sampling.resume import line_up, read_on
+from ovd_jax.sampling.resume import prefill_observation, repack_cache
 from ovd_jax.shapes import bucket, compact, right_pad, round_up
 
-_LOOK_EVERY = 16  # tokens decoded between two looks at what has finished
-_MIN_SLOTS = 64  # room for new tokens to begin with; it doubles when it is used up
-_MIN_WIDTH = 128  # of a cache that rows rejoin in
-_MIN_READ = 32  # tokens that a row reads at once; fewer are padded to as many
-_JOIN_SHARE = 0.25  # of the rows: where as many wait, they read on
+_POLL_EVERY = 16  # tokens decoded between two polls for finished rows
+_MIN_SLOTS = 64  # first room for new tokens; it doubles when it is full
+_MIN_WIDTH = 128  # least width of a repacked cache
+_MIN_READ = 32  # least width of padded observations
+_RESUME_SHARE = 0.25  # waiting rows resume together at this share of all rows
 
 
 @dataclasses.dataclass
 class Row:
-    """What the host knows of a row; its tokens from `offset` on have slots on the
-    device."""
+    """The host's copy of a row; tokens from `offset` on have slots on the device."""
 
     prompt: int  # tokens
-    limit: int  # tokens behind the prompt, in all
+    limit: int  # most tokens behind the prompt
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
     observed: list[bool] = dataclasses.field(default_factory=list)
-    start: int = 0  # of its turn
+    start: int = 0  # first token of the current turn
     offset: int = 0
-    ripe: bool = False  # its turn had ended before the last look
+    waited: bool = False  # its turn had ended before the last poll
 
     @property
     def cached(self) -> int:
-        """Tokens whose keys and values are there: all but the last."""
+        """Tokens with cached keys and values: all but the last."""
         return self.prompt + len(self.tokens) - 1
 
     def cut(self, size: int) -> None:
-        """Drops the tokens from the one numbered `size` on."""
+        """Keeps only the first `size` tokens."""
         for part in (self.tokens, self.logprobs, self.observed):
             del part[size:]
 
@@ -56,8 +55,8 @@ class Row:
         self.observed += [observed] * len(tokens)
 
     def read(self, tokens: Sequence[int]) -> list[int]:
-        """Puts `tokens` behind a turn that has ended; gives those that are yet to be
-        read before the next is sampled, but for the very last."""
+        """Appends an observation to an ended turn. Returns the tokens to prefill: the
+        turn's last one and the observation without its last."""
         behind = [self.tokens[-1], *tokens[:-1]]
         self.add(list(tokens), [0.0] * len(tokens), observed=True)
         self.start = len(self.tokens)
@@ -65,12 +64,12 @@ class Row:
 
 
 class Run:
-    """Rows in a grid of the device's, whose lines share the cache of a prompt.
+    """A grid of rows on the device; the rows of a line share the cache of a prompt.
 
-    A row whose turn has ended waits in its place until `_JOIN_SHARE` of the rows do, or
-    none is sampled any more. Then all get lines of their own, in which the waiting ones
-    read on. When that is, is a function of the tokens alone, and so are all shapes: a
-    slow search changes no number, and several processes stay in step.
+    A row whose turn has ended waits in place. Once `_RESUME_SHARE` of the rows wait, or
+    none is sampled any more, all rows get lines of their own and the waiting rows
+    resume. The time of resuming and all shapes depend on the tokens only: a slow search
+    changes no number, and several processes stay in step.
     """
 
     def __init__(
@@ -91,51 +90,51 @@ class Run:
         self._sampler = sampler
         self._rows = rows
         self._seed = seed
-        self._draws = draws  # by a row's number: what its random key is made of
+        self._draws = draws  # a row's number for its random key
         self._environment = environment
         self._numbers_PG = numbers_PG
-        self._open_PG = numbers_PG < len(rows)  # sampled
+        self._open_PG = numbers_PG < len(rows)  # being sampled
         self._kept_PG = self._open_PG  # sampled or waiting
-        # Slots of a turn: the first one's are as many as those of rows that have read
-        # something, and have its last token in one. So both are sampled by one program.
+        # A resumed row has its last token in the first slot. A first turn gets as many
+        # slots, so one program samples both.
         self._room = sampler.max_new_tokens + (environment is not None)
-        self._given = 0  # slots that hold what was there when the rows joined
+        self._given = 0  # slots filled when the rows resumed
         self._count = 1  # slots filled so far
         self.slots = self._slots(1)
 
     def completions(self, decoder: Decoder) -> Iterator[tuple[int, Completion]]:
         """Decodes until all rows have finished, and yields (row, completion) as they
         do."""
-        finished = self.look()
+        finished = self.poll_finished()
         while self.goes_on:
-            if self.is_to_join():  # which may wait for the environment
+            if self.is_to_resume():  # which may wait for the environment
                 yield from finished
                 finished = []
-                self.join(decoder)
+                self.resume(decoder)
             self.decode(decoder)
             yield from finished  # decoding goes on meanwhile
-            finished = self.look()
+            finished = self.poll_finished()
         yield from finished
 
     @property
     def goes_on(self) -> bool:
-        """Whether any row has not finished."""
+        """True while a row is unfinished."""
         return bool(self._kept_PG.any())
 
-    def look(self) -> list[tuple[int, Completion]]:
-        """Takes what was sampled since the last look: (row, completion) of what has
-        finished."""
-        done_PG, tokens_PGO, logprobs_PGO = fetch(
-            (self.state.done_PG, self.state.tokens_PGO, self.state.logprobs_PGO)
+    def poll_finished(self) -> list[tuple[int, Completion]]:
+        """Fetches the tokens since the last poll; returns (row, completion) of the
+        finished rows."""
+        done_PG, tokens_PGY, logprobs_PGY = fetch(
+            (self.state.done_PG, self.state.tokens_PGY, self.state.logprobs_PGY)
         )
         for number in self._waiting():
-            self._rows[number].ripe = True
+            self._rows[number].waited = True
         new, ended = slice(self._given, self._count), []
         for cell in map(tuple, np.argwhere(self._open_PG)):
             number = int(self._numbers_PG[cell])
             row = self._rows[number]
             row.cut(row.offset + self._given)
-            tokens, logprobs = tokens_PGO[cell][new], logprobs_PGO[cell][new]
+            tokens, logprobs = tokens_PGY[cell][new], logprobs_PGY[cell][new]
             row.add(tokens.tolist(), logprobs.tolist(), observed=False)
             turn = self._turn(row, done=bool(done_PG[cell]))
             if turn is not None:
@@ -144,8 +143,8 @@ class Run:
         return self._settle(ended)
 
     def _turn(self, row: Row, *, done: bool) -> Completion | None:
-        """The row's turn if it has ended: up to its stop token, its limit, or the
-        tokens that complete a stop string."""
+        """The row's turn if it has ended, by a stop token, its limit or a stop
+        string."""
         tokens, limit = row.tokens[row.start :], self._end(row) - row.start
         found = self._sampler.stop_string_end(tokens)
         if not done and found is None:
@@ -162,11 +161,11 @@ class Run:
         )
 
     def _end(self, row: Row) -> int:
-        """How many tokens the row has when its turn must end."""
+        """The row's number of tokens at which its turn must end."""
         return min(row.start + self._sampler.max_new_tokens, row.limit)
 
     def _settle(self, ended) -> list[tuple[int, Completion]]:
-        """Asks the environment who goes on; the others have finished."""
+        """Asks the environment which rows continue; returns the others as finished."""
         rows = self._rows
         goes_on = [False] * len(ended)
         if self._environment is not None and ended:
@@ -177,7 +176,7 @@ class Run:
         self._open_PG, self._kept_PG = self._open_PG.copy(), self._kept_PG.copy()
         for (cell, number, turn), waits in zip(ended, goes_on, strict=True):
             row = rows[number]
-            row.ripe = False
+            row.waited = False
             self._open_PG[cell], self._kept_PG[cell] = False, waits
             if not waits:
                 parts = (tuple(row.tokens), tuple(row.logprobs), turn.stopped)
@@ -186,8 +185,8 @@ class Run:
         return finished
 
     def decode(self, decoder: Decoder) -> None:
-        """Has the device sample on, in a smaller grid where rows have left it."""
-        self._count = min(self._count + _LOOK_EVERY, self._most)
+        """Samples further tokens, in a smaller grid if rows have left."""
+        self._count = min(self._count + _POLL_EVERY, self._most)
         cells_PG, alive_PG = compact(
             self._kept_PG, self._sampler.min_rows, row_shards()
         )
@@ -210,7 +209,7 @@ class Run:
 
     @property
     def _most(self) -> int:
-        """Slots that a row can fill."""
+        """The most slots that a row can fill."""
         return self._given + self._sampler.max_new_tokens
 
     def _slots(self, tokens: int) -> int:
@@ -218,35 +217,35 @@ class Run:
         return min(bucket(max(tokens, _MIN_SLOTS)), self._room)
 
     def _waiting(self) -> list[int]:
-        """The rows that wait, in order."""
+        """The waiting rows, in order."""
         return sorted(self._numbers_PG[self._kept_PG & ~self._open_PG].tolist())
 
-    def _joining(self) -> list[int]:
-        """The rows that wait; where others can be sampled meanwhile, only those that
-        did so at the last look, too: their searches have had some time."""
+    def _resuming(self) -> list[int]:
+        """The waiting rows. While others are sampled, only those waiting for at least
+        one polling interval, so that their searches overlap decoding."""
         waiting = self._waiting()
         if not self._open_PG.any():
             return waiting
-        return [number for number in waiting if self._rows[number].ripe]
+        return [number for number in waiting if self._rows[number].waited]
 
-    def is_to_join(self) -> bool:
-        """Whether rows that wait read on before others are sampled further."""
-        joining = len(self._joining())
-        return joining > 0 and joining >= _JOIN_SHARE * self._kept_PG.sum()
+    def is_to_resume(self) -> bool:
+        """True if waiting rows resume before others are sampled further."""
+        resuming = len(self._resuming())
+        return resuming > 0 and resuming >= _RESUME_SHARE * self._kept_PG.sum()
 
-    def join(self, decoder: Decoder) -> None:
-        """Has rows that wait read on, and puts all into lines of their own."""
-        joining = self._joining()
-        observations = self._environment.observations(joining)
+    def resume(self, decoder: Decoder) -> None:
+        """Resumes the waiting rows, and gives every row a line of its own."""
+        resuming = self._resuming()
+        observations = self._environment.observations(resuming)
         cells = np.flatnonzero(self._kept_PG)
         cells = dict(zip(self._numbers_PG.flat[cells].tolist(), cells, strict=True))
-        open_ones = {*self._numbers_PG[self._open_PG].tolist(), *joining}
-        numbers = [*joining, *sorted(set(cells) - set(joining))]
+        open_ones = {*self._numbers_PG[self._open_PG].tolist(), *resuming}
+        numbers = [*resuming, *sorted(set(cells) - set(resuming))]
         rows = [self._rows[number] for number in numbers]
         own = [len(row.tokens) - row.offset - 1 for row in rows]
         cached = max(row.cached for row in rows)
         height = round_up(bucket(max(len(rows), self._sampler.min_rows)), row_shards())
-        reads_JW, counts_J = to_read(take_in(rows, observations), height)
+        reads_JW, counts_J = padded_reads(with_observations(rows, observations), height)
         self._given = self._count = 1
         self.slots = self._slots(1)
 
@@ -257,7 +256,7 @@ class Run:
         self._numbers_PG = column(numbers)[:, None]
         self._open_PG = is_open_B[:, None]
         self._kept_PG = column(True for _ in rows)[:, None]
-        state = line_up(
+        state = repack_cache(
             self.state,
             column(cells[number] for number in numbers),
             column(own),
@@ -268,12 +267,12 @@ class Run:
             width=self._sampler.width(max(_MIN_WIDTH, cached + reads_JW.shape[1])),
             slots=self.slots,
         )
-        self.state = read_on(decoder, state, reads_JW, counts_J)
+        self.state = prefill_observation(decoder, state, reads_JW, counts_J)
 
 
-def take_in(rows: Sequence[Row], observations: Sequence) -> list[list[int]]:
-    """Appends the observations to the first rows; returns the tokens that each of them
-    is yet to read before its next is sampled."""
+def with_observations(rows: Sequence[Row], observations: Sequence) -> list[list[int]]:
+    """Appends the observations to the first rows; returns the tokens to prefill of
+    each."""
     reads = [
         row.read(tokens)
         for row, tokens in zip(rows[: len(observations)], observations, strict=True)
@@ -283,9 +282,9 @@ def take_in(rows: Sequence[Row], observations: Sequence) -> list[list[int]]:
     return reads
 
 
-def to_read(reads: list[list[int]], height: int) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, counts) of a quarter of `height` rows, half of them or all: few shapes,
-    for each is a program of its own."""
+def padded_reads(reads: list[list[int]], height: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, counts), padded to a quarter of `height` rows, half of them or all: few
+    shapes are compiled."""
     rows = max(bucket(len(reads)), height // 4)
     rows = min(round_up(rows, row_shards()), height)
     tokens_JW, counts_J = right_pad(reads, rows, 1)

@@ -8,24 +8,24 @@ from typing import Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """What came after one prompt, the stop token included."""
+    """The tokens sampled after one prompt, the stop token included."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]  # under softmax(logits / temperature); 0 if not sampled
     stopped: bool  # by a stop token or string; False: cut at the limit
-    observed: tuple[bool, ...] = ()  # tokens that were read; empty: all were sampled
+    observed: tuple[bool, ...] = ()  # True for tokens read; empty: none
 
 
 class Environment(Protocol):
-    """What rows converse with. All processes make the same calls, in one order."""
+    """The environment of conversations. All processes make the same calls in order."""
 
     def ended(self, turns: Sequence[tuple[int, Completion, int]]) -> list[bool]:
-        """Which conversations go on, for (row, its turn, tokens it has left in all)."""
+        """True for each conversation that continues, from (row, turn, tokens left)."""
         ...
 
     def observations(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """What each of these rows, which go on, reads next: at least one token, and
-        fewer than it has left."""
+        """The observation of each continuing row: at least one token, and fewer than it
+        has left."""
         ...
 
 

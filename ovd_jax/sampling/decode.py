@@ -1,7 +1,6 @@
 """Prefill and decode under jit: the device side of the sampler.
 
-Axes as in `models/transformer.py`; here P prompts have G rows each that go on from
-them, T counts a prompt's tokens and O the new ones of a row.
+Each of P prompts has G rows that continue it: see docs/notation.md.
 """
 
 import functools
@@ -19,23 +18,23 @@ from ovd_jax.sampling.top_p import choose
 
 
 class DecodeState(flax.struct.PyTreeNode):
-    """P * G rows in the middle of being sampled.
+    """P * G rows being sampled.
 
-    Caches are tuples over the layers, laid out as the products of attention read them.
+    Caches are tuples over the layers, in the layout that attention reads.
     """
 
     prompt_keys: tuple[jax.Array, ...]  # [P, K, E, T]
     prompt_values: tuple[jax.Array, ...]  # [P, K, T, E]
     lengths_P: jax.Array  # int32: of the prompts
-    keys: tuple[jax.Array, ...]  # [P * G, K, E, O]: a G of 1 would cost copies
-    values: tuple[jax.Array, ...]  # [P * G, K, O, E]
-    tokens_PGO: jax.Array  # int32: sampled so far, then zeros
-    logprobs_PGO: jax.Array  # float32: of those tokens
+    keys: tuple[jax.Array, ...]  # [P * G, K, E, Y]: a G of 1 would cost copies
+    values: tuple[jax.Array, ...]  # [P * G, K, Y, E]
+    tokens_PGY: jax.Array  # int32: the sampled tokens, then zeros
+    logprobs_PGY: jax.Array  # float32: their log-probabilities
     done_PG: jax.Array  # bool
-    limits_PG: jax.Array  # int32: tokens a row may have
+    limits_PG: jax.Array  # int32: most new tokens of a row
     rngs_PG: jax.Array  # random keys
-    offsets_PG: jax.Array  # int32: tokens of a row that lie in its prompt's cache
-    count: jax.Array  # int32: tokens so far of the rows that go on
+    offsets_PG: jax.Array  # int32: a row's tokens that are in its prompt's cache
+    count: jax.Array  # int32: new tokens of every unfinished row
 
 
 @jax.jit
@@ -60,7 +59,7 @@ def prefill(
 ) -> DecodeState:
     """Reads right-padded prompts once and samples the first token of every row.
 
-    Rows have room for `slots` tokens; `sampling` is for `choose`.
+    Rows have room for `slots` new tokens; `sampling` is passed to `choose`.
     """
     hidden_PTD, keys_NPTKE, values_NPTKE = model.read(tokens_PT)
     last_P1D = jnp.take_along_axis(hidden_PTD, lengths_P[:, None, None] - 1, axis=1)
@@ -78,8 +77,8 @@ def prefill(
             jnp.zeros((limits_PG.size, heads, slots, size), x.dtype)
             for x in values_NPTKE
         ),
-        tokens_PGO=jnp.zeros((*grid, slots), jnp.int32),
-        logprobs_PGO=jnp.zeros((*grid, slots), jnp.float32),
+        tokens_PGY=jnp.zeros((*grid, slots), jnp.int32),
+        logprobs_PGY=jnp.zeros((*grid, slots), jnp.float32),
         done_PG=limits_PG <= 0,
         limits_PG=limits_PG,
         rngs_PG=rngs_PG,
@@ -91,7 +90,7 @@ def prefill(
 
 
 def split_state(state: DecodeState) -> DecodeState:
-    """Every array over the mesh by its prompts."""
+    """Splits every array over the mesh by prompts."""
     return jax.tree.map(lambda x: split_rows(x) if x.ndim else x, state)
 
 
@@ -103,7 +102,7 @@ def split_state(state: DecodeState) -> DecodeState:
 def decode(
     decoder: Decoder, state: DecodeState, stop_ids: Array, until: int, **sampling: Any
 ) -> DecodeState:
-    """Samples on until every row is done or `until` tokens exist."""
+    """Samples until every row is done or has `until` new tokens."""
 
     def body(state: DecodeState) -> DecodeState:
         logits_BV, state = step(decoder, state)
@@ -116,10 +115,10 @@ def decode(
 
 
 def step(decoder: Decoder, state: DecodeState) -> tuple[jax.Array, DecodeState]:
-    """Reads the last token of every row: (logits [P * G, V] for the next, state)."""
+    """Reads the last token of every row: (logits of the next [P * G, V], state)."""
     place = state.count - 1
     tokens_PG = jax.lax.dynamic_index_in_dim(
-        state.tokens_PGO, place, axis=2, keepdims=False
+        state.tokens_PGY, place, axis=2, keepdims=False
     )
     positions_PG = jnp.broadcast_to(state.lengths_P[:, None] + place, tokens_PG.shape)
     frequencies = rope_frequencies(decoder.config)
@@ -143,11 +142,11 @@ def step(decoder: Decoder, state: DecodeState) -> tuple[jax.Array, DecodeState]:
 def append(
     state: DecodeState, logits_BV: jax.Array, stop_ids: jax.Array, **sampling: Any
 ) -> DecodeState:
-    """Samples a token for every row that goes on.
+    """Samples a token for every unfinished row.
 
     A row is done after one of `stop_ids`, which it keeps, or at its limit. Token i of a
-    row is drawn with fold_in(key of the row, i): other rows and padding cannot change
-    it.
+    row is drawn with fold_in(key of the row, i), so other rows and padding do not
+    change it.
     """
     grid = state.done_PG.shape
     places_B = (state.offsets_PG + state.count).ravel()
@@ -159,14 +158,14 @@ def append(
     stopped_PG = (tokens_PG[..., None] == stop_ids[None, None]).any(-1)
     stopped_PG |= state.count + 1 >= state.limits_PG
 
-    def put(history_PGO, new_PG):
+    def put(history_PGY, new_PG):
         return jax.lax.dynamic_update_index_in_dim(
-            history_PGO, new_PG, state.count, axis=2
+            history_PGY, new_PG, state.count, axis=2
         )
 
     return state.replace(
-        tokens_PGO=put(state.tokens_PGO, tokens_PG),
-        logprobs_PGO=put(state.logprobs_PGO, logprobs_PG),
+        tokens_PGY=put(state.tokens_PGY, tokens_PG),
+        logprobs_PGY=put(state.logprobs_PGY, logprobs_PG),
         done_PG=state.done_PG | stopped_PG,
         count=state.count + 1,
     )
@@ -176,7 +175,7 @@ def append(
 def regroup(state: DecodeState, cells_PG: Array, *, slots: int) -> DecodeState:
     """The rows numbered `cells_PG` in a new grid, with room for `slots` tokens.
 
-    All rows of a line must have shared a prompt.
+    All rows of a line must share a prompt.
     """
     lines_P = cells_PG[:, 0] // state.done_PG.shape[1]
 
@@ -198,8 +197,8 @@ def regroup(state: DecodeState, cells_PG: Array, *, slots: int) -> DecodeState:
             lengths_P=line(state.lengths_P),
             keys=tuple(grown(x[cells_PG.ravel()], 3) for x in state.keys),
             values=tuple(grown(x[cells_PG.ravel()], 2) for x in state.values),
-            tokens_PGO=grown(row(state.tokens_PGO), 2),
-            logprobs_PGO=grown(row(state.logprobs_PGO), 2),
+            tokens_PGY=grown(row(state.tokens_PGY), 2),
+            logprobs_PGY=grown(row(state.logprobs_PGY), 2),
             done_PG=row(state.done_PG),
             limits_PG=row(state.limits_PG),
             rngs_PG=row(state.rngs_PG),

@@ -1,11 +1,8 @@
-"""A model's weights as decoding reads them, one token of each row at a time.
+"""A model's weights in the layout of decoding, which reads one token a row at a time.
 
-The rows are few, so reading the weights is what takes time. Activations stand upright,
-[width, rows], and matrices are kept as [outputs, inputs]: XLA's products on the CPU
-read such weights up to twice as fast as `x @ W`, the more so the taller they are.
-benchmarks/matmul.py shows the forms side by side. Accelerators do not mind.
-
-Axes as in `models/transformer.py`; B counts rows, O the outputs of a product.
+With few rows, reading the weights takes most of the time. Activations are [width, rows]
+and matrices [outputs, inputs]: XLA reads such weights on the CPU up to twice as fast as
+in `x @ W`; see benchmarks/matmul.py. On accelerators it makes no difference.
 """
 
 from typing import Any
@@ -21,10 +18,10 @@ from ovd_jax.models.transformer import Layer, Transformer, TransformerConfig, ro
 
 
 class DecoderLayer(flax.struct.PyTreeNode):
-    """What `Layer` computes, with what reads the same inputs in one matrix.
+    """Computes what `Layer` does, with one matrix for all products of the same inputs.
 
-    The queries, keys and values of a key-value head lie together, and so do gate and up
-    of a channel, so that `tp` splits both where it splits a `Layer`.
+    Queries, keys and values of a key-value head are adjacent, and so are gate and up of
+    a channel, so `tp` splits them as it splits a `Layer`.
     """
 
     attention_norm: nnx.RMSNorm
@@ -41,7 +38,7 @@ class DecoderLayer(flax.struct.PyTreeNode):
 
     @classmethod
     def of(cls, layer: Layer, config: TransformerConfig) -> "DecoderLayer":
-        """The weights of one layer, without adapters, in this form."""
+        """The weights of one layer without adapters, in this layout."""
 
         def by_head(name):
             kernel_DO = getattr(layer, name).kernel[...]
@@ -97,8 +94,8 @@ class DecoderLayer(flax.struct.PyTreeNode):
 
 
 class Decoder(flax.struct.PyTreeNode):
-    """All weights; matrices have the dtype that is computed in, and layers lie apart,
-    for a slice of a stacked weight would be copied at every step."""
+    """All weights, matrices in the compute dtype. Layers are separate arrays: slices of
+    stacked weights would be copied at every step."""
 
     embed: nnx.Embed
     layers: tuple[DecoderLayer, ...]
@@ -109,8 +106,8 @@ class Decoder(flax.struct.PyTreeNode):
 
 @jax.jit
 def unstack(model: Transformer) -> Decoder:
-    """The model for decoding; adapters are merged, matrices cast, and gathered over the
-    mesh's `fsdp`, once and not at every step."""
+    """The model for decoding: adapters merged, matrices cast and gathered over `fsdp`,
+    once for all steps."""
 
     def cast(x):
         return x.astype(model.dtype) if x.ndim > 1 else x
@@ -130,7 +127,7 @@ def unstack(model: Transformer) -> Decoder:
 
 
 def upright(weight_OD: jax.Array, x_DB: jax.Array, **options: Any) -> jax.Array:
-    """W @ x, [O, B]; the barriers keep the compiler from turning the product around."""
+    """W @ x, [O, B]; the barriers keep the compiler from transposing the product."""
     x_DB = jax.lax.optimization_barrier(x_DB.astype(weight_OD.dtype))
     return jax.lax.optimization_barrier(jnp.matmul(weight_OD, x_DB, **options))
 

@@ -21,12 +21,11 @@ def label_probabilities(
     *,
     rows: int = 64,
 ) -> np.ndarray:
-    """P(label | prompt), [prompts, labels] float64; what is missing to 1 went
-    elsewhere.
+    """P(label | prompt), [prompts, labels] float64; rows sum to 1 or less.
 
     A label of several tokens costs one more pass for each of its prefixes: with labels
     "1" and "10", P("10") = P("1") P("0" | "1") and P("1") = P("1") (1 - P("0" | "1")).
-    What prompts begin with alike is read once; `rows` sequences are read at a time.
+    Common beginnings are computed once, `rows` sequences at a time.
     """
     labels = [tuple(label) for label in labels]
     if not labels or len(set(labels)) != len(labels) or not all(labels):
@@ -50,12 +49,12 @@ def label_probabilities(
 
 
 def inner_prefixes(labels: Iterable[tuple[int, ...]]) -> set[tuple[int, ...]]:
-    """Everything that some label goes on from."""
+    """All proper prefixes of the labels."""
     return {label[:length] for label in labels for length in range(len(label))}
 
 
 def goes_on(label: tuple[int, ...], prefix: tuple[int, ...]) -> bool:
-    """Whether `label` is longer than `prefix` and begins with it."""
+    """True if `prefix` is a proper prefix of `label`."""
     return len(label) > len(prefix) and label[: len(prefix)] == prefix
 
 
@@ -68,7 +67,7 @@ def next_probabilities(
 ) -> np.ndarray:
     """Softmax over the whole vocabulary, read at `token_ids`: [prompts, ids] float64.
 
-    What prompts begin with alike is read once, `rows` sequences at a time.
+    Common beginnings are computed once, `rows` sequences at a time.
     """
     rows = round_up(rows, row_shards())
     trees = sorted(grow(prompts), key=lambda tree: len(tree.tokens))
@@ -86,9 +85,9 @@ def next_probabilities(
 
 
 @jax.jit
-def _probabilities_at(model, tokens_BT, layout, ends_BK, token_ids):
+def _probabilities_at(model, tokens_BT, layout, ends_BP, token_ids):
     hidden_BTD = model.hidden(tokens_BT, layout)
-    hidden_BKD = jnp.take_along_axis(hidden_BTD, ends_BK[:, :, None], axis=1)
-    hidden_MD = hidden_BKD.reshape(-1, hidden_BKD.shape[-1])
+    hidden_BPD = jnp.take_along_axis(hidden_BTD, ends_BP[:, :, None], axis=1)
+    hidden_MD = hidden_BPD.reshape(-1, hidden_BPD.shape[-1])
     logits_MV = next_logits(hidden_MD, model.head_VD)
-    return jax.nn.softmax(logits_MV)[:, token_ids].reshape(*ends_BK.shape, -1)
+    return jax.nn.softmax(logits_MV)[:, token_ids].reshape(*ends_BP.shape, -1)

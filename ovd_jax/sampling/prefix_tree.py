@@ -1,4 +1,4 @@
-"""Prompts that begin alike, laid out so that what they share is read once."""
+"""Prefix trees of prompts: a common beginning is computed once."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ _MIN_WIDTH = 32  # tokens; shorter trees are padded to as many
 
 @dataclasses.dataclass
 class Tree:
-    """A trunk, the longest of its prompts, and the tails of the others behind it."""
+    """The longest prompt as the trunk, and the tails of the other prompts behind it."""
 
     trunk: tuple[int, ...]
     tokens: list[int]
     positions: list[int]
     segments: list[int]
-    prefixes: list[int]  # how much of the trunk a token sees; 0 for the trunk's own
-    ends: list[tuple[int, int]]  # (index of a prompt, where its last token stands)
+    prefixes: list[int]  # trunk tokens that a tail token sees; 0 in the trunk
+    ends: list[tuple[int, int]]  # (index of a prompt, position of its last token)
 
     @classmethod
     def of(cls, index: int, prompt: Sequence[int]) -> "Tree":
@@ -33,7 +33,7 @@ class Tree:
         )  # fmt: skip
 
     def add(self, index: int, prompt: Sequence[int], shared: int) -> None:
-        """Hangs a prompt on its first `shared` tokens, which are the trunk's too."""
+        """Adds a prompt that shares its first `shared` tokens with the trunk."""
         tail = prompt[shared:]
         end = len(self.tokens) + len(tail) - 1 if tail else shared - 1
         self.ends.append((index, end))
@@ -44,9 +44,9 @@ class Tree:
 
 
 def grow(prompts: Sequence[Sequence[int]]) -> list[Tree]:
-    """All prompts in few trees; a prompt joins the first one that saves half of it.
+    """Puts all prompts into few trees; a prompt joins the first that saves half of it.
 
-    No tree is longer than one and a half times the longest prompt.
+    No tree is longer than 1.5 times the longest prompt.
     """
     room = max(map(len, prompts), default=0) * 3 // 2
     trees: list[Tree] = []
@@ -65,7 +65,7 @@ def grow(prompts: Sequence[Sequence[int]]) -> list[Tree]:
 
 
 def common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """The length of the common prefix of two sequences."""
     size = min(len(first), len(second))
     for index in range(size):
         if first[index] != second[index]:
@@ -76,7 +76,7 @@ def common(first: Sequence[int], second: Sequence[int]) -> int:
 def to_arrays(
     trees: Sequence[Tree], height: int
 ) -> tuple[np.ndarray, Layout, np.ndarray]:
-    """(tokens_BT, layout, ends_BK) for `height` rows, right-padded to few widths.
+    """(tokens_BT, layout, ends_BP) for `height` rows, right-padded to few widths.
 
     K is a power of two; where a row has fewer ends the rest point at its first token.
     """

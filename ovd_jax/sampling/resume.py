@@ -1,6 +1,6 @@
-"""Rows that go on after they have read something: the device side of conversations.
+"""Continues rows after they read an observation: the device side of conversations.
 
-Axes as in `sampling/decode.py`; B rows, the first J of which read W tokens each.
+Of B rows the first J read W tokens each: see docs/notation.md.
 """
 
 import functools
@@ -17,7 +17,7 @@ from ovd_jax.sampling.decoder import Decoder
 
 
 @functools.partial(jax.jit, static_argnames=("width", "slots"))
-def line_up(
+def repack_cache(
     state: DecodeState,
     cells_B: Array,
     own_B: Array,
@@ -29,12 +29,12 @@ def line_up(
     width: int,
     slots: int,
 ) -> DecodeState:
-    """The rows numbered `cells_B`, each in a line of its own, at one count again.
+    """Gives each row numbered `cells_B` a prompt cache of its own and a common count.
 
-    Of what a row has sampled the first `own_B` tokens stay: their keys and values move
-    behind the prompt's, into a cache of `width`. `lasts_B`, the last token of each row,
-    is then still to be read, as after every sampled token; there is room for `slots`
-    with it.
+    The keys and values of a row's first `own_B` new tokens move behind those of its
+    prompt, into a cache of `width` tokens. `lasts_B`, each row's last token, is not
+    read yet, as after every sampled token. There is room for `slots` new tokens,
+    including that one.
     """
     lines_B = cells_B // state.done_PG.shape[1]
     lengths_B = state.lengths_P[lines_B]
@@ -49,8 +49,8 @@ def line_up(
             lengths_P=lengths_B + own_B,
             keys=tuple(empty(x, rows, slots, axis=3) for x in state.keys),
             values=tuple(empty(x, rows, slots, axis=2) for x in state.values),
-            tokens_PGO=jnp.zeros(grid, jnp.int32).at[:, 0, 0].set(lasts_B),
-            logprobs_PGO=jnp.zeros(grid, jnp.float32),
+            tokens_PGY=jnp.zeros(grid, jnp.int32).at[:, 0, 0].set(lasts_B),
+            logprobs_PGY=jnp.zeros(grid, jnp.float32),
             done_PG=limits_B[:, None] <= 1,
             limits_PG=limits_B[:, None],
             rngs_PG=rngs_B1,
@@ -70,11 +70,11 @@ def move_behind(
     width: int,
     axis: int,
 ) -> tuple[jax.Array, ...]:
-    """For every layer the prompt's cache of each row, with the row's own behind it, in
+    """For every layer: each row's prompt cache with the row's own cache behind it,
     `width` tokens along `axis`."""
 
     def moved(prompt, own):
-        # Whatever is behind the tokens that count is overwritten or never seen.
+        # Anything behind the row's tokens is overwritten or masked.
         room = width + own.shape[axis]
         pads = [(0, 0)] * prompt.ndim
         pads[axis] = (0, max(0, room - prompt.shape[axis]))
@@ -93,11 +93,11 @@ def empty(cache: jax.Array, rows: int, slots: int, *, axis: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def read_on(
+def prefill_observation(
     decoder: Decoder, state: DecodeState, reads_JW: Array, counts_J: Array
 ) -> DecodeState:
-    """The state after the first J lines have read `counts_J` of the tokens `reads_JW`
-    into their caches, all at once; nothing is sampled."""
+    """Prefills the caches of the first J rows with `counts_J` of the tokens `reads_JW`;
+    samples nothing."""
     rows, width = reads_JW.shape
     lengths_J = state.lengths_P[:rows]
     positions_JW = lengths_J[:, None] + jnp.arange(width)[None]
@@ -123,6 +123,7 @@ def read_on(
 def put_behind(
     cache: jax.Array, new: jax.Array, lengths_B: jax.Array, axis: int
 ) -> jax.Array:
-    """`cache` with `new` put along `axis` behind the first `lengths_B` of each row."""
+    """Writes `new` into `cache` along `axis`, behind the first `lengths_B` entries of
+    each row."""
     put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1)
     return jax.vmap(put)(cache, new.astype(cache.dtype), lengths_B)

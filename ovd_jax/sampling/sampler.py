@@ -20,18 +20,17 @@ _NEVER = np.iinfo(np.int32).max  # more tokens than any completion has
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How to sample; calling it with a model and prompts samples.
+    """Samples completions from a model.
 
     Few shapes are compiled: prompts are padded to 2^n or 3 x 2^n tokens and a multiple
-    of `prompt_multiple`, the number of prompts to a power of two. The rows that are
-    computed are never fewer than `min_rows`, and halve as others finish; room for
-    tokens doubles.
-    Under a mesh prompts are split over `data` and `fsdp`, as many to each device.
+    of `prompt_multiple`, their number to a power of two. The number of computed rows
+    halves as rows finish, down to `min_rows`; the room for tokens doubles. Under a mesh
+    prompts are split evenly over `data` and `fsdp`.
     """
 
     tokenizer: object
     stop_ids: tuple[int, ...]
-    max_new_tokens: int  # of a row; of a row's turn where there is an environment
+    max_new_tokens: int  # of a row; with an environment, of a turn
     temperature: float = 1.0  # 0: greedy
     top_k: int = 0  # 0: off
     top_p: float = 1.0
@@ -50,15 +49,15 @@ class Sampler:
         draws: Sequence[Sequence[int]] | None = None,
         environment: Environment | None = None,
     ) -> list[list[Completion]]:
-        """`samples` completions of each prompt; a prompt is read once for all of them.
+        """Returns `samples` completions of each prompt, which is prefilled once.
 
-        Row i (prompt-major) is drawn from fold_in(key(seed), i), or from the number in
-        its place in `draws`, [prompts][samples], so that it does not depend on what is
-        sampled beside it. `limits` holds a budget of new tokens for each prompt,
-        `max_new_tokens` at most. With an `environment` rows are conversations: it says
-        which go on after a turn, and what they read first; `limits` are of turns and
-        readings together, and without them there is none. Raises UserError for an
-        empty prompt, and for more tokens than the model has positions.
+        Row i (prompt-major) is drawn from fold_in(key(seed), i), or from its number in
+        `draws` [prompts][samples] in place of i. Other rows do not change it. `limits`
+        bounds the new tokens of each prompt, `max_new_tokens` at most. With an
+        `environment` rows are conversations: it decides which ones continue after a
+        turn and what they read; `limits` then bounds turns and observations together,
+        and without `limits` nothing does. Raises UserError for an empty prompt, and for
+        more tokens than the model has positions.
         """
         stream = self.stream(
             model, prompts, seed=seed, samples=samples, limits=limits, draws=draws,
@@ -80,7 +79,7 @@ class Sampler:
         draws: Sequence[Sequence[int]] | None = None,
         environment: Environment | None = None,
     ) -> Iterator[tuple[int, Completion]]:
-        """As a call, but (row, completion) as they finish, while others are sampled."""
+        """Like a call, but yields (row, completion) as rows finish."""
         if not prompts:
             return
         budgets = self.budgets(model, prompts, limits, endless=environment is not None)
@@ -134,11 +133,12 @@ class Sampler:
         return limits
 
     def width(self, tokens: int) -> int:
-        """Room for so many tokens of a prompt, or of one and what came behind it."""
+        """The padded width of a prompt with so many tokens."""
         return round_up(fine_bucket(tokens), self.prompt_multiple)
 
     def stop_string_end(self, tokens: Sequence[int]) -> int | None:
-        """How many tokens complete the first stop string; None if they do not."""
+        """The number of tokens that completes the first stop string; None without
+        one."""
         if not self.stop_strings or not self._has_stop(tokens):
             return None
         low, high = 0, len(tokens)  # the text of `low` tokens has none, of `high` one

@@ -179,8 +179,8 @@ class ServedWriter:
         """Sends one request for each text, all at once; empty if the server refuses
         it."""
         jobs = [
-            functools.partial(self._write_one, Question(text, text, order), seed)
-            for order, (text, seed) in enumerate(zip(texts, seeds, strict=True))
+            functools.partial(self._write_one, Question(text, text, priority), seed)
+            for priority, (text, seed) in enumerate(zip(texts, seeds, strict=True))
         ]
         try:
             return self._transport.run(jobs)

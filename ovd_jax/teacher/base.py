@@ -8,7 +8,7 @@ from typing import Protocol
 from ovd_jax.errors import TeacherError, UserError
 from ovd_jax.seeds import derive
 
-Place = tuple[int, ...]  # of a request among those that share a seed
+RequestKey = tuple[int, ...]  # of a request among those that share a seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Teacher(Protocol):
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[Score | None]:
         """One score a request; None if there is none and the trajectory is to be
         dropped. Raises TeacherError.
@@ -93,7 +93,7 @@ class Teacher(Protocol):
         requests: Sequence[DemonstrationRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[str | None]:
         """The continuation of each prefix; None without a complete one. Draws are as in
         `score`.
@@ -124,10 +124,14 @@ def complete_part(text: str, request: DemonstrationRequest, *, cut: bool) -> str
     return text[: end + len(request.stop)] if end >= 0 else None
 
 
-def draw_seeds(seed: int, places: Sequence[Place] | None, count: int) -> list[int]:
+def draw_seeds(
+    seed: int, request_keys: Sequence[RequestKey] | None, count: int
+) -> list[int]:
     """The seed of each of `count` requests."""
-    places = [(index,) for index in range(count)] if places is None else places
-    return [derive(seed, *place) for place in places]
+    request_keys = (
+        [(index,) for index in range(count)] if request_keys is None else request_keys
+    )
+    return [derive(seed, *place) for place in request_keys]
 
 
 def read_score(

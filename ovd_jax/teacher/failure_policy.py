@@ -52,7 +52,7 @@ class FailurePolicy:
             if not passes:
                 raise
             if hopeless:
-                refusals.add(question.home, error)
+                refusals.add(question.affinity, error)
             return error
         refusals.answered()
         return answer

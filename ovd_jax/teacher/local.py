@@ -11,7 +11,7 @@ from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
-    Place,
+    RequestKey,
     Score,
     ScoreRequest,
     complete_part,
@@ -46,9 +46,9 @@ class LocalTeacher:
     """Scores by the exact label distribution, demonstrates by sampling.
 
     `label_probabilities(prompts, labels)` and `generate(prompts, seed=)` take token
-    ids, the latter also the strings to `stop` at for single steps, and `draws` where
-    requests have places; this class, like all host code, never sees an array of the
-    device's. Raises UserError for a judge that thinks before it answers.
+    ids; `generate` also takes the strings to `stop` at for single steps, and `draws` if
+    there are request keys. This class, like all host code, handles no device arrays.
+    Raises UserError for a judge that thinks before it answers.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LocalTeacher:
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[Score | None]:
         """One score a request; equal questions are asked once, with separate draws."""
         prompts = [self._score_prompt(request) for request in requests]
@@ -116,7 +116,7 @@ class LocalTeacher:
                 rng=random.Random(drawn),
             )
             for drawn, prompt in zip(
-                draw_seeds(seed, places, len(prompts)), prompts, strict=True
+                draw_seeds(seed, request_keys, len(prompts)), prompts, strict=True
             )
         ]
         self._outside.add(scores)
@@ -127,12 +127,12 @@ class LocalTeacher:
         requests: Sequence[DemonstrationRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[str | None]:
         """Continues each prefix by sampling; None if the budget ran out or the prefix
         is too long. Thoughts before the answer are removed."""
         written: list[str | None] = [None] * len(requests)
-        draws = draw_seeds(seed, places, len(requests)) if places else None
+        draws = draw_seeds(seed, request_keys, len(requests)) if request_keys else None
         for stop in sorted({request.stops_at for request in requests}):
             texts: dict[int, str] = {}
             for i, request in enumerate(requests):

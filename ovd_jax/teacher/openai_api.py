@@ -24,7 +24,7 @@ from ovd_jax.seeds import derive
 from ovd_jax.teacher.base import (
     TRIAL,
     DemonstrationRequest,
-    Place,
+    RequestKey,
     Score,
     ScoreRequest,
     complete_part,
@@ -106,38 +106,38 @@ class OpenAITeacher:
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[Score | None]:
         """One score a request, None if it is to be dropped.
 
         Equal questions are sent once; each request still has its own draw.
         """
-        return self.begin(requests, seed=seed, places=places).result()
+        return self.begin(requests, seed=seed, request_keys=request_keys).result()
 
     def begin(
         self,
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> Pending:
         """Starts to score while the caller goes on; `result()` returns what `score`
         does."""
         texts = [self._worded(score_text, request) for request in requests]
-        seeds = draw_seeds(seed, places, len(requests))
+        seeds = draw_seeds(seed, request_keys, len(requests))
         # Without probabilities the server draws, and each draw is a question.
         draws = not self._served.top and self._rule != "argmax"
         keys = list(zip(texts, seeds if draws else [0] * len(texts), strict=True))
-        homes = {
-            key: family(request.question)
+        affinities = {
+            key: problem_hash(request.question)
             for key, request in zip(keys, requests, strict=True)
         }
         # Sorted by text: requests with a common beginning are sent one after the other,
         # so that the server's prefix cache has it.
-        asked = sorted(homes)
+        asked = sorted(affinities)
         jobs = [
             functools.partial(
-                self._scored, Question(text, text, homes[text, draw]), draw
+                self._scored, Question(text, text, affinities[text, draw]), draw
             )
             for text, draw in asked
         ]
@@ -158,7 +158,7 @@ class OpenAITeacher:
         requests: Sequence[DemonstrationRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[str | None]:
         """Continues each prefix by sampling; None if the budget ran out, the prefix is
         too long or no answer came. Thoughts before the answer are removed.
@@ -168,7 +168,7 @@ class OpenAITeacher:
         """
         seen = Counter()
         bodies = {}
-        draws = draw_seeds(seed, places, len(requests))
+        draws = draw_seeds(seed, request_keys, len(requests))
         for index, (request, drawn) in enumerate(zip(requests, draws, strict=True)):
             if self._cache is not None:
                 drawn = derive(0, "cache", request.attempt, seen[request])
@@ -259,7 +259,7 @@ class OpenAITeacher:
             functools.partial(
                 self._policy.ask,
                 self._unwritten,
-                Question("", f"{body} {index:06}", family(request.question)),
+                Question("", f"{body} {index:06}", problem_hash(request.question)),
                 self._solution,
                 body,
             )
@@ -294,6 +294,6 @@ def usable(answer: Mapping, request: DemonstrationRequest) -> str | None:
     return complete_part(text, request, cut=not answer["finished"])
 
 
-def family(question: str) -> int:
+def problem_hash(question: str) -> int:
     """A number shared by all requests about one problem."""
     return zlib.crc32(question.encode("utf-8", "replace"))

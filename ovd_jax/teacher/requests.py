@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ovd_jax.errors import UserError
 from ovd_jax.teacher.base import DemonstrationRequest, ScoreRequest
 from ovd_jax.teacher.prompts import TeacherPrompt
-from ovd_jax.teacher.self_scores import without_claims
+from ovd_jax.teacher.self_scores import strip_self_scores
 from ovd_jax.template import MAX_SLOT, fill
 
 
@@ -66,7 +66,7 @@ def _judged(prompt, template: str, request: ScoreRequest, special_tokens, count)
         )
     slots = {"question": request.question, "reference": request.reference}
     for name in ("previous", "text"):
-        slots[name] = without_claims(
+        slots[name] = strip_self_scores(
             getattr(request, name),
             request.question,
             prompt.labels,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ovd_jax.teacher.base import (
     DemonstrationRequest,
-    Place,
+    RequestKey,
     Score,
     ScoreRequest,
     Teacher,
@@ -31,10 +31,10 @@ class Roles:
         requests: Sequence[ScoreRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[Score | None]:
         """Delegates to the scorer."""
-        return self._scorer.score(requests, seed=seed, places=places)
+        return self._scorer.score(requests, seed=seed, request_keys=request_keys)
 
     def feedback(
         self, requests: Sequence[ScoreRequest], *, seed: int
@@ -47,10 +47,12 @@ class Roles:
         requests: Sequence[DemonstrationRequest],
         *,
         seed: int,
-        places: Sequence[Place] | None = None,
+        request_keys: Sequence[RequestKey] | None = None,
     ) -> list[str | None]:
         """Delegates to the continuer."""
-        return self._continuer.demonstrate(requests, seed=seed, places=places)
+        return self._continuer.demonstrate(
+            requests, seed=seed, request_keys=request_keys
+        )
 
     def metrics(self) -> dict[str, float | None]:
         """The metrics of both, the continuer's under its own names; the seconds of

@@ -25,7 +25,7 @@ _KEY = re.compile(
 _ELEMENT = re.compile(r"<([^\W\d_][\w-]{0,30})>\s{0,9}([\d./ ]{1,12})</\1>")
 
 
-def without_claims(
+def strip_self_scores(
     text: str,
     question: str,
     labels: Sequence[str] = DIGITS,

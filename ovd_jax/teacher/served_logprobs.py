@@ -39,8 +39,8 @@ class ServedTokens:
         TeacherError if it refuses one after the other.
         """
         jobs = [
-            functools.partial(self._read, f"{order:09}", prompt, completion)
-            for order, (prompt, completion) in enumerate(rows)
+            functools.partial(self._read, f"{priority:09}", prompt, completion)
+            for priority, (prompt, completion) in enumerate(rows)
         ]
         return self._transport.run(jobs)
 
@@ -56,7 +56,7 @@ class ServedTokens:
         """Ends the connections."""
         self._transport.close()
 
-    async def _read(self, order: str, prompt, completion) -> list | None:
+    async def _read(self, priority: str, prompt, completion) -> list | None:
         tokens = [*map(int, prompt), *map(int, completion)]
         body = {"prompt": tokens, "max_tokens": 1, "prompt_logprobs": self._top}
 
@@ -64,14 +64,14 @@ class ServedTokens:
         def check(reply: Reply) -> None:
             check_prompt(reply, tokens, self._top)
 
-        home = zlib.crc32(repr(tuple(prompt)).encode())
+        affinity = zlib.crc32(repr(tuple(prompt)).encode())
         try:
             reply = await self._transport.post(
-                "/completions", body, order=order, check=check, home=home
+                "/completions", body, priority=priority, check=check, affinity=affinity
             )
         except Refused as error:
             self._transport.accounting.count(unanswered=1)
-            self._refusals.add(home, error)
+            self._refusals.add(affinity, error)
             return None
         self._refusals.answered()
         return [

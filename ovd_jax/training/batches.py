@@ -126,12 +126,12 @@ def to_batch(
     batch, shape = pack(
         *method_of(config).training_groups(buffer),
         length_multiple=config.length_multiple,
-        max_tokens=config.tokens_at_once,
+        max_tokens=config.microbatch_tokens,
         minibatches=config.minibatches,
         shards=row_shards(),
         pairs=pairs,
     )
-    check_same("the shape of a batch", (shape, batch.tokens_KC.shape))
+    check_same("the shape of a batch", (shape, batch.tokens_BY.shape))
     if is_served(token_teacher):
         batch = with_token_teacher(batch, token_teacher.read, likeliest_tokens(config))
     return batch, shape

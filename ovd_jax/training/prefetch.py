@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ovd_jax.cli.interrupt import SIGNALS
 from ovd_jax.files import whole_file
-from ovd_jax.models.lora import trained, with_trained
+from ovd_jax.models.lora import trainable, with_trainable
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.rollout.records import decode, encode
 from ovd_jax.sampling.sampler import Sampler
@@ -76,7 +76,7 @@ class RolloutPrefetcher:
         """
         if not self._batches:
             return
-        copy = with_trained(model, jax.tree.map(jnp.copy, trained(model)))
+        copy = with_trainable(model, jax.tree.map(jnp.copy, trainable(model)))
         sampler.sampled.clear()
         future = in_thread(self._collect, copy, step)
         future.add_done_callback(lambda _: sampler.sampled.set())

@@ -240,7 +240,7 @@ CHECKS: dict[str, Callable] = {"train": check_training, "evaluate": check_evalua
 
 
 def check_prefetch(config: ConfigDict) -> None:
-    """Raises UserError where batches cannot be collected ahead as `config` says."""
+    """Raises UserError if the config cannot prefetch batches."""
     if config.async_batches not in (0, 1):
         raise UserError(f"async_batches is {config.async_batches}; use 0 or 1.")
     if not config.async_batches:

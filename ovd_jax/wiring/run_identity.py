@@ -43,7 +43,7 @@ MAY_CHANGE = {
     ),
     "search.index_dir", "search.cache",
     # memory and speed
-    "tokens_at_once", "chunk", "remat", "attention", "length_multiple", "min_rows",
+    "microbatch_tokens", "chunk", "remat", "attention", "length_multiple", "min_rows",
     "prompt_multiple", "teacher.rows",
 }  # fmt: skip
 MAY_MOVE = {

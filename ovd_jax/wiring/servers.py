@@ -31,7 +31,7 @@ def make_transport(
         timeout_s=options.timeout_s,
         retries=options.retries,
         wait=options.on_failure == "wait",
-        most=options.max_concurrency,
+        max_concurrency=options.max_concurrency,
         accounting=Accounting(),
         name_knob=NAME_KNOBS[knob],
     )

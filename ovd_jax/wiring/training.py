@@ -13,7 +13,7 @@ from ovd_jax.conversation.dialogue import Dialogue
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import Optimizer, optimizer
-from ovd_jax.models.lora import base
+from ovd_jax.models.lora import without_adapters
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import on_main
 from ovd_jax.own_code import names_code
@@ -119,7 +119,7 @@ def make_reference(
     train state refreshes a reference of its own."""
     if config.reference_every:
         return None
-    return base(model) if config.lora.rank else load_model(folder, config)
+    return without_adapters(model) if config.lora.rank else load_model(folder, config)
 
 
 def make_learner(config: ConfigDict, tx: Optimizer, objective: Objective) -> Learner:

@@ -222,13 +222,13 @@ def test_a_key_that_a_server_repeats_is_shown_nowhere(where, caplog):
     with TeacherServer() as server:
         transport = Transport(
             [server.url], name="", key=KEY, timeout_s=5.0, retries=0, wait=False,
-            most=2, accounting=Accounting(),
+            max_concurrency=2, accounting=Accounting(),
         )  # fmt: skip
         transport.run([transport.connect])
         server.raw = status, raw.encode()
         ask = functools.partial(
-            transport.post, "/completions", {"prompt": "q", "max_tokens": 1}, order="",
-            home=0, check=lambda reply: None,
+            transport.post, "/completions", {"prompt": "q", "max_tokens": 1},
+            priority="", affinity=0, check=lambda reply: None,
         )  # fmt: skip
         try:
             said = transport.run([ask])[0].text

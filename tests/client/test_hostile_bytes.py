@@ -63,7 +63,7 @@ def connected(server, policy: str) -> OpenAITeacher:
     server.raw = None
     transport = Transport(
         [server.url], name="", key="key-of-ours", timeout_s=20.0, retries=0,
-        wait=False, most=8, accounting=Accounting(),
+        wait=False, max_concurrency=8, accounting=Accounting(),
     )  # fmt: skip
     return OpenAITeacher(
         transport, prompt=PROMPTS["digits"], score_rule="argmax", score_temperature=0.7,

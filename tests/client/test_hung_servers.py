@@ -20,10 +20,11 @@ def connect():
     """`connect(*servers, ...)`: a connected transport, closed when the test ends."""
     opened = []
 
-    def make(*servers, retries=2, most=8, wait=False):
+    def make(*servers, retries=2, max_concurrency=8, wait=False):
         transport = Transport(
             [server.url for server in servers], name="", key=None, timeout_s=TIMEOUT,
-            retries=retries, wait=wait, most=most, accounting=Accounting(),
+            retries=retries, wait=wait, max_concurrency=max_concurrency,
+            accounting=Accounting(),
         )  # fmt: skip
         opened.append(transport)
         transport.run([transport.connect])
@@ -39,7 +40,7 @@ def seconds(transport, requests: int = 80) -> float:
     body = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 1}
     jobs = [
         functools.partial(
-            transport.post, "/chat/completions", body, order=f"{n:04}", home=n,
+            transport.post, "/chat/completions", body, priority=f"{n:04}", affinity=n,
             check=lambda reply: None,
         )
         for n in range(requests)
@@ -72,7 +73,7 @@ def test_with_one_of_two_servers_stopped_the_other_does_the_work(when, which, co
 
 def test_requests_to_a_hung_server_fail_together_after_one_timeout(connect):
     with TeacherServer() as server:
-        transport = connect(server, retries=0, most=64)
+        transport = connect(server, retries=0, max_concurrency=64)
         server.stopped = True
         started = time.monotonic()
         with pytest.raises(Unavailable, match="no answer within 1 s"):
@@ -95,7 +96,7 @@ def test_a_server_that_goes_on_is_used_again(connect):
 
 def test_all_requests_share_one_look_up(connect):
     with TeacherServer(delay=0.05) as server:
-        transport = connect(server, most=64)
+        transport = connect(server, max_concurrency=64)
         before = server.asked_who
         seconds(transport, 64)
         assert server.asked_who == before + 1
@@ -104,7 +105,7 @@ def test_all_requests_share_one_look_up(connect):
 def test_requests_that_wait_for_a_server_that_went_away_are_told(connect):
     """Most of them have no place yet when the connection breaks."""
     with TeacherServer(delay=0.2) as server:
-        transport = connect(server, retries=0, most=2)
+        transport = connect(server, retries=0, max_concurrency=2)
         threading.Timer(0.3, server.go_away).start()
         started = time.monotonic()
         with pytest.raises(Unavailable):
@@ -141,7 +142,7 @@ def test_one_fault_at_the_start_ends_no_program_that_has_no_retries(fault, conne
         transport = connect(server, retries=0)
         body = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 16}
         ask = functools.partial(
-            transport.post, "/chat/completions", body, order="", home=0,
+            transport.post, "/chat/completions", body, priority="", affinity=0,
             check=lambda reply: None,
         )  # fmt: skip
         with pytest.raises(Unavailable):

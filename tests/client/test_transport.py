@@ -58,21 +58,21 @@ def test_a_slow_answer_is_a_sign_of_congestion():
 
 
 class Place:
-    def __init__(self, most: int, rests_until=0.0):
-        self.limit = Limit(most, slow_s=1.0)
+    def __init__(self, max_concurrency: int, cooldown_until=0.0):
+        self.limit = Limit(max_concurrency, slow_s=1.0)
         self.outstanding, self.open = 0, True
-        self.rests_until = rests_until
+        self.cooldown_until = cooldown_until
 
 
 def taken(pool, *requests):
-    """The places that `requests` of (order, home) are given, in the order of time."""
+    """The places that `requests` of (priority, affinity) get, in the order of time."""
 
     async def take_all():
         given = []
 
-        async def take(order, home):
-            place = await pool.take(order=order, home=home)
-            given.append((order, place))
+        async def take(priority, affinity):
+            place = await pool.take(priority=priority, affinity=affinity)
+            given.append((priority, place))
 
         tasks = [asyncio.create_task(take(*request)) for request in requests]
         returned = 0
@@ -90,12 +90,17 @@ def taken(pool, *requests):
 def test_waiting_requests_are_served_in_their_order():
     pool = Pool([Place(1)])
     given = taken(pool, (5, 0), (9, 0), (2, 0), (7, 0))
-    assert [order for order, _ in given] == [5, 2, 7, 9]  # 5 came when all was free
+    assert [priority for priority, _ in given] == [
+        5,
+        2,
+        7,
+        9,
+    ]  # 5 came when all was free
 
 
 def test_a_problem_goes_to_its_own_server_unless_that_is_full():
     one, two = Place(2), Place(3)
-    given = taken(Pool([one, two]), *[(order, 3) for order in range(5)])
+    given = taken(Pool([one, two]), *[(priority, 3) for priority in range(5)])
     assert [place is two for _, place in given] == [True] * 3 + [False] * 2
 
 
@@ -106,7 +111,7 @@ def test_a_place_that_is_freed_goes_to_those_who_are_at_home_there():
 
 
 def test_servers_that_failed_rest_while_another_is_there():
-    one, two = Place(100, rests_until=math.inf), Place(100)
+    one, two = Place(100, cooldown_until=math.inf), Place(100)
     assert all(place is two for _, place in taken(Pool([one, two]), (0, 0), (1, 0)))
     assert taken(Pool([one]), (0, 0)) == [(0, one)]  # better than none
 
@@ -114,13 +119,13 @@ def test_servers_that_failed_rest_while_another_is_there():
 def test_a_place_is_not_lost_with_the_request_that_waited_for_it():
     async def run():
         pool = Pool([Place(1)])
-        first = await pool.take(order=0, home=0)
-        waiting = asyncio.create_task(pool.take(order=1, home=0))
+        first = await pool.take(priority=0, affinity=0)
+        waiting = asyncio.create_task(pool.take(priority=1, affinity=0))
         await asyncio.sleep(0)
         pool.give_back(first)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        return await asyncio.wait_for(pool.take(order=2, home=0), 1)
+        return await asyncio.wait_for(pool.take(priority=2, affinity=0), 1)
 
     assert asyncio.run(run()).outstanding == 1
 
@@ -148,7 +153,7 @@ def test_concurrency_grows_to_its_bound_and_shrinks_where_the_server_says_so(
     with TeacherServer(delay=0.3) as server:
         transport = Transport(
             [server.url], name="", key=None, timeout_s=20.0, retries=9, wait=False,
-            most=24, accounting=(peaks := Peaks()),
+            max_concurrency=24, accounting=(peaks := Peaks()),
         )  # fmt: skip
         teacher = OpenAITeacher(
             transport, prompt=PROMPTS["digits"], score_rule="argmax",

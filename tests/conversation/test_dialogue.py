@@ -281,7 +281,9 @@ def test_where_all_are_rejected_every_turn_is_the_teachers(searches, rounds):
         samples=1, threshold=10, max_replaced_steps=rounds,
     ).rollouts  # fmt: skip
     final = rollout.final
-    assert all(t or r for t, r in zip(final.from_teacher, final.was_read, strict=True))
+    assert all(
+        t or r for t, r in zip(final.from_teacher, final.is_observation, strict=True)
+    )
     assert len(final.turns) == searches + 1
     assert rollout.reward_after == 1.0
     assert teacher.scored == []
@@ -361,26 +363,26 @@ def test_what_was_read_has_no_weight_and_all_else_has():
         assert segments
         k, segment = segments[0]
         weights = batch.weights_KC[k][batch.segments_KC[k] == segment]
-        read = np.array(rollout.final.was_read)
+        read = np.array(rollout.final.is_observation)
         np.testing.assert_array_equal(weights, 1.0 - read)
     assert any(any(r.final.observed) for r in group.rollouts)
 
 
-@pytest.mark.parametrize("mask_void", [False, True])
-def test_conversations_with_void_turns_can_be_left_out_of_the_loss(mask_void):
+@pytest.mark.parametrize("mask_invalid", [False, True])
+def test_conversations_with_void_turns_can_be_left_out_of_the_loss(mask_invalid):
     def write(text, sample, rng):
         if sample == 0 and "<information>" not in text:
             return "hm"
         return ANSWER.format("Ada Byron" if sample else "x")
 
-    talk = dialogue(mask_void=mask_void)
+    talk = dialogue(mask_invalid=mask_invalid)
     group = collect(fakes.FakeTeacher(lambda r, g: 9), write, talk, samples=2)
-    void, fine = group.rollouts
-    assert void.final.trained is not mask_void
+    invalid, fine = group.rollouts
+    assert invalid.final.trained is not mask_invalid
     assert fine.final.trained
     weights = packed(group).weights_KC
     written = sum(r.final.written_tokens for r in group.rollouts)
-    lost = void.final.written_tokens if mask_void else 0
+    lost = invalid.final.written_tokens if mask_invalid else 0
     assert weights.sum() == written - lost
 
 

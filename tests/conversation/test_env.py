@@ -17,7 +17,7 @@ from ovd_jax.conversation.metrics import conversation_metrics
 from ovd_jax.errors import EnvError, UserError
 from ovd_jax.evaluation.attempts import evaluate
 from ovd_jax.evaluation.conversing import Conversing
-from ovd_jax.evaluation.rejection import BlindConversationCollector, Rejecting
+from ovd_jax.evaluation.rejection import BlindConversationCollector, RejectionAtTestTime
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import pack
@@ -152,11 +152,11 @@ def test_what_was_read_has_no_weight_and_all_else_has():
     assert found == 4
 
 
-@pytest.mark.parametrize("mask_void", [False, True])
-def test_conversations_with_a_void_turn_can_be_left_out_of_the_loss(mask_void):
+@pytest.mark.parametrize("mask_invalid", [False, True])
+def test_conversations_with_a_void_turn_can_be_left_out_of_the_loss(mask_invalid):
     write = in_turns(SUM.format("1/0"), "It is 7.")
-    group = collect(calculator(), write, rules={"mask_void": mask_void})
-    assert [r.final.trained for r in group.rollouts] == [not mask_void] * 2
+    group = collect(calculator(), write, rules={"mask_invalid": mask_invalid})
+    assert [r.final.trained for r in group.rollouts] == [not mask_invalid] * 2
 
 
 # Scores and replacement
@@ -273,7 +273,7 @@ def test_held_out_attempts_are_graded_by_what_the_student_wrote():
             stream_of(in_turns(CALL.format("a"), "No.")), dialogue=talk,
             tokenizer=TOKENIZER, rows=4, identity={}, greedy=True,
         ),
-        "rejecting": Rejecting(
+        "rejecting": RejectionAtTestTime(
             stream_of(in_turns(CALL.format("a"), "No.")), task=Sums(),
             make_teacher=Scorer, tokenizer=TOKENIZER, threshold=7,
             max_replaced_steps=2, max_new_tokens=120, rows=4, identity={},

@@ -22,7 +22,7 @@ from ovd_jax.cli import flags
 from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.rejection import (
     BlindConversationCollector,
-    Rejecting,
+    RejectionAtTestTime,
     generator,
 )
 from ovd_jax.evaluation.served_student import ServedStudent
@@ -97,7 +97,7 @@ def direct(dialogue):
 
 def rejecting(teacher):
     def make(dialogue):
-        return Rejecting(
+        return RejectionAtTestTime(
             stream_of(student), task=QATask(data="", seed=0, chat=False),
             make_teacher=lambda: teacher, tokenizer=TOKENIZER, threshold=7,
             max_replaced_steps=2, max_new_tokens=120, rows=4, identity={},

@@ -14,7 +14,11 @@ from fakes import (
 )
 
 from ovd_jax.evaluation.attempts import evaluate, make_asks
-from ovd_jax.evaluation.rejection import BlindCollector, Rejecting, batches_of_one_seed
+from ovd_jax.evaluation.rejection import (
+    BlindCollector,
+    RejectionAtTestTime,
+    batches_of_one_seed,
+)
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.tasks.arithmetic import ArithmeticTask, solve
 
@@ -49,7 +53,7 @@ def stream(prompts, *, seed, samples=1, limits=None, draws=None):
 
 
 def solver(teacher, *, threshold=7, task=TASK, rounds=8, **changes):
-    return Rejecting(
+    return RejectionAtTestTime(
         changes.get("stream", stream),
         task=task,
         make_teacher=lambda: teacher,

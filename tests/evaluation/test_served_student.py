@@ -27,7 +27,7 @@ def solved(text: str, seed) -> str:
 def student(server, *, retries=2, wait=False, **options) -> ServedStudent:
     transport = Transport(
         [server.url], name="", key=None, timeout_s=5.0, retries=retries, wait=wait,
-        most=4, accounting=Accounting(), name_knob="engine_served_name",
+        max_concurrency=4, accounting=Accounting(), name_knob="engine_served_name",
     )  # fmt: skip
     options = {"max_new_tokens": 60, "temperature": 0.0} | options
     return ServedStudent(transport, tokenizer=TOKENIZER, **options)

@@ -158,7 +158,7 @@ def test_no_device_sees_its_tokens_times_its_vocabulary(mesh, by_mesh):
 
 KNOBS = (
     "num_steps=2", "eval_problems=8", "problems_per_step=16", "max_new_tokens=48",
-    "eval_every=0", "loggers=()", "checkpoint_every=1", "tokens_at_once=2048",
+    "eval_every=0", "loggers=()", "checkpoint_every=1", "microbatch_tokens=2048",
 )  # fmt: skip
 
 

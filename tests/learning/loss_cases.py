@@ -17,22 +17,22 @@ def assert_close(actual, expected, tolerance=1e-6):
 WHOLE_KC = MASK_KC.astype(np.float32)
 
 
-def make_batch(weights_KC=WHOLE_KC, **fields) -> Batch:
-    """Zeros but for `weights_KC` and `fields`."""
-    zeros_KC = np.zeros(weights_KC.shape, np.float32)
-    integers_KC = zeros_KC.astype(np.int32)
+def make_batch(weights_BY=WHOLE_KC, **fields) -> Batch:
+    """Zeros but for `weights_BY` and `fields`."""
+    zeros_BY = np.zeros(weights_BY.shape, np.float32)
+    integers_BY = zeros_BY.astype(np.int32)
     defaults = dict(
-        prompts_KP=integers_KC,
-        prompt_lengths_K=integers_KC[:, 0] + 1,
-        tokens_KC=integers_KC,
-        segments_KC=integers_KC + 1,
-        offsets_KC=integers_KC,
-        weights_KC=weights_KC,
-        teacher_KC=zeros_KC.astype(bool),
-        advantages_KC=zeros_KC,
-        sampler_logprobs_KC=zeros_KC,
-        behavior_logprobs_KC=zeros_KC,
-        ref_logprobs_KC=zeros_KC,
+        prompts_BX=integers_BY,
+        prompt_lengths_B=integers_BY[:, 0] + 1,
+        tokens_BY=integers_BY,
+        segments_BY=integers_BY + 1,
+        offsets_BY=integers_BY,
+        weights_BY=weights_BY,
+        teacher_BY=zeros_BY.astype(bool),
+        advantages_BY=zeros_BY,
+        sampler_logprobs_BY=zeros_BY,
+        behavior_logprobs_BY=zeros_BY,
+        ref_logprobs_BY=zeros_BY,
     )
     return Batch(**defaults | fields)
 
@@ -40,11 +40,11 @@ def make_batch(weights_KC=WHOLE_KC, **fields) -> Batch:
 AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
 
 
-def weigh(trained_KC, aggregation, segments_KC=None):
-    if segments_KC is None:
-        segments_KC = np.ones(trained_KC.shape, np.int32)
+def weigh(trained_BY, aggregation, segments_BY=None):
+    if segments_BY is None:
+        segments_BY = np.ones(trained_BY.shape, np.int32)
     return token_weights(
-        trained_KC, np.array(segments_KC), aggregation=aggregation, max_tokens=10
+        trained_BY, np.array(segments_BY), aggregation=aggregation, max_tokens=10
     )
 
 

@@ -104,17 +104,17 @@ def test_a_chunked_divergence_and_its_gradient_are_the_dense_ones(
 ])  # fmt: skip
 def test_untrained_positions_may_hold_anything(compare):
     is_trained_M1 = (WEIGHTS_M > 0)[:, None]
-    wild_ME = jnp.where(is_trained_M1, TEACHER_ME, jnp.nan)
+    wild_MU = jnp.where(is_trained_M1, TEACHER_ME, jnp.nan)
 
-    def loss(hidden_MD, teacher_ME):
+    def loss(hidden_MD, teacher_MU):
         return compare(
-            forward_kl, hidden_MD, HEAD_VD, teacher_ME, TEACHER_VE, WEIGHTS_M,
+            forward_kl, hidden_MD, HEAD_VD, teacher_MU, TEACHER_VE, WEIGHTS_M,
             temperature=1.0,
         )[0]  # fmt: skip
 
-    assert_close(loss(HIDDEN_MD, wild_ME), loss(HIDDEN_MD, TEACHER_ME))
+    assert_close(loss(HIDDEN_MD, wild_MU), loss(HIDDEN_MD, TEACHER_ME))
     if compare is not dense_divergence:
-        grads = [jax.grad(loss)(HIDDEN_MD, x) for x in (wild_ME, TEACHER_ME)]
+        grads = [jax.grad(loss)(HIDDEN_MD, x) for x in (wild_MU, TEACHER_ME)]
         assert_close(*grads)
         assert_close(grads[0][~is_trained_M1[:, 0]], 0)
 

@@ -27,18 +27,18 @@ from ovd_jax.learning.losses import (
 CLIP = dict(clip_low=0.2, clip_high=0.4)
 
 
-def loss_of(logprobs_KC, batch, **options):
+def loss_of(logprobs_BY, batch, **options):
     """The loss at entropies of 0."""
-    zeros_KC = jnp.zeros_like(logprobs_KC)
-    return policy_loss(logprobs_KC, zeros_KC, batch, **CLIP | options)
+    zeros_BY = jnp.zeros_like(logprobs_BY)
+    return policy_loss(logprobs_BY, zeros_BY, batch, **CLIP | options)
 
 
 def loss_of_ratio(ratio, advantage, *, kl_coef=0.0, ref=0.0):
     """(loss, metrics) of one token of weight 1 whose behavior log-probability is 0."""
     batch = make_batch(
         np.ones((1, 1), np.float32),
-        advantages_KC=np.full((1, 1), advantage, np.float32),
-        ref_logprobs_KC=np.full((1, 1), ref, np.float32),
+        advantages_BY=np.full((1, 1), advantage, np.float32),
+        ref_logprobs_BY=np.full((1, 1), ref, np.float32),
     )
     return loss_of(jnp.log(jnp.full((1, 1), ratio)), batch, kl_coef=kl_coef)
 
@@ -100,22 +100,22 @@ def test_the_kl_is_added_with_its_coefficient():
 def test_importance_weights_are_capped_and_leave_the_teachers_tokens_alone():
     batch = make_batch(
         np.ones((1, 4), np.float32),
-        sampler_logprobs_KC=np.array([[-np.log(5), -np.log(5), 0, 0]], np.float32),
-        teacher_KC=np.array([[0, 0, 0, 1]], bool),
+        sampler_logprobs_BY=np.array([[-np.log(5), -np.log(5), 0, 0]], np.float32),
+        teacher_BY=np.array([[0, 0, 0, 1]], bool),
     )
-    behavior_KC = np.log(np.array([[0.1, 0.9, 0.6, 0.5]], np.float32))
-    weights_KC = importance_weights(behavior_KC, batch, cap=2.0)
-    assert_close(weights_KC, [[0.5, 2.0, 0.6, 1.0]])
+    behavior_BY = np.log(np.array([[0.1, 0.9, 0.6, 0.5]], np.float32))
+    weights_BY = importance_weights(behavior_BY, batch, cap=2.0)
+    assert_close(weights_BY, [[0.5, 2.0, 0.6, 1.0]])
 
 
 def test_importance_weights_scale_the_surrogate_but_not_the_kl():
     """Weights 0.5 and 2 (capped), 1 for the teacher's token; ratios are 1."""
     batch = make_batch(
         np.ones((1, 3), np.float32),
-        advantages_KC=np.array([[1, -1, 3]], np.float32),
-        sampler_logprobs_KC=np.log(np.array([[2.0, 0.01, 0.01]], np.float32)),
-        teacher_KC=np.array([[0, 0, 1]], bool),
-        ref_logprobs_KC=np.full((1, 3), np.log(2.0), np.float32),
+        advantages_BY=np.array([[1, -1, 3]], np.float32),
+        sampler_logprobs_BY=np.log(np.array([[2.0, 0.01, 0.01]], np.float32)),
+        teacher_BY=np.array([[0, 0, 1]], bool),
+        ref_logprobs_BY=np.full((1, 3), np.log(2.0), np.float32),
     )
     options = dict(kl_coef=1.0, importance_cap=2.0)
     loss, metrics = loss_of(jnp.zeros((1, 3)), batch, **options)
@@ -127,44 +127,44 @@ def test_importance_weights_scale_the_surrogate_but_not_the_kl():
 def noisy_case():
     """A batch of random numbers and the policy's."""
     rng = np.random.default_rng(0)
-    names = ("advantages_KC", "behavior_logprobs_KC", "ref_logprobs_KC")
+    names = ("advantages_BY", "behavior_logprobs_BY", "ref_logprobs_BY")
     draws = [rng.normal(size=MASK_KC.shape).astype(np.float32) for _ in range(4)]
     return make_batch(**dict(zip(names, draws[1:], strict=True))), draws[0]
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_the_losses_of_the_rows_add_up_to_the_batchs(aggregation):
-    batch, logprobs_KC = noisy_case()
-    batch = batch.replace(weights_KC=weigh(MASK_KC, aggregation))
-    whole = loss_of(logprobs_KC, batch, kl_coef=0.3)
+    batch, logprobs_BY = noisy_case()
+    batch = batch.replace(weights_BY=weigh(MASK_KC, aggregation))
+    whole = loss_of(logprobs_BY, batch, kl_coef=0.3)
     parts = []
     for row in (slice(0, 1), slice(1, 2)):
         part = jax.tree.map(lambda x, row=row: x[row], batch)
-        parts.append(loss_of(logprobs_KC[row], part, kl_coef=0.3))
+        parts.append(loss_of(logprobs_BY[row], part, kl_coef=0.3))
     jax.tree.map(assert_close, jax.tree.map(jnp.add, *parts), whole)
     assert whole[1]["tokens"] == 5
 
 
-@pytest.mark.parametrize("field", ["policy", "behavior_logprobs_KC", "ref_logprobs_KC"])
+@pytest.mark.parametrize("field", ["policy", "behavior_logprobs_BY", "ref_logprobs_BY"])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 200.0])
 def test_what_an_untrained_position_holds_reaches_neither_loss_nor_gradient(
     field, value
 ):
     """A log-probability that has drifted by 100 nats overflows `exp`."""
-    batch, logprobs_KC = noisy_case()
+    batch, logprobs_BY = noisy_case()
 
-    def loss_and_grad(batch, logprobs_KC):
+    def loss_and_grad(batch, logprobs_BY):
         return jax.value_and_grad(lambda x: loss_of(x, batch, kl_coef=0.3)[0])(
-            logprobs_KC
+            logprobs_BY
         )
 
-    expected = loss_and_grad(batch, logprobs_KC)
+    expected = loss_and_grad(batch, logprobs_BY)
     if field == "policy":
-        logprobs_KC = np.where(MASK_KC, logprobs_KC, np.float32(value))
+        logprobs_BY = np.where(MASK_KC, logprobs_BY, np.float32(value))
     else:
-        changed_KC = np.where(MASK_KC, getattr(batch, field), np.float32(value))
-        batch = batch.replace(**{field: changed_KC})
-    actual = loss_and_grad(batch, logprobs_KC)
+        changed_BY = np.where(MASK_KC, getattr(batch, field), np.float32(value))
+        batch = batch.replace(**{field: changed_BY})
+    actual = loss_and_grad(batch, logprobs_BY)
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
     np.testing.assert_array_equal(actual[1][~MASK_KC], 0.0)
     assert np.all(actual[1][MASK_KC] != 0)
@@ -172,48 +172,48 @@ def test_what_an_untrained_position_holds_reaches_neither_loss_nor_gradient(
 
 def test_without_behavior_the_policy_is_its_own():
     """The ratio is 1 whatever the policy, and its slope that of the log-probability."""
-    batch, logprobs_KC = noisy_case()
-    own = batch.replace(behavior_logprobs_KC=logprobs_KC)
+    batch, logprobs_BY = noisy_case()
+    own = batch.replace(behavior_logprobs_BY=logprobs_BY)
     grad = jax.value_and_grad(lambda x, batch: loss_of(x, batch, kl_coef=0.3)[0])
-    expected = grad(logprobs_KC, own)
-    actual = grad(logprobs_KC, batch.replace(behavior_logprobs_KC=None))
+    expected = grad(logprobs_BY, own)
+    actual = grad(logprobs_BY, batch.replace(behavior_logprobs_BY=None))
     jax.tree.map(assert_close, actual, expected)
 
 
 def test_the_entropy_bonus_is_taken_off_the_loss():
-    batch, logprobs_KC = noisy_case()
+    batch, logprobs_BY = noisy_case()
     options = dict(kl_coef=0.0, **CLIP)
-    plain, _ = policy_loss(logprobs_KC, logprobs_KC**2, batch, **options)
+    plain, _ = policy_loss(logprobs_BY, logprobs_BY**2, batch, **options)
     loss, sums = policy_loss(
-        logprobs_KC, logprobs_KC**2, batch, entropy_coef=0.5, **options
+        logprobs_BY, logprobs_BY**2, batch, entropy_coef=0.5, **options
     )
-    assert_close(loss, plain - 0.5 * np.sum(logprobs_KC[MASK_KC] ** 2))
-    assert_close(sums["entropy_sum"], np.sum(logprobs_KC[MASK_KC] ** 2))
+    assert_close(loss, plain - 0.5 * np.sum(logprobs_BY[MASK_KC] ** 2))
+    assert_close(sums["entropy_sum"], np.sum(logprobs_BY[MASK_KC] ** 2))
 
 
 def test_the_teachers_tokens_are_imitated_by_hand():
     """Whatever their advantage and ratio; the student's stay with the surrogate."""
     batch = make_batch(
         np.array([[0.5, 0.25, 0.25]], np.float32),
-        advantages_KC=np.array([[2.0, 2.0, 0.0]], np.float32),
-        behavior_logprobs_KC=np.array([[-1.0, -5.0, -1.0]], np.float32),
-        teacher_KC=np.array([[0, 1, 1]], bool),
+        advantages_BY=np.array([[2.0, 2.0, 0.0]], np.float32),
+        behavior_logprobs_BY=np.array([[-1.0, -5.0, -1.0]], np.float32),
+        teacher_BY=np.array([[0, 1, 1]], bool),
     )
-    logprobs_KC = jnp.array([[-1.0, -2.0, -3.0]])
+    logprobs_BY = jnp.array([[-1.0, -2.0, -3.0]])
 
     def loss(x):
         return loss_of(x, batch, kl_coef=0.0, imitation_coef=0.1)[0]
 
     # 0.5 * ratio 1 * 2, then 0.1 * (0.25 * -2 + 0.25 * -3)
-    assert_close(loss(logprobs_KC), -(1.0 - 0.125))
-    assert_close(jax.grad(loss)(logprobs_KC), [[-1.0, -0.025, -0.025]])
+    assert_close(loss(logprobs_BY), -(1.0 - 0.125))
+    assert_close(jax.grad(loss)(logprobs_BY), [[-1.0, -0.025, -0.025]])
 
 
 def test_the_mismatch_is_over_the_students_own_tokens():
     batch = make_batch(
-        behavior_logprobs_KC=np.full((2, 5), -1.0, np.float32),
-        sampler_logprobs_KC=np.full((2, 5), -1.5, np.float32),
-        teacher_KC=np.array([[1, 1, 0, 0, 0], [0, 0, 0, 1, 0]], bool),
+        behavior_logprobs_BY=np.full((2, 5), -1.0, np.float32),
+        sampler_logprobs_BY=np.full((2, 5), -1.5, np.float32),
+        teacher_BY=np.array([[1, 1, 0, 0, 0], [0, 0, 0, 1, 0]], bool),
     )
     _, sums = loss_of(jnp.zeros((2, 5)), batch, kl_coef=0.0)
     assert_close([sums["own_tokens"], sums["mismatch_sum"]], [3, 1.5])
@@ -233,7 +233,7 @@ def test_cispo_by_hand(ratio, advantage, slope):
     ratio."""
     batch = make_batch(
         np.ones((1, 1), np.float32),
-        advantages_KC=np.full((1, 1), advantage, np.float32),
+        advantages_BY=np.full((1, 1), advantage, np.float32),
     )
 
     def loss(log_ratio):
@@ -254,13 +254,13 @@ def test_gspo_by_hand():
     tokens, then over the three."""
     batch = make_batch(
         weigh(TRAINED_KC, "grpo", SEGMENTS_KC),
-        segments_KC=SEGMENTS_KC,
-        advantages_KC=np.array([[1, 1, 2, 2, 2], [-1, 0, 0, 0, 0]], np.float32),
+        segments_BY=SEGMENTS_KC,
+        advantages_BY=np.array([[1, 1, 2, 2, 2], [-1, 0, 0, 0, 0]], np.float32),
     )
     ratios = np.array([[2, 0.5, 8, 7, 0.5], [0.9, 1, 1, 1, 1]], np.float32)
 
-    def loss(log_ratio_KC):
-        return loss_of(log_ratio_KC, batch, kl_coef=0.0, surrogate="gspo")
+    def loss(log_ratio_BY):
+        return loss_of(log_ratio_BY, batch, kl_coef=0.0, surrogate="gspo")
 
     (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(jnp.log(ratios))
     assert_close(value, -(1.0 * 1 + 1.4 * 2 - 0.9 * 1) / 3)
@@ -305,7 +305,7 @@ def test_k1_measures_the_kl_but_only_k2_pushes_along_its_gradient():
 
 @pytest.mark.parametrize("name", ["k1", "k2", "k3"])
 def test_the_kl_estimator_is_the_one_that_is_named(name):
-    batch = make_batch(ref_logprobs_KC=np.full((2, 5), np.log(0.5), np.float32))
+    batch = make_batch(ref_logprobs_BY=np.full((2, 5), np.log(0.5), np.float32))
     _, sums = loss_of(
         jnp.full((2, 5), np.log(0.25)), batch, kl_coef=0.0, kl_estimator=name
     )
@@ -315,8 +315,8 @@ def test_the_kl_estimator_is_the_one_that_is_named(name):
 
 def test_imitation_is_the_cross_entropy_by_hand():
     batch = make_batch(weigh(MASK_KC, "grpo"))
-    logprobs_KC = jnp.full((2, 5), -2.0).at[1].set(-3.0)
-    loss, sums = imitation_loss(logprobs_KC, -logprobs_KC, batch)
+    logprobs_BY = jnp.full((2, 5), -2.0).at[1].set(-3.0)
+    loss, sums = imitation_loss(logprobs_BY, -logprobs_BY, batch)
     assert_close(loss, (2 + 3) / 2)
     assert_close([sums["tokens"], sums["entropy_sum"]], [5, 3 * 2 + 2 * 3])
 
@@ -325,20 +325,20 @@ def test_dpo_by_hand():
     """A pair whose preferred trajectory of two tokens gained 0.5 + 0.5 on the
     reference, the other's of one token -2: at beta 0.1 the margin is 0.3. The second
     pack is padding."""
-    segments_KC = np.array([[1, 1, 2, -1], [-1] * 4], np.int32)
-    trained_KC = np.array([[1, 1, 1, 0], [0] * 4], np.float32)
+    segments_BY = np.array([[1, 1, 2, -1], [-1] * 4], np.int32)
+    trained_BY = np.array([[1, 1, 1, 0], [0] * 4], np.float32)
     batch = make_batch(
-        weigh(trained_KC, "grpo", segments_KC),
-        segments_KC=segments_KC,
-        advantages_KC=np.array([[1, 1, -1, 0], [0] * 4], np.float32),
-        ref_logprobs_KC=np.array([[-1, -1, -1, np.nan], [np.nan] * 4], np.float32),
+        weigh(trained_BY, "grpo", segments_BY),
+        segments_BY=segments_BY,
+        advantages_BY=np.array([[1, 1, -1, 0], [0] * 4], np.float32),
+        ref_logprobs_BY=np.array([[-1, -1, -1, np.nan], [np.nan] * 4], np.float32),
     )
-    logprobs_KC = jnp.array([[-0.5, -0.5, -3.0, 9.0], [9.0] * 4])
+    logprobs_BY = jnp.array([[-0.5, -0.5, -3.0, 9.0], [9.0] * 4])
 
-    def loss(logprobs_KC):
-        return dpo_loss(logprobs_KC, jnp.ones((2, 4)), batch, beta=0.1)
+    def loss(logprobs_BY):
+        return dpo_loss(logprobs_BY, jnp.ones((2, 4)), batch, beta=0.1)
 
-    (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(logprobs_KC)
+    (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(logprobs_BY)
     assert_close(value, np.log(1 + np.exp(-0.3)))  # 0.5544
     slope = 0.1 / (1 + np.exp(0.3))
     assert_close(grad, [[-slope, -slope, slope, 0], [0] * 4])

@@ -50,11 +50,11 @@ def packed(groups, advantages, **options):
 def loss_and_grads(objective, model, batch, shape, beside=None):
     """Added up over the parts of a batch, weighted as GRPO does."""
     weights = token_weights(
-        batch.weights_KC > 0, batch.segments_KC, aggregation="grpo", max_tokens=1
+        batch.weights_BY > 0, batch.segments_BY, aggregation="grpo", max_tokens=1
     )
     add = jax.jit(functools.partial(add_gradients, objective))
     grads, total = zero_gradients(model), 0.0
-    for part in cut(batch.replace(weights_KC=weights), shape.microbatch):
+    for part in cut(batch.replace(weights_BY=weights), shape.microbatch):
         grads, sums = add(model, grads, part if beside is None else (part, *beside))
         total += sums["loss"]
     return total, grads
@@ -84,7 +84,7 @@ def check(loss_of_rows, model, found):
 def test_gspo_packed_is_gspo_of_rows(model, drifted):
     batch, shape = packed(GROUPS, ADVANTAGES)
     behavior = batch_logprobs(drifted, batch, temperature=1.0, chunk=8)
-    batch = batch.replace(behavior_logprobs_KC=np.asarray(behavior))
+    batch = batch.replace(behavior_logprobs_BY=np.asarray(behavior))
     objective = functools.partial(
         policy_objective, **SHARED, surrogate="gspo", clip_low=0.5, clip_high=0.5,
         kl_coef=0.0,
@@ -112,7 +112,7 @@ def test_gspo_packed_is_gspo_of_rows(model, drifted):
 
 
 def test_dpo_packed_is_dpo_of_rows(model, drifted):
-    """Each pair of a group's trajectories in turn, the longer ones in two stretches."""
+    """Each pair of a group's trajectories in turn, the longer ones in two bins."""
     pairs = [
         group(*g.rollouts[i : i + 2], prompt=g.prompt_tokens)
         for g in GROUPS
@@ -120,9 +120,9 @@ def test_dpo_packed_is_dpo_of_rows(model, drifted):
     ]
     signs = [[[1.0], [-1.0]]] * len(pairs)
     batch, shape = packed(pairs, signs, pairs=True)
-    assert len(batch.tokens_KC) == len(pairs)
+    assert len(batch.tokens_BY) == len(pairs)
     reference = batch_logprobs(drifted, batch, temperature=1.0, chunk=8)
-    batch = batch.replace(ref_logprobs_KC=np.asarray(reference))
+    batch = batch.replace(ref_logprobs_BY=np.asarray(reference))
     objective = functools.partial(
         pack_objective, **SHARED, loss_fn=functools.partial(dpo_loss, beta=0.2)
     )
@@ -173,7 +173,7 @@ def test_the_policy_gradient_of_the_reverse_kl_is_its_gradient_on_average(
     ratio 1 is that times the slope of log p."""
     batch, shape = packed(GROUPS, ADVANTAGES)
     theirs = batch_logprobs(teacher, batch, temperature=1.0, chunk=8)
-    batch = batch.replace(teacher_logprobs_KC=np.asarray(theirs))
+    batch = batch.replace(teacher_logprobs_BY=np.asarray(theirs))
     objective = functools.partial(
         policy_objective, **SHARED, loss_fn=reverse_kl_policy_loss, clip_low=0.2,
         clip_high=0.2, kl_coef=0.0,
@@ -212,17 +212,17 @@ def test_what_a_served_teacher_says_comes_to_the_token_it_is_about(model, teache
         for r in g.rollouts
     ]
     served = with_token_teacher(batch, lambda asked: list(read(asked)), 5)
-    theirs_KC = np.asarray(batch_logprobs(teacher, batch, temperature=1.0, chunk=8))
-    is_token_KC = batch.weights_KC > 0
-    close(served.teacher_logprobs_KC[is_token_KC], theirs_KC[is_token_KC])
+    theirs_BY = np.asarray(batch_logprobs(teacher, batch, temperature=1.0, chunk=8))
+    is_token_BY = batch.weights_BY > 0
+    close(served.teacher_logprobs_BY[is_token_BY], theirs_BY[is_token_BY])
     # What the server refuses is not trained on.
     partly = with_token_teacher(batch, lambda asked: [None, *list(read(asked))[1:]], 5)
-    (first_K, first_C) = np.nonzero(batch.segments_KC == 1)
-    left_out = first_K == 0
-    assert not partly.weights_KC[0, first_C[left_out]].any()
-    others_KC = is_token_KC.copy()
-    others_KC[0, first_C[left_out]] = False
-    np.testing.assert_array_equal(partly.weights_KC > 0, others_KC)
+    (first_B, first_C) = np.nonzero(batch.segments_BY == 1)
+    left_out = first_B == 0
+    assert not partly.weights_BY[0, first_C[left_out]].any()
+    others_BY = is_token_BY.copy()
+    others_BY[0, first_C[left_out]] = False
+    np.testing.assert_array_equal(partly.weights_BY > 0, others_BY)
     objective = functools.partial(
         distill_objective, **SHARED, terms_of=reverse_kl, vocabulary="top_k", k=5
     )

@@ -69,28 +69,28 @@ def batch(model) -> Batch:
     shape = (6, 7)
     ids = [[1] * a + [2] * b + [PADDING] * (7 - a - b) for a, b in LENGTHS]
     offsets = [[*range(a), *range(b), *[0] * (7 - a - b)] for a, b in LENGTHS]
-    segments_KC = np.array(ids, np.int32)
-    trained_KC = segments_KC > 0
+    segments_BY = np.array(ids, np.int32)
+    trained_BY = segments_BY > 0
     batch = Batch(
-        prompts_KP=rng.integers(0, 26, (6, 4)).astype(np.int32),
-        prompt_lengths_K=np.array([1, 4, 3, 2, 4, 1], np.int32),
-        tokens_KC=rng.integers(0, 26, shape).astype(np.int32),
-        segments_KC=segments_KC,
-        offsets_KC=np.array(offsets, np.int32),
-        weights_KC=token_weights(
-            trained_KC, segments_KC, aggregation="dapo", max_tokens=8
+        prompts_BX=rng.integers(0, 26, (6, 4)).astype(np.int32),
+        prompt_lengths_B=np.array([1, 4, 3, 2, 4, 1], np.int32),
+        tokens_BY=rng.integers(0, 26, shape).astype(np.int32),
+        segments_BY=segments_BY,
+        offsets_BY=np.array(offsets, np.int32),
+        weights_BY=token_weights(
+            trained_BY, segments_BY, aggregation="dapo", max_tokens=8
         ),
-        teacher_KC=trained_KC & (np.arange(6) % 2 == 1)[:, None],
-        advantages_KC=rng.standard_normal(shape).astype(np.float32),
-        sampler_logprobs_KC=np.zeros(shape, np.float32),
-        stretch=7,
+        teacher_BY=trained_BY & (np.arange(6) % 2 == 1)[:, None],
+        advantages_BY=rng.standard_normal(shape).astype(np.float32),
+        sampler_logprobs_BY=np.zeros(shape, np.float32),
+        bin_size=7,
     )
-    own_KC = logprobs(model, batch)
-    drift_KC, more_KC = 0.3 * rng.standard_normal((2, *shape)).astype(np.float32)
+    own_BY = logprobs(model, batch)
+    drift_BY, more_BY = 0.3 * rng.standard_normal((2, *shape)).astype(np.float32)
     return batch.replace(
-        sampler_logprobs_KC=own_KC,
-        behavior_logprobs_KC=own_KC + drift_KC,
-        ref_logprobs_KC=own_KC + more_KC,
+        sampler_logprobs_BY=own_BY,
+        behavior_logprobs_BY=own_BY + drift_BY,
+        ref_logprobs_BY=own_BY + more_BY,
     )
 
 
@@ -122,12 +122,12 @@ def test_a_batch_cut_up_and_padded_gives_the_same_update(model, batch, updated):
         noise = np.random.default_rng(1).integers(1, 20, (6, 3)).astype(x.dtype)
         return np.concatenate([x, noise], axis=1)
 
-    wide = jax.tree.map(padded, batch.replace(stretch=10)).replace(
-        prompts_KP=batch.prompts_KP,
-        segments_KC=np.pad(
-            batch.segments_KC, ((0, 0), (0, 3)), constant_values=PADDING
+    wide = jax.tree.map(padded, batch.replace(bin_size=10)).replace(
+        prompts_BX=batch.prompts_BX,
+        segments_BY=np.pad(
+            batch.segments_BY, ((0, 0), (0, 3)), constant_values=PADDING
         ),
-        weights_KC=np.pad(batch.weights_KC, ((0, 0), (0, 3))),
+        weights_BY=np.pad(batch.weights_BY, ((0, 0), (0, 3))),
     )
     actual = stepper(chunk=7, remat="full")(create(model), cut(wide, 4))
     for name in ("mu", "nu"):  # of Adam: the gradient's, as `grad_clip` is far away
@@ -150,9 +150,9 @@ def test_logprobs_do_not_depend_on_how_they_are_cut_up(chunk, model, batch):
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
     poison, model, batch, updated
 ):
-    advantages_KC = batch.advantages_KC.copy()
-    advantages_KC[2, 3] = poison
-    bad = batch.replace(advantages_KC=advantages_KC)
+    advantages_BY = batch.advantages_BY.copy()
+    advantages_BY[2, 3] = poison
+    bad = batch.replace(advantages_BY=advantages_BY)
     start, state = create(model), create(model)
     for count in (1, 2):
         state, metrics = step(state, [bad])
@@ -178,9 +178,9 @@ def learned(batch):
     steps = []
     for part in learner.split(ready, seed=5):
         weights = token_weights(
-            part.weights_KC > 0, part.segments_KC, aggregation="dapo", max_tokens=8
+            part.weights_BY > 0, part.segments_BY, aggregation="dapo", max_tokens=8
         )
-        again, metrics = learner.stepper(again, [part.replace(weights_KC=weights)])
+        again, metrics = learner.stepper(again, [part.replace(weights_BY=weights)])
         steps.append(jax.device_get(metrics))
     after, averaged = learner.learn(before, batch, microbatch=2, seed=5)
     return {
@@ -220,9 +220,9 @@ def test_a_single_step_a_batch_is_its_own_behavior(batch):
         max_tokens=8, chunk=64,
     )  # fmt: skip
     ready = learner.with_logprobs(Bigram.create(), batch.replace(
-        behavior_logprobs_KC=None, ref_logprobs_KC=None), 2)  # fmt: skip
-    assert ready.behavior_logprobs_KC is ready.ref_logprobs_KC is None
-    told = ready.replace(behavior_logprobs_KC=logprobs(Bigram.create(), batch))
+        behavior_logprobs_BY=None, ref_logprobs_BY=None), 2)  # fmt: skip
+    assert ready.behavior_logprobs_BY is ready.ref_logprobs_BY is None
+    told = ready.replace(behavior_logprobs_BY=logprobs(Bigram.create(), batch))
     states = [learner.stepper(create(Bigram.create()), [x])[0] for x in (ready, told)]
     jax.tree.map(assert_close, *[state.model for state in states])
 
@@ -233,10 +233,10 @@ def test_a_policy_gradient_does_not_look_at_a_teachers_other_tokens(
 ):
     """42 tokens in chunks of 5, whatever else the batch has of each of them."""
     rng = np.random.default_rng(6)
-    shape = (*batch.tokens_KC.shape, alternatives)
+    shape = (*batch.tokens_BY.shape, alternatives)
     top = TopK(rng.integers(0, 26, shape), rng.random(shape).astype(np.float32))
-    own_KC = -rng.random(batch.tokens_KC.shape).astype(np.float32)
-    batch = batch.replace(teacher_logprobs_KC=own_KC)
+    own_BY = -rng.random(batch.tokens_BY.shape).astype(np.float32)
+    batch = batch.replace(teacher_logprobs_BY=own_BY)
     step = stepper(chunk=5, loss_fn=reverse_kl_policy_loss)
     expected, _ = step(create(Bigram.create()), [batch])
     found, _ = step(create(Bigram.create()), [batch.replace(teacher_top=top)])
@@ -249,8 +249,8 @@ def test_the_reference_is_neither_trained_nor_donated(learned):
     assert all(leaf.is_deleted() for leaf in leaves)
     ready = learned["ready"]
     later = learned["learner"].with_logprobs(learned["after"].model, ready, 6)
-    assert_same(later.ref_logprobs_KC, ready.ref_logprobs_KC)
-    assert np.abs(later.behavior_logprobs_KC - ready.behavior_logprobs_KC).max() > 0.1
+    assert_same(later.ref_logprobs_BY, ready.ref_logprobs_BY)
+    assert np.abs(later.behavior_logprobs_BY - ready.behavior_logprobs_BY).max() > 0.1
 
 
 def test_imitation_is_the_weighted_sum_of_the_cross_entropy():
@@ -378,7 +378,7 @@ def test_weights_stay_float32_where_bfloat16_computes(config, make_model, batch)
     """Steps far below what bfloat16 can tell apart add up."""
     tx = optax.apply_if_finite(optax.sgd(1e-5), 2**30)
     model = make_model(config, dtype=jnp.bfloat16)
-    assert model.hidden(batch.prompts_KP).dtype == jnp.bfloat16
+    assert model.hidden(batch.prompts_BX).dtype == jnp.bfloat16
     run = Stepper(functools.partial(POLICY, **LOSS), tx)
     state = TrainState.create(jax.tree.map(jnp.copy, model), tx)
     for _ in range(2):

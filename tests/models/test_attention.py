@@ -26,12 +26,13 @@ def arrays(batch, length):
     return [jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes]
 
 
-def shared_prompt(segments, lengths, stretch) -> Layout:
+def shared_prompt(segments, lengths, bin_size) -> Layout:
     """Two packs of a prompt in 5 slots, of which `lengths` hold one."""
     prompt = np.zeros((2, 5), np.int32)
     segments = np.concatenate([prompt, segments], 1).astype(np.int32)
     prefix = np.where(segments == 0, 0, np.array(lengths)[:, None]).astype(np.int32)
-    return Layout(np.zeros_like(segments), segments, prefix, prompt=5, stretch=stretch)
+    zeros = np.zeros_like(segments)
+    return Layout(zeros, segments, prefix, prompt=5, bin_size=bin_size)
 
 
 LAYOUTS = {
@@ -41,11 +42,11 @@ LAYOUTS = {
         np.array([[1, 1, 1, 2, 2, 3], [1, 1, 2, 2, 3, 3]], np.int32),
         np.array([[0, 0, 0, 2, 2, 3], [0, 0, 1, 1, 2, 2]], np.int32),
     ),
-    "one stretch": shared_prompt([[1, 1, 2, 2], [1, 2, 2, -1]], (5, 2), 4),
-    "three stretches": shared_prompt(
+    "one bin": shared_prompt([[1, 1, 2, 2], [1, 2, 2, -1]], (5, 2), 4),
+    "three bins": shared_prompt(
         [[1, 1, 2, 3, 3, 3, 4, -1, -1], [1, 1, 1, 2, 2, -1, 3, 4, 5]], (1, 4), 3
     ),
-    "two long stretches": shared_prompt(
+    "two long bins": shared_prompt(
         [[1] * 15 + [2] * 4 + [3] * 9 + [-1] * 10, [1] * 19 + [2] * 19], (5, 2), 19
     ),
 }
@@ -84,22 +85,22 @@ def test_blocks_equal_one_softmax_and_so_do_their_gradients(name, block, monkeyp
 
 
 def long_rows() -> Layout:
-    """Packs that the kernel cuts into three blocks, not at the ends of stretches: of
-    three stretches with one, two and no completions, and padding at their ends."""
-    prompt, stretch, lengths = 60, 90, np.array([60, 1])
+    """Packs that the kernel cuts into three blocks, not at the ends of bins: of
+    three bins with one, two and no completions, and padding at their ends."""
+    prompt, bin_size, lengths = 60, 90, np.array([60, 1])
     ids = np.array([[90, 0, 50, 30, 0, 0], [7, 3, 90, 0, 1, 88]])  # tokens of each
-    segments = np.full((2, 3 * stretch), -1)
+    segments = np.full((2, 3 * bin_size), -1)
     for row, sizes in enumerate(ids):
         for index, size in enumerate(sizes):
-            start = index // 2 * stretch + (index % 2) * sizes[index - 1]
+            start = index // 2 * bin_size + (index % 2) * sizes[index - 1]
             segments[row, start : start + size] = index + 1
     segments = np.concatenate([np.zeros((2, prompt)), segments], 1).astype(np.int32)
     prefix = np.where(segments == 0, 0, lengths[:, None]).astype(np.int32)
-    return Layout(segments, segments, prefix, prompt=prompt, stretch=stretch)
+    return Layout(segments, segments, prefix, prompt=prompt, bin_size=bin_size)
 
 
 KERNEL_LAYOUTS = {
-    **{name: layout for name, layout in LAYOUTS.items() if layout.stretch},
+    **{name: layout for name, layout in LAYOUTS.items() if layout.bin_size},
     "three blocks": long_rows(),
     "causal blocks": causal(1, 300),
 }
@@ -114,7 +115,7 @@ def test_the_kernel_for_tpus_equals_blocks_and_so_do_its_gradients(name, monkeyp
     assert_close(*(outputs_and_gradients(f, layout) for f in (kernel, attend)))
 
 
-def test_a_stretch_costs_its_own_square():
+def test_a_bin_costs_its_own_square():
     """No array has the scores of a whole row."""
     layout = shared_prompt(np.repeat(np.arange(1, 9), 4)[None].repeat(2, 0), (5, 5), 4)
     length = layout.segments_BT.shape[1]
@@ -123,7 +124,7 @@ def test_a_stretch_costs_its_own_square():
     assert largest < 2 * HEADS * length**2 / 2
 
 
-def test_a_long_stretch_is_no_longer_a_program():
+def test_a_long_bin_is_no_longer_a_program():
     """Else the scores of all blocks would be in memory at once."""
 
     def operations(blocks):

@@ -33,7 +33,7 @@ from ovd_jax.learning.update import (
     zero_gradients,
 )
 from ovd_jax.models import hf
-from ovd_jax.models.lora import TARGETS, Lora, adapt, base, merge, trained
+from ovd_jax.models.lora import TARGETS, Lora, adapt, merge, trainable, without_adapters
 from ovd_jax.models.transformer import REMAT
 from ovd_jax.rollout.pack import pack
 from ovd_jax.sampling.sampler import Sampler
@@ -70,15 +70,15 @@ def test_a_model_starts_as_it_was_and_shares_its_arrays(model):
         layers, inputs, outputs = theirs.kernel.shape
         assert ours.lora_a.shape == (layers, inputs, 3)
         assert ours.lora_b.shape == (layers, 3, outputs)
-        a_NDR = np.asarray(ours.lora_a) * inputs**0.5
-        assert 0.7 < np.abs(a_NDR).max() <= 1  # peft: uniform within 1 / sqrt(D)
-        assert not np.array_equal(a_NDR[0], a_NDR[1])
+        a_NIL = np.asarray(ours.lora_a) * inputs**0.5
+        assert 0.7 < np.abs(a_NIL).max() <= 1  # peft: uniform within 1 / sqrt(D)
+        assert not np.array_equal(a_NIL[0], a_NIL[1])
         assert theirs.lora_a is None
 
 
 def test_rank_0_is_the_model_itself(model):
     assert adapt(model, dataclasses.replace(LORA, rank=0), jax.random.key(0)) is model
-    assert trained(model) is model
+    assert trainable(model) is model
 
 
 def test_an_adapted_map_by_hand(adapted):
@@ -108,7 +108,7 @@ def test_merged_weights_give_the_same_logits(targets, model):
 
 
 def test_under_the_adapters_is_the_model_that_was(model, adapted):
-    below = base(adapted)
+    below = without_adapters(adapted)
     assert jax.tree.structure(below) == jax.tree.structure(model)
     pairs = zip(jax.tree.leaves(below), jax.tree.leaves(model), strict=True)
     assert all(ours is theirs for ours, theirs in pairs)
@@ -121,11 +121,11 @@ def test_gradients_are_those_of_the_merged_weights_by_the_chain_rule(adapted):
     for name in TARGETS:
         linear, actual = getattr(adapted.layers, name), getattr(grads.layers, name)
         kernel_NDF = np.asarray(getattr(whole.layers, name).kernel)
-        a_NDR, b_NRF = np.asarray(linear.lora_a), np.asarray(linear.lora_b)
+        a_NIL, b_NRF = np.asarray(linear.lora_a), np.asarray(linear.lora_b)
         # Their entries go up to 20: sums of float32 differ by the order they have.
         expected_a = 2.0 * kernel_NDF @ b_NRF.swapaxes(1, 2)
         assert_close(actual.lora_a, expected_a, tolerance=1e-4)
-        expected_b = 2.0 * a_NDR.swapaxes(1, 2) @ kernel_NDF
+        expected_b = 2.0 * a_NIL.swapaxes(1, 2) @ kernel_NDF
         assert_close(actual.lora_b, expected_b, tolerance=1e-4)
         assert np.abs(actual.lora_a).max() > 1e-3
 
@@ -188,9 +188,13 @@ def test_a_frozen_base_is_kept_as_it_is_computed_with(model, tmp_path):
     config = flags.load_file("configs/default.py").copy_and_resolve_references()
     config.compute_dtype, config.lora.rank = "bfloat16", 3
     halved = load_student(tmp_path, config)
-    kept = {x.dtype.name for x in jax.tree.leaves(base(halved).layers) if x.ndim == 3}
+    kept = {
+        x.dtype.name
+        for x in jax.tree.leaves(without_adapters(halved).layers)
+        if x.ndim == 3
+    }
     assert kept == {"bfloat16"}
-    assert {x.dtype.name for x in jax.tree.leaves(trained(halved))} == {"float32"}
+    assert {x.dtype.name for x in jax.tree.leaves(trainable(halved))} == {"float32"}
     lora = Lora(**config.lora)
     whole = adapt(hf.load(tmp_path, jnp.bfloat16), lora, jax.random.key(config.seed))
     assert_same(forward(halved, TOKENS_BT), forward(whole, TOKENS_BT))
@@ -202,7 +206,7 @@ def test_a_frozen_base_is_kept_as_it_is_computed_with(model, tmp_path):
 
 def test_moments_are_kept_of_adapters_alone(adapted):
     state = TrainState.create(adapted, TX)
-    adapters = size(trained(adapted))
+    adapters = size(trainable(adapted))
     assert adapters == sum(
         3 * sum(getattr(adapted.layers, name).kernel.shape[1:]) * 2 for name in TARGETS
     )
@@ -226,8 +230,8 @@ def test_learning_changes_adapters_and_nothing_else(model):
         policy_objective, clip_low=0.2, clip_high=0.2, kl_coef=0.1
     )
     learner = Learner(
-        Objective(policy, 1.0, reference=base(adapted)), tx=TX, minibatches=2, epochs=2,
-        chunk=4, aggregation="grpo", max_tokens=16,
+        Objective(policy, 1.0, reference=without_adapters(adapted)), tx=TX,
+        minibatches=2, epochs=2, chunk=4, aggregation="grpo", max_tokens=16,
     )  # fmt: skip
     start = jax.tree.map(jnp.copy, adapted)
     batch, shape = make_batch()
@@ -236,21 +240,24 @@ def test_learning_changes_adapters_and_nothing_else(model):
     assert int(after.step) == 4
     assert metrics["kl"] > 1e-3
     assert metrics["grad_norm"] > 1e-3
-    new, old = jax.tree.leaves(base(after.model)), jax.tree.leaves(base(adapted))
+    new, old = (
+        jax.tree.leaves(without_adapters(after.model)),
+        jax.tree.leaves(without_adapters(adapted)),
+    )
     assert all(ours is theirs for ours, theirs in zip(new, old, strict=True))
-    assert_same(base(after.model), model)
-    moved = jax.tree.map(jnp.not_equal, trained(after.model), trained(start))
+    assert_same(without_adapters(after.model), model)
+    moved = jax.tree.map(jnp.not_equal, trainable(after.model), trainable(start))
     assert all(np.all(leaf) for leaf in jax.tree.leaves(moved))
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(trained(adapted)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(trainable(adapted)))
 
 
 def test_a_gradient_that_is_not_finite_is_skipped(model):
     state = TrainState.create(adapted_to(model), TX)
-    start = jax.tree.map(jnp.copy, trained(state.model))
+    start = jax.tree.map(jnp.copy, trainable(state.model))
     bad = (TOKENS_BT, WEIGHTS_BT * np.inf, None)
     state, metrics = Stepper(objective, TX)(state, [bad])
     assert int(metrics["skipped_steps"]) == 1
-    assert_same(trained(state.model), start)
+    assert_same(trainable(state.model), start)
 
 
 def test_the_sampler_draws_from_the_adapted_model(adapted):

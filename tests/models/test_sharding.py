@@ -138,9 +138,9 @@ def test_every_device_is_given_as_many_packs(shards):
 
 def test_packs_are_cut_smaller_where_devices_would_have_none():
     _, shape = plan([8], 64, 200, 10_000, 1, 1)
-    assert shape.stretches == 8
+    assert shape.bins == 8
     _, shape = plan([8], 64, 200, 10_000, 1, 4)
-    assert (shape.stretches, shape.microbatch) == (2, 4)
+    assert (shape.bins, shape.microbatch) == (2, 4)
 
 
 def test_a_shrunken_grid_still_has_lines_for_every_device():

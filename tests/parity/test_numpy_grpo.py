@@ -111,21 +111,21 @@ def packed():
 def places(batch) -> list[tuple[np.ndarray, np.ndarray]]:
     """Where in the batch each of ROWS stands, found by its tokens."""
     found = {}
-    for k, segments in enumerate(batch.segments_KC):
+    for k, segments in enumerate(batch.segments_BY):
         for segment in range(1, segments.max() + 1):
             (c,) = np.nonzero(segments == segment)
-            length = batch.prompt_lengths_K[k]
-            key = (*batch.prompts_KP[k, :length], *batch.tokens_KC[k, c])
+            length = batch.prompt_lengths_B[k]
+            key = (*batch.prompts_BX[k, :length], *batch.tokens_BY[k, c])
             found[key] = (np.full_like(c, k), c)
     return [found[(*prompt, *final.tokens)] for prompt, final in ROWS]
 
 
 def spread(rows, batch) -> np.ndarray:
     """The rows' numbers where their completions stand in the batch."""
-    array_KC = np.zeros(batch.tokens_KC.shape, np.float32)
+    array_BY = np.zeros(batch.tokens_BY.shape, np.float32)
     for place, row in zip(places(batch), rows, strict=True):
-        array_KC[place] = row
-    return array_KC
+        array_BY[place] = row
+    return array_BY
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
@@ -137,19 +137,19 @@ def test_loss_and_its_slope_in_every_logprob(aggregation, cap):
     ref = [row + rng.normal(0, 0.5, len(row)) for row in policy]
     assert clipped_cases(policy, behavior) == ALL_CASES
     batch, _ = packed()
-    weights_KC = token_weights(
-        batch.weights_KC > 0, batch.segments_KC, aggregation=aggregation,
+    weights_BY = token_weights(
+        batch.weights_BY > 0, batch.segments_BY, aggregation=aggregation,
         max_tokens=MAX_TOKENS,
     )  # fmt: skip
     batch = batch.replace(
-        weights_KC=weights_KC,
-        behavior_logprobs_KC=spread(behavior, batch),
-        ref_logprobs_KC=spread(ref, batch),
+        weights_BY=weights_BY,
+        behavior_logprobs_BY=spread(behavior, batch),
+        ref_logprobs_BY=spread(ref, batch),
     )
 
-    def loss(logprobs_KC):
+    def loss(logprobs_BY):
         return policy_loss(
-            logprobs_KC, 0 * logprobs_KC, batch, clip_low=CLIP_LOW,
+            logprobs_BY, 0 * logprobs_BY, batch, clip_low=CLIP_LOW,
             clip_high=CLIP_HIGH, kl_coef=KL_COEF, importance_cap=cap,
         )[0]  # fmt: skip
 
@@ -157,12 +157,12 @@ def test_loss_and_its_slope_in_every_logprob(aggregation, cap):
         rows = np.split(flat, np.cumsum(SIZES)[:-1])
         return numpy_loss(rows, behavior, ref, aggregation=aggregation, cap=cap)
 
-    actual, grads_KC = jax.value_and_grad(loss)(spread(policy, batch))
+    actual, grads_BY = jax.value_and_grad(loss)(spread(policy, batch))
     flat = np.concatenate(policy)
     assert_close(actual, expected(flat))
     slopes = [slope(expected, flat, unit) for unit in np.eye(len(flat))]
     slopes = np.split(np.array(slopes), np.cumsum(SIZES)[:-1])
-    assert_close(grads_KC, spread(slopes, batch))
+    assert_close(grads_BY, spread(slopes, batch))
 
 
 def rms_norm(x_TD, scale_D, eps):
@@ -264,8 +264,8 @@ def test_loss_and_gradient_of_every_epoch(config, make_model):
     batch = learner.with_logprobs(model, packed()[0], 2)
     for part in learner.split(batch, seed=0):
         params = by_name(state.model)
-        weights = learner._weights(part.weights_KC > 0, part.segments_KC)
-        parts = cut(part.replace(weights_KC=weights), 1)
+        weights = learner._weights(part.weights_BY > 0, part.segments_BY)
+        parts = cut(part.replace(weights_BY=weights), 1)
         state, metrics = learner.stepper(state, parts)
         assert_close(metrics["loss"], loss(params))
         for name, grads in by_name(state.opt_state.inner_state[0].trace).items():

@@ -59,9 +59,9 @@ def test_one_good_step_begins_the_window_anew():
 
 def test_each_bound_has_a_window_of_its_own():
     bounded = watch(entropy=0.1, invalid_rate=0.9)
-    low, void = {"entropy": 0.01}, {"invalid_rate": 1.0}
-    feed(bounded, low, low, void, void, low)
-    feed(bounded, *[low | void])
+    low, invalid = {"entropy": 0.01}, {"invalid_rate": 1.0}
+    feed(bounded, low, low, invalid, invalid, low)
+    feed(bounded, *[low | invalid])
     with pytest.raises(Collapsed, match="entropy"):
         feed(bounded, low)
 

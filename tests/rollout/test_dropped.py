@@ -60,7 +60,7 @@ def test_a_group_is_as_if_the_dropped_had_not_been_sampled(granularity, baseline
         pack([g], [advantages(g, baseline=baseline)], **options)[0]
         for g in (three, two)
     ]
-    for name in ("tokens_KC", "segments_KC", "weights_KC", "advantages_KC"):
+    for name in ("tokens_BY", "segments_BY", "weights_BY", "advantages_BY"):
         np.testing.assert_array_equal(*(getattr(batch, name) for batch in packed))
 
 
@@ -98,7 +98,7 @@ def test_a_group_without_anyone_left_has_no_part_in_the_batch():
     options = {"length_multiple": 16, "max_tokens": 256}
     both, _ = pack([empty, full], [[], advantages(full)], **options)
     alone, _ = pack([full], [advantages(full)], **options)
-    np.testing.assert_array_equal(both.tokens_KC, alone.tokens_KC)
+    np.testing.assert_array_equal(both.tokens_BY, alone.tokens_BY)
     buffer = RolloutBuffer((empty, full), [[], advantages(full)], levels=10)
     assert buffer.metrics()["dropped"] == 4
     assert len(list(buffer.rows())) == 6

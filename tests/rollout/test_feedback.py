@@ -149,7 +149,7 @@ def test_a_served_teacher_gives_feedback_within_its_budget():
     with TeacherServer() as server:
         transport = Transport(
             [server.url], name="", key=None, timeout_s=2.0, retries=1, wait=False,
-            most=4, accounting=Accounting(),
+            max_concurrency=4, accounting=Accounting(),
         )  # fmt: skip
         teacher = OpenAITeacher(
             transport, prompt=PROMPTS["digits"], score_rule="argmax",

@@ -42,28 +42,28 @@ def assert_cells(actual, expected, dtype):
     assert actual.dtype == dtype
 
 
-def test_a_pack_is_a_prompt_and_stretches_of_whole_completions():
+def test_a_packed_row_is_a_prompt_and_bins_of_whole_completions():
     batch, shape = packed()
-    assert shape == Shape(prompt=4, stretch=6, stretches=1, microbatch=2)
-    assert batch.stretch == 6
-    assert_cells(batch.prompts_KP, [[7, 8, 0, 0], [9, 9, 9, 0]], np.int32)
-    assert_cells(batch.prompt_lengths_K, [2, 3], np.int32)
+    assert shape == Shape(prompt=4, bin_size=6, bins=1, microbatch=2)
+    assert batch.bin_size == 6
+    assert_cells(batch.prompts_BX, [[7, 8, 0, 0], [9, 9, 9, 0]], np.int32)
+    assert_cells(batch.prompt_lengths_B, [2, 3], np.int32)
     tokens = [[10, 11, 0, 20, 21, 22], [13, 14, 15, 16, 17, 0]]
-    assert_cells(batch.tokens_KC, tokens, np.int32)
-    assert_cells(batch.segments_KC, [[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, _]], np.int32)
-    assert_cells(batch.offsets_KC, [[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 0]], np.int32)
+    assert_cells(batch.tokens_BY, tokens, np.int32)
+    assert_cells(batch.segments_BY, [[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, _]], np.int32)
+    assert_cells(batch.offsets_BY, [[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 0]], np.int32)
 
 
 def test_what_is_said_of_a_token_stands_at_its_place():
     batch, _ = packed()
-    assert_cells(batch.weights_KC, [[1] * 6, [1, 1, 1, 1, 1, 0]], np.float32)
-    assert_cells(batch.teacher_KC, [[0, 0, 0, 0, 1, 1], [0] * 6], bool)
+    assert_cells(batch.weights_BY, [[1] * 6, [1, 1, 1, 1, 1, 0]], np.float32)
+    assert_cells(batch.teacher_BY, [[0, 0, 0, 0, 1, 1], [0] * 6], bool)
     assert_cells(
-        batch.advantages_KC, [[0.5, 0.5, -1, 2, 3, 3], [-0.25] * 5 + [0]], np.float32
+        batch.advantages_BY, [[0.5, 0.5, -1, 2, 3, 3], [-0.25] * 5 + [0]], np.float32
     )
     sampler = [[-1, -1.1, -1.2, -2, 0, 0], [-1.3, -1.4, -1.5, -1.6, -1.7, 0]]
-    assert_cells(batch.sampler_logprobs_KC, sampler, np.float32)
-    assert batch.behavior_logprobs_KC is batch.ref_logprobs_KC is None
+    assert_cells(batch.sampler_logprobs_BY, sampler, np.float32)
+    assert batch.behavior_logprobs_BY is batch.ref_logprobs_BY is None
 
 
 def test_a_step_without_tokens_moves_no_other():
@@ -71,17 +71,17 @@ def test_a_step_without_tokens_moves_no_other():
     straddled = trajectory(2, 0, 1)
     assert straddled.step_ends == (2, 2, 3)
     batch, _ = packed([group(kept(straddled, 1.0))], [[[1.0, 2.0, 3.0]]])
-    np.testing.assert_array_equal(batch.advantages_KC[0, :4], [1, 1, 3, 0])
+    np.testing.assert_array_equal(batch.advantages_BY[0, :4], [1, 1, 3, 0])
 
 
 def test_a_large_group_is_given_several_packs_and_each_its_prompt():
     sizes = [5, 4, 4, 3, 2, 1]
     many = group(*[kept(trajectory(n), 1.0) for n in sizes], prompt=(7, 8))
     batch, shape = packed([many], [[[1.0]] * 6], length_multiple=5, max_tokens=12)
-    assert shape == Shape(prompt=2, stretch=5, stretches=2, microbatch=1)
-    assert_cells(batch.prompts_KP, [[7, 8]] * 2, np.int32)
+    assert shape == Shape(prompt=2, bin_size=5, bins=2, microbatch=1)
+    assert_cells(batch.prompts_BX, [[7, 8]] * 2, np.int32)
     segments = [[1] * 5 + [2] * 4 + [3], [1] * 4 + [_] + [2] * 3 + [3] * 2]
-    assert_cells(batch.segments_KC, segments, np.int32)
+    assert_cells(batch.segments_BY, segments, np.int32)
 
 
 @pytest.mark.parametrize(
@@ -91,30 +91,30 @@ def test_a_large_group_is_given_several_packs_and_each_its_prompt():
         ([8], 64, 64 + 3 * 200, 1, (2, 1)),  # 4 x (64 + 400) slots, not 3 x (64 + 600)
         ([4, 4, 4, 4], 64, 2000, 1, (4, 2)),  # two groups at a time
         ([4, 4, 4, 4], 64, 10_000, 2, (4, 2)),  # a minibatch has but two
-        ([4, 4, 4, 5], 0, 10_000, 1, (1, 24)),  # nothing to share, 17 stretches
+        ([4, 4, 4, 5], 0, 10_000, 1, (1, 24)),  # nothing to share, 17 bins
         (
             [4, 4, 4, 5],
             1000,
             10_000,
             1,
             (6, 4),
-        ),  # an empty stretch costs less than a prompt
+        ),  # an empty bin costs less than a prompt
     ],
 )
 def test_the_plan_computes_the_fewest_slots(
     bins, prompt, budget, minibatches, expected
 ):
     _, shape = plan(bins, prompt, 200, budget, minibatches)
-    assert (shape.stretches, shape.microbatch) == expected
+    assert (shape.bins, shape.microbatch) == expected
     assert shape.slots * shape.microbatch <= budget
 
 
-@pytest.mark.parametrize(("sizes", "stretch"), [([6, 4, 4, 4, 6], 12), ([6] * 4, 6)])
-def test_stretches_are_doubled_where_that_leaves_fewer_slots_empty(sizes, stretch):
+@pytest.mark.parametrize(("sizes", "bin_size"), [([6, 4, 4, 4, 6], 12), ([6] * 4, 6)])
+def test_bins_are_doubled_where_that_leaves_fewer_slots_empty(sizes, bin_size):
     made = group(*(kept(trajectory(size), 0.0) for size in sizes))
     batch, shape = packed([made], [[[1.0]] * len(sizes)])
-    assert shape.stretch == stretch
-    assert (batch.segments_KC != PADDING).sum() == sum(sizes)
+    assert shape.bin_size == bin_size
+    assert (batch.segments_BY != PADDING).sum() == sum(sizes)
 
 
 def test_a_completion_over_the_budget_is_refused_not_cut():
@@ -139,7 +139,7 @@ def separate_rows(model, groups, advantages):
             start, tokens = len(group_.prompt_tokens), rollout.final.tokens
             row_1T = jnp.array([group_.prompt_tokens + tokens])
             all_TV = jax.nn.log_softmax(model(row_1T)[0, start - 1 : -1])
-            counts_T = np.flatnonzero(rollout.final.counts)
+            counts_T = np.flatnonzero(rollout.final.loss_mask)
             if not counts_T.size:
                 continue
             all_TV = all_TV[counts_T]
@@ -170,18 +170,18 @@ def test_loss_logprobs_and_gradient_are_those_of_separate_rows(
         groups, advantages, length_multiple=multiple, max_tokens=budget
     )
     actual = batch_logprobs(model, batch, temperature=1.0, chunk=7)
-    actual = np.asarray(actual)[batch.weights_KC > 0]
+    actual = np.asarray(actual)[batch.weights_BY > 0]
     np.testing.assert_allclose(np.sort(actual), np.sort(logprobs), atol=1e-5)
     objective = functools.partial(
         policy_objective, temperature=1.0, chunk=8, remat="none", clip_low=0.2,
         clip_high=0.2, kl_coef=0.0, entropy_coef=0.1,
     )  # fmt: skip
     weights = token_weights(
-        batch.weights_KC > 0, batch.segments_KC, aggregation="grpo", max_tokens=1
+        batch.weights_BY > 0, batch.segments_BY, aggregation="grpo", max_tokens=1
     )
     add = jax.jit(functools.partial(add_gradients, objective))
     grads, total = zero_gradients(model), 0.0
-    for part in cut(batch.replace(weights_KC=weights), shape.microbatch):
+    for part in cut(batch.replace(weights_BY=weights), shape.microbatch):
         grads, sums = add(model, grads, part)
         total += sums["loss"]
     np.testing.assert_allclose(total, loss, atol=1e-5)
@@ -204,15 +204,15 @@ def minibatches(groups, *, minibatches, shards=1, max_tokens=256, seed=0):
     )  # fmt: skip
     found = []
     for part in learner.split(batch, seed=seed):
-        assert len(part.tokens_KC)
-        weights_KC = token_weights(
-            part.weights_KC > 0, part.segments_KC, aggregation="grpo", max_tokens=9
+        assert len(part.tokens_BY)
+        weights_BY = token_weights(
+            part.weights_BY > 0, part.segments_BY, aggregation="grpo", max_tokens=9
         )
         rows = []
-        for k, n in np.argwhere((part.offsets_KC == 0) & (part.segments_KC > 0)):
-            here = part.segments_KC[k] == part.segments_KC[k, n]
-            prompt = part.prompts_KP[k, : part.prompt_lengths_K[k]]
-            tokens, weights = part.tokens_KC[k, here], weights_KC[k, here]
+        for k, n in np.argwhere((part.offsets_BY == 0) & (part.segments_BY > 0)):
+            here = part.segments_BY[k] == part.segments_BY[k, n]
+            prompt = part.prompts_BX[k, : part.prompt_lengths_B[k]]
+            tokens, weights = part.tokens_BY[k, here], weights_BY[k, here]
             rows.append((*prompt, *tokens, *weights.round(6)))
         found.append(sorted(rows))
     return found

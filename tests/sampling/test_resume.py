@@ -60,7 +60,7 @@ def rows_of(groups):
 @pytest.fixture(params=[1, 16])
 def look_every(request, monkeypatch):
     """Rows join again after each token, or after many."""
-    monkeypatch.setattr(batch, "_LOOK_EVERY", request.param)
+    monkeypatch.setattr(batch, "_POLL_EVERY", request.param)
 
 
 @pytest.mark.slow
@@ -102,10 +102,10 @@ def test_what_a_row_reads_stands_between_its_turns(model, look_every):
 def test_neither_other_rows_nor_the_moment_of_a_search_change_a_row(model, monkeypatch):
     """Rows alone, or joined by others at other times, draw the same."""
     together = rows_of(converse(model, Library()))
-    monkeypatch.setattr(batch, "_LOOK_EVERY", 5)
-    monkeypatch.setattr(batch, "_JOIN_SHARE", 1.0)
+    monkeypatch.setattr(batch, "_POLL_EVERY", 5)
+    monkeypatch.setattr(batch, "_RESUME_SHARE", 1.0)
     late = rows_of(converse(model, Library()))
-    monkeypatch.setattr(batch, "_JOIN_SHARE", 0.0)
+    monkeypatch.setattr(batch, "_RESUME_SHARE", 0.0)
     early = rows_of(converse(model, Library(), min_rows=1))
     alone = rows_of(converse(model, Library(), PROMPTS[:1]))
     for others in (late, early):
@@ -150,7 +150,7 @@ def test_limits_are_of_turns_and_readings_together(model):
 
 def test_others_are_sampled_before_a_search_is_waited_for(model, monkeypatch):
     """Unless none are left: then there is nothing to do but wait."""
-    monkeypatch.setattr(batch, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(batch, "_POLL_EVERY", 2)
     sampled, original = [], batch.decode  # rows that were sampled, call by call
 
     def decode(decoder, state, *rest, **options):

@@ -198,7 +198,7 @@ def test_rows_that_leave_and_room_that_grows_change_no_sample(
     that begins with 4 tokens."""
     options = dict(samples=4, max_new_tokens=40, stop_ids=(1, 12))
     expected = sample(model, **options, min_rows=64)
-    monkeypatch.setattr(batch, "_LOOK_EVERY", 3)
+    monkeypatch.setattr(batch, "_POLL_EVERY", 3)
     monkeypatch.setattr(batch, "_MIN_SLOTS", 4)
     grids = []
     original = batch.regroup
@@ -245,7 +245,7 @@ def test_the_grid_of_what_is_left(is_open, stay, alive):
 
 
 def test_completions_are_handed_over_while_others_are_sampled(model, monkeypatch):
-    monkeypatch.setattr(batch, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(batch, "_POLL_EVERY", 2)
     calls = []
     original = batch.decode
 

@@ -195,7 +195,7 @@ def test_what_an_evaluation_asks_a_simulator_is_not_counted_in_training():
     with TeacherServer(write=lambda text, seed: "Doc 1: x") as server:
         transport = Transport(
             [server.url], name="", key=None, timeout_s=5.0, retries=1, wait=False,
-            most=8, accounting=Accounting(),
+            max_concurrency=8, accounting=Accounting(),
         )  # fmt: skip
         writer = ServedWriter(transport, chat=True, temperature=0.8, max_tokens=60)
         engine = Simulated(

@@ -167,7 +167,7 @@ def connect():
     def make(server, *, chat=True, retries=2):
         transport = Transport(
             [server.url], name="", key=None, timeout_s=1.0, retries=retries,
-            wait=False, most=8, accounting=Accounting(),
+            wait=False, max_concurrency=8, accounting=Accounting(),
         )  # fmt: skip
         opened.append(transport)
         return ServedWriter(transport, chat=chat, temperature=0.8, max_tokens=600)

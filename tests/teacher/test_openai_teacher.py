@@ -25,7 +25,7 @@ REQUESTS = [
 @pytest.fixture
 def connect():
     """`connect(*servers, prompt=, ...)`: a teacher, closed when the test ends."""
-    with teachers(timeout_s=20.0, most=16, on_failure="fail") as make:
+    with teachers(timeout_s=20.0, max_concurrency=16, on_failure="fail") as make:
         yield make
 
 
@@ -178,16 +178,16 @@ def test_a_demonstration_with_a_place_does_not_depend_on_those_beside_it(connect
         DemonstrationRequest(f"q{number % 3}", "First, " * (number % 2), number)
         for number in range(6)
     ]
-    places = [(f"place {number}",) for number in range(6)]
+    request_keys = [(f"place {number}",) for number in range(6)]
     with TeacherServer() as server:
         teacher = connect(server)
-        texts = teacher.demonstrate(requests, seed=1, places=places)
+        texts = teacher.demonstrate(requests, seed=1, request_keys=request_keys)
         assert len(set(texts)) == len(texts)
         for chosen in ([3], [5, 0], [2, 4, 1]):
             again = teacher.demonstrate(
                 [requests[i] for i in chosen],
                 seed=1,
-                places=[places[i] for i in chosen],
+                request_keys=[request_keys[i] for i in chosen],
             )
             assert again == [texts[i] for i in chosen]
 

@@ -13,7 +13,7 @@ from ovd_jax.tasks.qa import QATask
 from ovd_jax.teacher.base import ScoreRequest
 from ovd_jax.teacher.prompts import PROMPTS, TeacherPrompt, load_prompt
 from ovd_jax.teacher.requests import score_text
-from ovd_jax.template import fill, harmless
+from ovd_jax.template import fill, sanitize
 from ovd_jax.training.methods import rules
 
 SPECIAL = ("<judge>", "<|end|>", "<|end_of_text|>")
@@ -174,18 +174,18 @@ def test_a_tokenizer_without_special_tokens_changes_nothing():
 
 def test_ordinary_text_is_not_touched():
     text = "Let x < 3, so |x| > 2.\n\\[ \\frac{1}{2} \\] é 日本 😀"
-    assert harmless(text, SPECIAL) == text
+    assert sanitize(text, SPECIAL) == text
 
 
 def test_a_long_text_loses_its_middle():
     text = "a" * 500_000 + "b" * 500_000
-    short = harmless(text, SPECIAL)
+    short = sanitize(text, SPECIAL)
     assert short == "a" * 10_000 + "\n[...]\n" + "b" * 10_000
-    assert harmless("c" * 20_000, SPECIAL) == "c" * 20_000
+    assert sanitize("c" * 20_000, SPECIAL) == "c" * 20_000
 
 
 def test_lone_surrogates_are_made_to_encode():
-    safe = harmless("a\ud800b\udfff", SPECIAL)
+    safe = sanitize("a\ud800b\udfff", SPECIAL)
     assert safe.encode("utf-8").decode("utf-8") == safe == "a?b?"
 
 

@@ -17,8 +17,8 @@ from ovd_jax.teacher.served_logprobs import ServedTokens, check_prompt
 @contextlib.contextmanager
 def teacher(url: str, top: int = 3):
     transport = Transport(
-        [url], name="", key=None, timeout_s=5.0, retries=2, wait=False, most=4,
-        accounting=Accounting(),
+        [url], name="", key=None, timeout_s=5.0, retries=2, wait=False,
+        max_concurrency=4, accounting=Accounting(),
     )  # fmt: skip
     try:
         yield ServedTokens(transport, tokenizer=TOKENIZER, top=top)

@@ -167,12 +167,14 @@ def test_a_demonstration_with_a_place_is_drawn_by_it():
         DemonstrationRequest(f"{number}+1", "", stop="\n" * (number % 2))
         for number in range(4)
     ]
-    places = [(f"place {number}",) for number in range(4)]
+    request_keys = [(f"place {number}",) for number in range(4)]
 
     def drawn(chosen):
         model = Model(completion=Completion((), (), True))
         asked = [requests[i] for i in chosen]
-        local(model).demonstrate(asked, seed=3, places=[places[i] for i in chosen])
+        local(model).demonstrate(
+            asked, seed=3, request_keys=[request_keys[i] for i in chosen]
+        )
         texts = [tuple(tokens) for tokens in model.generated]
         numbers = [number for draws in model.draws for number in draws]
         return dict(zip(texts, numbers, strict=True))

@@ -111,10 +111,10 @@ def test_a_divergence_alone_takes_a_served_teachers_likeliest_tokens(divergence,
     config = load("on_policy_kd")
     config.distill.update(divergence=divergence, top_k=4)
     batch, _ = to_batch(config, buffer_of(group(kept(trajectory(3), 1.0))), Served())
-    is_token_KC = batch.segments_KC > 0
-    np.testing.assert_array_equal(batch.teacher_logprobs_KC[is_token_KC], -1.0)
+    is_token_BY = batch.segments_BY > 0
+    np.testing.assert_array_equal(batch.teacher_logprobs_BY[is_token_BY], -1.0)
     if shown:
-        assert batch.teacher_top.ids.shape == (*batch.tokens_KC.shape, shown)
+        assert batch.teacher_top.ids.shape == (*batch.tokens_BY.shape, shown)
     else:
         assert batch.teacher_top is None
 
@@ -234,8 +234,8 @@ def test_pairs_are_of_the_teachers_trajectory_and_the_students():
 def test_a_batch_with_nothing_to_train_on_weighs_nothing(method):
     nothing = buffer_of(group(kept(trajectory(3), 0.0)))
     batch, shape = to_batch(load(method, minibatches=2), nothing)
-    assert len(batch.tokens_KC) == 2
-    assert not batch.weights_KC.any()
+    assert len(batch.tokens_BY) == 2
+    assert not batch.weights_BY.any()
     assert shape.microbatch == 1
 
 
@@ -244,11 +244,11 @@ def test_both_of_a_pair_are_in_one_pack_however_long_they_are():
         group(swapped(trajectory(n), trajectory(m, teacher=(0,))))
         for n, m in ((30, 20), (3, 4), (31, 1))
     ]
-    config = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=70)
+    config = load("dpo_pairs", minibatches=1, length_multiple=1, microbatch_tokens=70)
     batch, _ = to_batch(config, buffer_of(*pairs), pairs=True)
-    for advantages_C in batch.advantages_KC:
-        assert {-1.0, 1.0} <= set(advantages_C.tolist())
-    short = load("dpo_pairs", minibatches=1, length_multiple=1, tokens_at_once=40)
+    for advantages_Y in batch.advantages_BY:
+        assert {-1.0, 1.0} <= set(advantages_Y.tolist())
+    short = load("dpo_pairs", minibatches=1, length_multiple=1, microbatch_tokens=40)
     with pytest.raises(
         ValueError, match=r"2 times the longest completion take 2 \+ 62"
     ):

@@ -41,7 +41,11 @@ def writes(prompt, sample, rng):
 def connect():
     """`connect(server, ...)`: a teacher, closed when the test ends."""
     with teachers(
-        prompt="embedded", retries=3, most=4, score_temperature=2.0, max_new_tokens=32
+        prompt="embedded",
+        retries=3,
+        max_concurrency=4,
+        score_temperature=2.0,
+        max_new_tokens=32,
     ) as make:
         yield make
 

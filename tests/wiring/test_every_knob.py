@@ -25,7 +25,7 @@ TESTED = {
         "baseline", "credit_weight", "scale_by_std",
     ),
     "wiring/test_wiring.py::test_a_batch_is_of_its_knobs": (
-        "length_multiple", "tokens_at_once",
+        "length_multiple", "microbatch_tokens",
     ),
     "wiring/test_wiring.py::test_a_divergence_is_of_its_knobs": (
         "distill.beta", "distill.divergence",

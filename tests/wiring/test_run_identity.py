@@ -109,7 +109,12 @@ def test_a_few_of_many_differing_knobs_are_named(tmp_path):
         {"loggers": (), "checkpoint_every": 1, "export_dtype": "bfloat16"},
         {"teacher.timeout_s": 9.0, "search.retries": 1, "teacher.on_failure": "fail"},
         {"teacher.allow_http": True, "search.allow_http": True},
-        {"collapse.window": 0, "tokens_at_once": 64, "remat": "full", "mesh.fsdp": 1},
+        {
+            "collapse.window": 0,
+            "microbatch_tokens": 64,
+            "remat": "full",
+            "mesh.fsdp": 1,
+        },
     ],
 )
 @pytest.mark.parametrize("finished", [False, True])

@@ -138,7 +138,7 @@ VALUES = {
     "top_k": 91,
     "top_p": 0.92,
     "turns.correction": "Not so.",
-    "turns.mask_void": True,
+    "turns.mask_invalid": True,
     "turns.observation_tokens": 194,
     "turns.searches": 95,
     "turns.total_tokens": 196,
@@ -182,7 +182,7 @@ FIELDS = [
     *[
         (f"turns.{name}", "dialogue", name)
         for name in ("searches", "total_tokens", "observation_tokens", "correction",
-                     "mask_void")
+                     "mask_invalid")
     ],
     *[
         (f"arithmetic.{name}", "arithmetic", name)
@@ -477,7 +477,7 @@ def test_every_epoch_and_step_has_an_order_of_its_own():
     batch, _ = batches.to_batch(config, buffer)
 
     def orders(seed):
-        parts = [np.asarray(p.tokens_KC) for p in learner.split(batch, seed=seed)]
+        parts = [np.asarray(p.tokens_BY) for p in learner.split(batch, seed=seed)]
         assert len(parts) == 8
         return [
             np.concatenate([parts[2 * e], parts[2 * e + 1]]).tobytes() for e in range(4)
@@ -579,10 +579,11 @@ def test_a_batch_is_of_its_knobs():
     ]
     buffer = RolloutBuffer(tuple(groups), [[[0.0]] * 2] * 8, levels=10)
     batch, _ = batches.to_batch(config_of(minibatches=1), buffer)
-    assert batch.tokens_KC.shape[1] % VALUES["length_multiple"] == 0
+    assert batch.tokens_BY.shape[1] % VALUES["length_multiple"] == 0
     microbatch = {
         tokens: batches.to_batch(
-            config_of(minibatches=1, length_multiple=8, tokens_at_once=tokens), buffer
+            config_of(minibatches=1, length_multiple=8, microbatch_tokens=tokens),
+            buffer,
         )[1].microbatch
         for tokens in (64, 256, 8192)
     }
@@ -590,7 +591,7 @@ def test_a_batch_is_of_its_knobs():
     alone = RolloutBuffer(buffer.groups[:1], buffer.advantages[:1], levels=10)
     for minibatches in (1, 3, 5):  # each of them has a pack, if an empty one
         config = config_of(minibatches=minibatches)
-        assert len(batches.to_batch(config, alone)[0].tokens_KC) == minibatches
+        assert len(batches.to_batch(config, alone)[0].tokens_BY) == minibatches
 
 
 def test_a_divergence_is_of_its_knobs():

@@ -47,7 +47,7 @@ def load_problems(data: str, split: str) -> tuple[Problem, ...]:
 
 
 class BadRows:
-    """Counts the rows of a set that are no problems."""
+    """Counts the rows of a set that are not problems."""
 
     def __init__(self):
         self.count = 0
@@ -163,8 +163,7 @@ def keep_good(
 
 
 def to_problem(row: dict[str, Any], where: str) -> Problem:
-    """The problem in a row of our own columns. Raises UserError naming what is wrong
-    in it."""
+    """The problem in a row of our columns. Raises UserError."""
     if row["split"] not in USES:
         raise UserError(f"{where}: split is {row['split']!r}; write 'train' or 'eval'.")
     answers = _texts(row, "answers", where)
