@@ -33,7 +33,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ovd_jax.learning.losses import Batch
+from ovd_jax.learning.batch import Batch
 from ovd_jax.learning.update import Stepper, TrainState
 from ovd_jax.models.lora import Lora, adapt, trainable
 from ovd_jax.models.sharding import ROWS, make_mesh, shardings, without_fsdp

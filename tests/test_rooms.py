@@ -180,13 +180,9 @@ MOST_LINES, MOST_TEST_LINES, MOST_FUNCTION_LINES = 300, 400, 40
 LONGER_FILES = {
     "tests/conversation/test_dialogue.py": "until it is divided",
     "tests/conversation/test_env.py": "until it is divided",
-    "ovd_jax/learning/losses.py": "until the batch has a file of its own",
-    "tests/wiring/test_wiring.py": "until it is divided",
     "tests/teacher_server.py": "one server with all faults that clients must survive",
 }
-LONGER_FUNCTIONS = {  # "file: function": why
-    "ovd_jax/tasks/qa.py: __init__": "checks and stores each knob",
-}
+LONGER_FUNCTIONS: dict[str, str] = {}  # "file: function": why
 
 
 def functions(text: str) -> Iterator[tuple[str, int]]:

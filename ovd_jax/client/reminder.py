@@ -33,7 +33,7 @@ class Refusals:
     def __init__(self, role: str = "teacher"):
         self._role = role  # of the server, in messages
         self._count = 0
-        self._in_a_row: set[int] = set()  # homes of the questions since an answer
+        self._in_a_row: set[int] = set()  # affinities of the questions since an answer
         self._answered = False
         self._reminder = Reminder()
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ovd_jax.errors import UserError
+from ovd_jax.learning.batch import Batch, TopK
 from ovd_jax.learning.logprobs import (
     HEAD,
     VOCAB,
@@ -26,7 +27,7 @@ from ovd_jax.learning.logprobs import (
     token_logprobs,
     unchunked,
 )
-from ovd_jax.learning.losses import Batch, TopK, behavior_logprobs, policy_loss
+from ovd_jax.learning.losses import behavior_logprobs, policy_loss
 from ovd_jax.learning.update import completion_hidden
 from ovd_jax.models.sharding import ROWS, P
 from ovd_jax.models.transformer import Transformer

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import optax
 
-from ovd_jax.learning.losses import Batch, token_weights
+from ovd_jax.learning.batch import Batch
+from ovd_jax.learning.losses import token_weights
 from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import Optimizer, Stepper, TrainState, batch_logprobs
 from ovd_jax.models.lora import with_trainable

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from ovd_jax.errors import UserError
+from ovd_jax.learning.batch import Batch
 from ovd_jax.learning.logprobs import Loss, token_logprobs, token_loss
-from ovd_jax.learning.losses import Batch, policy_loss
+from ovd_jax.learning.losses import policy_loss
 from ovd_jax.models.attention import Layout
 from ovd_jax.models.lora import trainable, with_trainable
 from ovd_jax.models.sharding import lay_out

@@ -73,10 +73,7 @@ class QATask:
         max_observation_chars: int = 4000,
         load: Callable = load_problems,
     ):
-        if reward not in REWARDS:
-            raise UserError(
-                f"qa.reward is {reward!r}; use one of {', '.join(REWARDS)}."
-            )
+        check_reward(reward)
         self._prompt = load_prompt(prompt)
         if self._prompt.reads and search is None:
             raise UserError(
@@ -193,6 +190,12 @@ class QATask:
                 )  # fmt: skip
             self._found[question] = shown, cut
         return self._found[question]
+
+
+def check_reward(reward: str) -> None:
+    """Raises UserError unless `reward` is one of REWARDS."""
+    if reward not in REWARDS:
+        raise UserError(f"qa.reward is {reward!r}; use one of {', '.join(REWARDS)}.")
 
 
 def reason(answer: str | None, metrics: Mapping[str, float]) -> str:

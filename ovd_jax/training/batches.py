@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ovd_jax.errors import TeacherError
-from ovd_jax.learning.losses import Batch
+from ovd_jax.learning.batch import Batch
 from ovd_jax.models.sharding import row_shards
 from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import check_same

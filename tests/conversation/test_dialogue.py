@@ -354,15 +354,15 @@ def test_what_was_read_has_no_weight_and_all_else_has():
         tokens = np.array(rollout.final.tokens)
         segments = [
             (k, segment)
-            for k in range(len(batch.tokens_KC))
-            for segment in set(batch.segments_KC[k].tolist()) - {-1}
+            for k in range(len(batch.tokens_BY))
+            for segment in set(batch.segments_BY[k].tolist()) - {-1}
             if np.array_equal(
-                batch.tokens_KC[k][batch.segments_KC[k] == segment], tokens
+                batch.tokens_BY[k][batch.segments_BY[k] == segment], tokens
             )
         ]
         assert segments
         k, segment = segments[0]
-        weights = batch.weights_KC[k][batch.segments_KC[k] == segment]
+        weights = batch.weights_BY[k][batch.segments_BY[k] == segment]
         read = np.array(rollout.final.is_observation)
         np.testing.assert_array_equal(weights, 1.0 - read)
     assert any(any(r.final.observed) for r in group.rollouts)
@@ -380,7 +380,7 @@ def test_conversations_with_void_turns_can_be_left_out_of_the_loss(mask_invalid)
     invalid, fine = group.rollouts
     assert invalid.final.trained is not mask_invalid
     assert fine.final.trained
-    weights = packed(group).weights_KC
+    weights = packed(group).weights_BY
     written = sum(r.final.written_tokens for r in group.rollouts)
     lost = invalid.final.written_tokens if mask_invalid else 0
     assert weights.sum() == written - lost

@@ -140,13 +140,13 @@ def test_what_was_read_has_no_weight_and_all_else_has():
     )  # fmt: skip
     batch, _ = pack([group], [advantages], length_multiple=16, max_tokens=4096)
     found = 0
-    for k, segments_C in enumerate(batch.segments_KC):
-        for segment in set(segments_C.tolist()) - {-1}:
-            here = segments_C == segment
-            tokens = batch.tokens_KC[k][here].tolist()
+    for k, segments_Y in enumerate(batch.segments_BY):
+        for segment in set(segments_Y.tolist()) - {-1}:
+            here = segments_Y == segment
+            tokens = batch.tokens_BY[k][here].tolist()
             (own, *_) = [r for r in group.rollouts if list(r.final.tokens) == tokens]
             read = np.array(own.final.observed)
-            np.testing.assert_array_equal(batch.weights_KC[k][here], 1.0 - read)
+            np.testing.assert_array_equal(batch.weights_BY[k][here], 1.0 - read)
             assert "<result>" in decode(np.array(tokens)[read])
             found += 1
     assert found == 4

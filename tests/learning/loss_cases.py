@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from ovd_jax.learning.losses import (
-    Batch,
-    token_weights,
-)
+from ovd_jax.learning.batch import Batch
+from ovd_jax.learning.losses import token_weights
 
 MASK_KC = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 0]], bool)
 

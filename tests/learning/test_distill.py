@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ovd_jax.learning.batch import TopK
 from ovd_jax.learning.distill import (
     chunked_divergence,
     dense_divergence,
@@ -20,7 +21,6 @@ from ovd_jax.learning.distill import (
     with_rest,
 )
 from ovd_jax.learning.logprobs import token_logprobs
-from ovd_jax.learning.losses import TopK
 
 RNG = np.random.default_rng(4)
 HIDDEN_MD, TEACHER_ME = (

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from ovd_jax.learning.batch import PADDING, Batch, TopK
 from ovd_jax.learning.distill import reverse_kl_policy_loss
 from ovd_jax.learning.learner import Learner, cut, means
-from ovd_jax.learning.losses import PADDING, Batch, TopK, token_weights
+from ovd_jax.learning.losses import token_weights
 from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import (
     Stepper,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from fakes import group, kept, random_groups, swapped, trajectory
 
+from ovd_jax.learning.batch import PADDING
 from ovd_jax.learning.learner import Learner, cut
-from ovd_jax.learning.losses import PADDING, token_weights
+from ovd_jax.learning.losses import token_weights
 from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import (
     add_gradients,

@@ -97,7 +97,7 @@ def test_what_begins_alike_is_asked_one_after_the_other(connect):
     with TeacherServer(without=("constraint",)) as server:
         transport_limit_one = connect(server)
         for endpoint in transport_limit_one._transport.endpoints:
-            endpoint.limit.value = endpoint.limit._most = 1
+            endpoint.limit.value = endpoint.limit._max_concurrency = 1
         before = len(server.bodies)
         transport_limit_one.score(shuffled, seed=0)
     texts = [body["messages"][0]["content"] for body in server.bodies[before:]]

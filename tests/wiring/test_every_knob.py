@@ -11,59 +11,61 @@ from ovd_jax.cli.knobs import knobs
 
 # Knobs that no field of an object shows: the test that sees what they do.
 TESTED = {
-    "wiring/test_wiring.py::test_the_schedule_ends_with_the_run": (
+    "wiring/test_trained_knobs.py::test_the_schedule_ends_with_the_run": (
         "num_steps", "optimizer.learning_rate", "optimizer.schedule",
         "optimizer.warmup_steps",
     ),
-    "wiring/test_wiring.py::test_the_optimizer_moves_as_its_knobs_say": (
+    "wiring/test_trained_knobs.py::test_the_optimizer_moves_as_its_knobs_say": (
         "optimizer.b1", "optimizer.b2", "optimizer.weight_decay", "optimizer.grad_clip",
     ),
-    "wiring/test_wiring.py::test_the_student_is_loaded_as_its_knobs_say": (
+    "wiring/test_trained_knobs.py::test_the_student_is_loaded_as_its_knobs_say": (
         "attention", "compute_dtype", "lora.alpha", "lora.rank", "lora.targets",
     ),
-    "wiring/test_wiring.py::test_advantages_are_of_their_knobs": (
+    "wiring/test_trained_knobs.py::test_advantages_are_of_their_knobs": (
         "baseline", "credit_weight", "scale_by_std",
     ),
-    "wiring/test_wiring.py::test_a_batch_is_of_its_knobs": (
+    "wiring/test_trained_knobs.py::test_a_batch_is_of_its_knobs": (
         "length_multiple", "microbatch_tokens",
     ),
-    "wiring/test_wiring.py::test_a_divergence_is_of_its_knobs": (
+    "wiring/test_trained_knobs.py::test_a_divergence_is_of_its_knobs": (
         "distill.beta", "distill.divergence",
     ),
-    "wiring/test_wiring.py::test_solutions_come_from_where_the_knob_says": (
+    "wiring/test_trained_knobs.py::test_solutions_come_from_where_the_knob_says": (
         "distill.solutions", "method",
     ),
-    "wiring/test_wiring.py::test_the_noise_of_a_simulator_grows_to_its_last_step": (
+    "wiring/test_trained_knobs.py::"
+    "test_the_noise_of_a_simulator_grows_to_its_last_step": (
         "search.noise",
     ),
-    "wiring/test_wiring.py::test_the_bounds_of_a_collapse_are_its_knobs": (
+    "wiring/test_trained_knobs.py::test_the_bounds_of_a_collapse_are_its_knobs": (
         "collapse.entropy", "collapse.invalid_rate", "collapse.short",
         "collapse.truncated", "collapse.zero_spread",
     ),
-    "wiring/test_wiring.py::"
+    "wiring/test_served_knobs.py::"
     "test_scorer_and_continuer_are_asked_each_at_its_own_server": (
         "continuer.served_name", "continuer.url", "teacher.cache", "teacher.prompt",
         "teacher.served_name", "teacher.url",
     ),
-    "wiring/test_wiring.py::test_servers_get_their_own_keys_and_so_many_requests": (
+    "wiring/test_served_knobs.py::"
+    "test_servers_get_their_own_keys_and_so_many_requests": (
         "search.api_key_env", "search.max_concurrency", "teacher.api_key_env",
         "teacher.max_concurrency",
     ),
-    "wiring/test_wiring.py::test_a_simulator_is_asked_at_its_server": (
+    "wiring/test_served_knobs.py::test_a_simulator_is_asked_at_its_server": (
         "search.backend", "search.cache", "search.prompt", "search.served_name",
         "search.url",
     ),
-    "wiring/test_wiring.py::test_sets_are_evaluated_as_their_knobs_say": (
+    "wiring/test_served_knobs.py::test_sets_are_evaluated_as_their_knobs_say": (
         "data", "eval_sampled_temperature", "eval_samples", "eval_sets",
     ),
-    "wiring/test_wiring.py::"
+    "wiring/test_served_knobs.py::"
     "test_attempts_are_kept_where_the_knob_says": ("eval_cache",),
-    "wiring/test_wiring.py::"
+    "wiring/test_served_knobs.py::"
     "test_a_served_student_is_the_one_at_the_engine": ("engine", "engine_served_name"),
     "wiring/test_env_knob.py::test_an_environment_is_the_one_that_the_knob_names": (
         "env",
     ),
-    "wiring/test_wiring.py::test_a_task_is_of_its_knobs": (
+    "wiring/test_served_knobs.py::test_a_task_is_of_its_knobs": (
         "held_out_data", "max_prompt_tokens", "prompt_template", "qa.prompt", "seed",
         "task",
     ),
