@@ -1,6 +1,7 @@
 """What the driver of training hands from one part to the next."""
 
 import types
+from unittest import mock
 
 import fakes
 import pytest
@@ -61,3 +62,49 @@ def test_the_learning_rate_that_is_logged_is_the_optimizers_after_the_update():
     _, rows = updated(3)
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75])
     assert [row["loss"] for row in rows] == [0.5] * 3
+
+
+class Bare(train.Training):
+    """The loop over the steps; each takes three optimizer steps and changes nothing."""
+
+    def __init__(self, config, begun_at: int = 0):
+        self.config, self.checkpoints = config, self
+        self.begun_at, self.done = begun_at, []
+
+    def restored_state(self):
+        return types.SimpleNamespace(step=3 * self.begun_at, model=None)
+
+    def make_learner(self, state):
+        return types.SimpleNamespace(steps_a_batch=3)
+
+    def open_log(self, start, learner):
+        return mock.MagicMock()
+
+    def evaluate(self, state, step):
+        return {}
+
+    def collect(self, state, step):
+        self.done.append(step)
+        return types.SimpleNamespace(metrics=dict), {}
+
+    def update(self, learner, state, rollouts, step):
+        return types.SimpleNamespace(step=state.step + 3, model=None), {}
+
+    def save(self, state, *, unit=1, force=False):
+        self.done.append((state.step, unit, force))
+
+    def close(self):
+        self.done.append("closed")
+
+
+@pytest.mark.parametrize("begun_at", [0, 2])
+def test_a_run_counts_its_steps_and_checkpoints_by_rollout_batches(begun_at):
+    config = flags.load_file("configs/default.py")
+    with config.unlocked():
+        config.update(num_steps=4, eval_problems=0)
+    run = Bare(config, begun_at)
+    run.run()
+    expected = []
+    for step in range(begun_at, 4):
+        expected += [step, (3 * (step + 1), 3, False)]
+    assert run.done == [*expected, (12, 1, True), "closed"]
