@@ -45,8 +45,9 @@ def reply(text: str, seed) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """(config, bodies the engine got, bodies the teacher got)."""
+def recorded(tmp_path_factory):
+    """(config, bodies the engine got, bodies the teacher got, the error that ended the
+    run or None)."""
     folder = tmp_path_factory.mktemp("run")
     config = flags.load_file("configs/quickstart_search.py")
     with (
@@ -57,8 +58,22 @@ def run(tmp_path_factory):
         config.update_from_flattened_dict(KNOBS)
         config.run_dir = str(folder)
         config.search.url, config.teacher.url = engine.url, teacher.url
-        train.main(config)
-    return config, engine.bodies, teacher.bodies
+        try:
+            train.main(config)
+        except (
+            Exception
+        ) as error:  # a test tells of it, once it has seen what was asked
+            return config, engine.bodies, teacher.bodies, error
+    return config, engine.bodies, teacher.bodies, None
+
+
+@pytest.fixture
+def run(recorded):
+    """(config, bodies the engine got, bodies the teacher got) of a run that ended
+    well."""
+    *parts, error = recorded
+    assert error is None, f"the run ended with {type(error).__name__}: {error}"
+    return parts
 
 
 def text_of(body) -> str:
@@ -87,6 +102,23 @@ def queries(engine, *, told: bool) -> list[str]:
     """What the engine was asked, where it was `told` the answer or not."""
     texts = [text for text in map(text_of, engine) if ("Answer: " in text) == told]
     return [re.search(r"Query: (.*)", text)[1] for text in texts]
+
+
+@pytest.mark.slow
+def test_no_gold_answer_of_a_held_out_problem_is_shown_to_anybody(recorded):
+    """However the run ends."""
+    config, engine, teacher, _ = recorded
+    tokenizer = load_tokenizer(find_model(config.model, "student"))
+    held_out = make_task(config, tokenizer).held_out(HELD_OUT)
+    leaks = [
+        (name, gold, text_of(body))
+        for name, bodies in (("engine", engine), ("teacher", teacher))
+        for body in asked(bodies)
+        for problem in held_out
+        for gold in problem.golds
+        if problem.question in text_of(body) and gold in text_of(body)
+    ]
+    assert leaks == []
 
 
 @pytest.mark.slow
