@@ -1,5 +1,5 @@
 """No gold answer reaches the engine of a run's held-out evaluation, however it is
-asked; that of the training does."""
+asked; that of the training does. And each samples at its own temperature."""
 
 import contextlib
 
@@ -30,7 +30,9 @@ def asked(tmp_path_factory):
     ):
         config.run_dir = str(tmp_path_factory.mktemp("run"))
         config.search.url, config.search.prompt = engine.url, "plain"
+        config.temperature, config.eval_temperature = 0.75, 0.25
         run = train.Training(config, opened)
+        samplers = {"training": run.sampler, "held out": run.held_out.sampler}
         parts = run.prefetcher._collect.args
         (collector,) = (part for part in parts if hasattr(part, "dialogue"))
         for part, tools in {
@@ -44,6 +46,7 @@ def asked(tmp_path_factory):
             ])  # fmt: skip
             tools.take([(n,) for n in range(len(PROBLEMS))])
             told[part] = str(engine.bodies[before:])
+        told["temperatures"] = {x: y._sampler.temperature for x, y in samplers.items()}
     return told
 
 
@@ -57,3 +60,7 @@ def test_none_reaches_it_in_held_out_evaluation(asked):
     assert "a query" in asked["held out"]
     for each in PROBLEMS:
         assert not any(x in asked["held out"] for x in (each.question, *each.golds))
+
+
+def test_each_part_of_a_run_is_sampled_at_its_own_temperature(asked):
+    assert asked["temperatures"] == {"training": 0.75, "held out": 0.25}
