@@ -19,6 +19,7 @@ from ovd_jax.errors import TeacherError
 from ovd_jax.text import one_line
 
 _LOOKED_AT, _SHOWN = 4000, 600  # characters of an error
+_REST, _LONGEST_REST = 1.0, 30.0  # seconds
 _FAULTS = (  # faults of the server, not of this program
     TeacherError, aiohttp.ClientError, TimeoutError, ValueError, OverflowError,
     RecursionError,
@@ -50,6 +51,7 @@ class Endpoint:
         self.limit = Limit(max_concurrency, slow_s=timeout_s / 2)
         self.outstanding = 0
         self.cooldown_until = 0.0
+        self._rest, self._failed_at = 0.0, 0.0
         self.open = False  # True once it is verified to serve the model
         self.known = False  # True if it ever was
         self._signature = ""  # the model's name in answers
@@ -66,6 +68,18 @@ class Endpoint:
     def reverify(self) -> None:
         """Makes the next request verify the served model first."""
         self.open = False
+
+    def failed(self, *, sent: float, now: float) -> None:
+        """Has the server rest after a useless answer to a request of the time `sent`:
+        longer each time that it was given another chance in vain."""
+        if sent >= self._failed_at:
+            self._rest = min(max(4 * self._rest, _REST), _LONGEST_REST)
+            self._failed_at = now
+        self.cooldown_until = now + self._rest
+
+    def answered(self) -> None:
+        """Has its next rest be a short one."""
+        self._rest = 0.0
 
     async def identify(self) -> None:
         """Finds the model `name`, or the only model, and remembers it.

@@ -53,13 +53,14 @@ class Servers:
             now = time.monotonic()
             if error.congested:
                 endpoint.limit.congested(sent=sent, now=now)
+            endpoint.failed(sent=sent, now=now)
             if error.lost:
-                endpoint.cooldown_until = now + _REST
                 self._look_around()  # others may wait for this server
             raise
         finally:
             self._pool.give_back(endpoint)
         endpoint.limit.answered(sent=sent, now=time.monotonic())
+        endpoint.answered()
         return answer
 
     async def find_one(self) -> None:

@@ -158,3 +158,21 @@ def test_one_fault_at_the_start_ends_no_program_that_has_no_retries(fault, conne
         threading.Thread(target=clear_after_one).start()
         probe = functools.partial(transport.probe, "/chat/completions", body, body)
         assert transport.run([probe])[0].text
+
+
+@pytest.mark.parametrize(
+    "harm", ["drip", "no json", "schema", "empty", "truncated", "reset", "500", "busy"]
+)
+def test_with_one_of_two_servers_broken_the_other_does_the_work(harm, connect):
+    """Though the broken one answers, and always says who it is."""
+    with TeacherServer(delay=0.05) as one, TeacherServer(delay=0.05) as two:
+        alone = seconds(connect(one))
+        transport = connect(one, two, wait=True)
+        if harm == "busy":
+            two.refuses = lambda body: (503, {"error": "busy"})
+        else:
+            two.faults = {harm: 1.0}
+        assert seconds(transport) < 1.5 * alone + TIMEOUT + 0.5
+        for _ in range(3):  # it is given another chance, but rarely
+            assert seconds(transport) < 1.5 * alone + TIMEOUT + 0.5
+        two.faults, two.refuses = {}, lambda body: None
