@@ -1,16 +1,18 @@
 """What the driver of training hands from one part to the next."""
 
+import threading
 import types
 from unittest import mock
 
 import fakes
+import jax.numpy as jnp
 import pytest
 
 from ovd_jax import train
 from ovd_jax.cli import flags
 from ovd_jax.reporting.monitor import Monitor
 from ovd_jax.rollout.buffer import RolloutBuffer
-from ovd_jax.training.prefetch import DeviceLock
+from ovd_jax.training.prefetch import DeviceLock, RolloutPrefetcher
 
 
 class Learner:
@@ -62,6 +64,22 @@ def test_the_learning_rate_that_is_logged_is_the_optimizers_after_the_update():
     _, rows = updated(3)
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75])
     assert [row["loss"] for row in rows] == [0.5] * 3
+
+
+def test_a_batch_ahead_is_sampled_on_after_the_update_from_its_weights(tmp_path):
+    """As a student is that goes on from a step of its teacher."""
+    updated = threading.Event()
+    sampler = DeviceLock().sampler(lambda model: float(model["w"]))
+
+    def collect(model, step):
+        return sampler(model), updated.wait(10), sampler(model)
+
+    prefetcher = RolloutPrefetcher(collect, batches=1, folder=tmp_path)
+    model = {"w": jnp.float32(3.0)}
+    prefetcher.start(model, 1, sampler)
+    model["w"].delete()
+    updated.set()
+    assert prefetcher.next({"w": jnp.float32(4.0)}, 1)[0] == (3.0, True, 3.0)
 
 
 class Bare(train.Training):

@@ -181,21 +181,6 @@ def test_a_batch_ahead_is_sampled_from_the_weights_before_the_update(tmp_path):
     assert stale == [0, 1, 1, 1, 1, 1]
 
 
-def test_a_batch_ahead_is_sampled_on_after_the_update_from_its_weights(tmp_path):
-    """As a student is that goes on from a step of its teacher."""
-    updated, sampler = threading.Event(), weights_sampler()
-
-    def collect(model, step):
-        return sampler(model), updated.wait(10), sampler(model)
-
-    prefetcher, _ = make_prefetcher(tmp_path, collect=collect)
-    model = {"w": jnp.float32(3.0)}
-    prefetcher.start(model, 1, sampler)
-    model["w"].delete()
-    updated.set()
-    assert prefetcher.next({"w": jnp.float32(4.0)}, 1)[0] == (3.0, True, 3.0)
-
-
 def test_a_resumed_run_has_the_batch_that_was_ahead_of_its_checkpoint(tmp_path):
     """It is ended after step 4; the state of after step 2 is what was saved."""
     whole, _ = run_steps(*make_prefetcher(tmp_path), range(6), save=(2,))
