@@ -24,10 +24,10 @@ from fakes import group, kept, trajectory
 from ovd_jax.learning.distill import (
     chunked_divergence,
     dense_divergence,
-    jsd,
     top_k,
     top_k_divergence,
 )
+from ovd_jax.learning.divergences import jsd
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.logprobs import token_logprobs, token_loss
 from ovd_jax.learning.objective import Objective

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import optax
 
-from ovd_jax.learning.distill import distill_objective, reverse_kl
+from ovd_jax.learning.distill import distill_objective
+from ovd_jax.learning.divergences import reverse_kl
 from ovd_jax.learning.learner import Learner
 from ovd_jax.learning.objective import Objective
 from ovd_jax.learning.update import Stepper, TrainState, policy_objective

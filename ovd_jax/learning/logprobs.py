@@ -14,11 +14,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from ovd_jax.learning.chunks import (
+    HEAD,
+    VOCAB,
+    Axes,
+    chunks,
+    on_each_device,
+    unchunked,
+)
 from ovd_jax.models.sharding import ROWS
 
 Loss = tuple[jax.Array, dict]  # with sums of metrics by their names
-VOCAB = P("tp")  # of the head's rows and their ids
-HEAD = P("tp", "fsdp")  # of the head's gradient
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -145,7 +151,7 @@ def sum_with_grads(
     inputs: Any,
     temperature: float,
     chunk: int,
-    axes: "Axes",
+    axes: Axes,
 ) -> tuple[Any, jax.Array, jax.Array]:
     """(sum over chunks, its gradients by `hidden_MD` and `head_VD`) on one device.
 
@@ -175,24 +181,6 @@ def sum_with_grads(
         jax.lax.psum(unchunked(hidden_grad, len(hidden_MD)), axes.vocab),
         _sum_head(head_grad_VD, axes).astype(head_VD.dtype),
     )
-
-
-class Axes(NamedTuple):
-    """The mesh axes that split rows and vocabulary; empty without a mesh."""
-
-    rows: tuple[str, ...] = ()
-    vocab: tuple[str, ...] = ()
-
-
-def on_each_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """Runs `function(axes, ...)` on each device's shards; on all arrays without a
-    mesh."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return functools.partial(function, Axes())
-    return jax.shard_map(
-        functools.partial(function, Axes(("data", "fsdp"), ("tp",))),
-        in_specs=in_specs, out_specs=out_specs, check_vma=False,
-    )  # fmt: skip
 
 
 class _Score(NamedTuple):
@@ -268,22 +256,6 @@ def _sum_head(grad_VD, axes: Axes) -> jax.Array:
         return grad_VD
     grad_VD = jax.lax.psum(grad_VD, "data")
     return jax.lax.psum_scatter(grad_VD, "fsdp", scatter_dimension=1, tiled=True)
-
-
-def chunks(tree: Any, chunk: int) -> Any:
-    """Every [M, ...] array as [chunks, C, ...], padded with zeros."""
-
-    def cut(x):
-        size = min(chunk, len(x))
-        x = jnp.pad(x, ((0, -len(x) % size), *[(0, 0)] * (x.ndim - 1)))
-        return x.reshape(-1, size, *x.shape[1:])
-
-    return jax.tree.map(cut, tree)
-
-
-def unchunked(tree: Any, length: int) -> Any:
-    """The [M, ...] arrays that `chunks` divided."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], tree)
 
 
 def _zeros(loss_fn, inputs):

@@ -12,11 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ovd_jax.errors import UserError
-from ovd_jax.learning.distill import (
-    distill_objective,
-    make_divergence,
-    reverse_kl_policy_loss,
-)
+from ovd_jax.learning.distill import distill_objective, reverse_kl_policy_loss
+from ovd_jax.learning.divergences import make_divergence
 from ovd_jax.learning.losses import (
     KL_ESTIMATORS,
     SURROGATES,

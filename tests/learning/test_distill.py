@@ -12,14 +12,11 @@ from ovd_jax.learning.batch import TopK
 from ovd_jax.learning.distill import (
     chunked_divergence,
     dense_divergence,
-    forward_kl,
-    jsd,
-    make_divergence,
-    reverse_kl,
     top_k,
     top_k_divergence,
     with_rest,
 )
+from ovd_jax.learning.divergences import forward_kl, jsd, make_divergence, reverse_kl
 from ovd_jax.learning.logprobs import token_logprobs
 
 RNG = np.random.default_rng(4)

@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 from fakes import group, random_groups
 
-from ovd_jax.learning.distill import (
-    distill_objective,
-    jsd,
-    reverse_kl,
-    reverse_kl_policy_loss,
-)
+from ovd_jax.learning.distill import distill_objective, reverse_kl_policy_loss
+from ovd_jax.learning.divergences import jsd, reverse_kl
 from ovd_jax.learning.learner import cut
 from ovd_jax.learning.losses import dpo_loss, token_weights
 from ovd_jax.learning.update import (

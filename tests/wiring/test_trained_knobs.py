@@ -16,7 +16,7 @@ from wired import (
     values_of,
 )
 
-from ovd_jax.learning.distill import make_divergence
+from ovd_jax.learning.divergences import make_divergence
 from ovd_jax.models.lora import TARGETS
 from ovd_jax.rollout.buffer import RolloutBuffer
 from ovd_jax.rollout.credit import group_advantages
