@@ -5,6 +5,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -90,7 +91,8 @@ def restore_model(run_dir: str | Path, model: Transformer) -> Transformer | None
     folder = Path(run_dir).absolute() / "checkpoints"
     if not folder.is_dir():
         return None
-    only_model = TrainState(step=None, model=model, opt_state=None)
+    unread: Any = None
+    only_model = TrainState(step=unread, model=model, opt_state=unread)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
         name: x.update(sharding=x.sharding or device)
@@ -117,7 +119,7 @@ def restore_model(run_dir: str | Path, model: Transformer) -> Transformer | None
             "model is that of an older one.",
             stacklevel=2,
         )
-    return saved and _in_place_of(only_model, saved).model
+    return None if saved is None else _in_place_of(only_model, saved).model
 
 
 def _newest(
@@ -138,7 +140,7 @@ def _newest(
         try:
             with _reads_finished():
                 _check_fits(manager.item_metadata(step).tree, abstract, whole=whole)
-                saved = manager.restore(step, args=args)
+                saved: Any = manager.restore(step, args=args)
         except UserError as error:
             raise UserError(
                 f"The checkpoint of step {step} in {manager.directory} does not fit "

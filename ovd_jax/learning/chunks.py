@@ -23,15 +23,19 @@ class Axes(NamedTuple):
     vocab: tuple[str, ...] = ()
 
 
-def on_each_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """Runs `function(axes, ...)` on each device's shards; on all arrays without a
-    mesh."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return functools.partial(function, Axes())
-    return jax.shard_map(
-        functools.partial(function, Axes(("data", "fsdp"), ("tp",))),
-        in_specs=in_specs, out_specs=out_specs, check_vma=False,
-    )  # fmt: skip
+def on_each_device(in_specs: Any, out_specs: Any) -> Callable[[Callable], Callable]:
+    """Decorates `function(axes, ...)`, which then runs on each device's shards; on all
+    arrays without a mesh."""
+
+    def decorate(function: Callable) -> Callable:
+        if jax.sharding.get_abstract_mesh().empty:
+            return functools.partial(function, Axes())
+        return jax.shard_map(
+            functools.partial(function, Axes(("data", "fsdp"), ("tp",))),
+            in_specs=in_specs, out_specs=out_specs, check_vma=False,
+        )  # fmt: skip
+
+    return decorate
 
 
 def chunks(tree: Any, chunk: int) -> Any:

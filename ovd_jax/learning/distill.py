@@ -23,13 +23,14 @@ from ovd_jax.learning.chunks import (
 )
 from ovd_jax.learning.logprobs import (
     Loss,
+    custom_vjp,
     shifted_logits,
     sum_with_grads,
     token_logprobs,
 )
 from ovd_jax.learning.losses import behavior_logprobs, policy_loss
 from ovd_jax.learning.update import completion_hidden
-from ovd_jax.models.sharding import ROWS, P
+from ovd_jax.models.sharding import ROWS, Array, P
 from ovd_jax.models.transformer import Transformer
 
 _LEAST_REST = 1e-7  # smallest probability of all other tokens that float32 resolves
@@ -62,7 +63,7 @@ def dense_divergence(
     return weighted(divergence_M, entropy_M, weights_M)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 6, 7))
+@custom_vjp(0, 6, 7)
 def chunked_divergence(
     terms_of: Callable,
     hidden_MD: jax.Array,
@@ -87,6 +88,7 @@ def _forward(
     terms_of, hidden_MD, head_VD, teacher_hidden_MU, teacher_head_VU, weights_M,
     temperature, chunk,
 ):  # fmt: skip
+    @on_each_device((ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
     def run(axes, hidden_MD, head_VD, teacher_head_VU, inputs):
         def grad_of(hidden_CD, inputs_C):
             teacher_hidden_CU, weights_C = inputs_C
@@ -102,7 +104,6 @@ def _forward(
             grad_of, hidden_MD, head_VD, inputs, temperature, chunk, axes
         )
 
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
     inputs = (teacher_hidden_MU, weights_M)
     total, *grads = run(hidden_MD, head_VD, teacher_head_VU, inputs)
     return total, grads
@@ -158,6 +159,7 @@ def top_k(
 ) -> TopK:
     """The `k` likeliest tokens of each position, [M, A], in chunks."""
 
+    @on_each_device((ROWS, VOCAB, VOCAB), ROWS)
     def run(axes, hidden_MU, head_VU, ids_V):
         def block(_, hidden_CU):
             all_CV = _log_softmax(hidden_CU, head_VU, temperature, axes)
@@ -173,7 +175,6 @@ def top_k(
         _, found = jax.lax.scan(block, None, chunks(hidden_MU, chunk))
         return unchunked(found, len(hidden_MU))
 
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB), ROWS)
     return run(hidden_MU, head_VU, jnp.arange(len(head_VU)))
 
 
@@ -191,7 +192,7 @@ def top_k_divergence(
     return weighted(terms_of(student, teacher).sum(axis=-1), entropy_M, weights_M)
 
 
-def with_rest(logprobs_MA: jax.Array) -> jax.Array:
+def with_rest(logprobs_MA: Array) -> jax.Array:
     """[M, A + 1]: appends the log-probability of all other tokens together."""
     rest_M1 = 1.0 - jnp.exp(logprobs_MA).sum(axis=-1, keepdims=True)
     rest_M1 = jnp.log(jnp.maximum(rest_M1, _LEAST_REST))
@@ -216,7 +217,7 @@ def distill_objective(
     rows of the larger vocabulary are left out.
     """
     batch, teacher = part
-    weights_M = batch.weights_BY.ravel()
+    weights_M = jnp.ravel(batch.weights_BY)
     hidden_MD = completion_hidden(model, batch, remat=remat)
     head_VD = model.head_VD
     if teacher is not None:
@@ -247,6 +248,7 @@ def reverse_kl_policy_loss(
 ) -> Loss:
     """The reverse KL by policy gradient: `policy_loss` with the advantage log p_teacher
     - log p_student of each token, the student as at collection."""
+    assert batch.teacher_logprobs_BY is not None
     behavior = behavior_logprobs(logprobs, batch)
     advantages = jnp.where(
         batch.weights_BY > 0, batch.teacher_logprobs_BY - behavior, 0.0

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-import optax
 
 from ovd_jax.learning.batch import Batch
 from ovd_jax.learning.losses import token_weights
 from ovd_jax.learning.objective import Objective
-from ovd_jax.learning.update import Optimizer, Stepper, TrainState, batch_logprobs
+from ovd_jax.learning.update import (
+    Stepper,
+    TrainState,
+    Transformation,
+    batch_logprobs,
+)
 from ovd_jax.models.lora import with_trainable
 from ovd_jax.models.sharding import fetch, put_rows
 from ovd_jax.models.transformer import Transformer
@@ -24,7 +28,7 @@ class Learner:
         self,
         objective: Objective,
         *,
-        tx: optax.GradientTransformation | Optimizer,
+        tx: Transformation,
         minibatches: int,
         epochs: int,
         max_tokens: int,
@@ -64,7 +68,8 @@ class Learner:
         batch = self.with_logprobs(state.model, batch, microbatch, state.reference)
         collected = []
         for part in self.split(batch, seed=seed):
-            weights = self._weights(part.weights_BY > 0, part.segments_BY)
+            trained_BY = np.asarray(part.weights_BY) > 0
+            weights = self._weights(trained_BY, np.asarray(part.segments_BY))
             parts = cut(part.replace(weights_BY=weights), microbatch)
             state, metrics = self.stepper(state, map(self.with_extra_inputs, parts))
             collected.append(metrics)

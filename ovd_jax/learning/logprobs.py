@@ -8,7 +8,7 @@ every device runs its own loop here, with explicit collectives.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,18 @@ from ovd_jax.learning.chunks import (
 from ovd_jax.models.sharding import ROWS
 
 Loss = tuple[jax.Array, dict]  # with sums of metrics by their names
+Value = TypeVar("Value")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def custom_vjp(
+    *nondiff_argnums: int,
+) -> Callable[[Callable[..., Value]], jax.custom_vjp[Value]]:
+    """`jax.custom_vjp` as a decorator that keeps the type of the results."""
+    decorator: Any = functools.partial(jax.custom_vjp, nondiff_argnums=nondiff_argnums)
+    return decorator
+
+
+@custom_vjp(3, 4)
 def token_logprobs(
     hidden_MD: jax.Array,
     head_VD: jax.Array,
@@ -43,15 +52,16 @@ def token_logprobs(
     each block again, so a loss may be any function of all log-probabilities.
     """
 
+    @on_each_device((ROWS, VOCAB, VOCAB, ROWS), ROWS)
     def run(axes, hidden_MD, head_VD, ids_V, targets):
-        def block(_, inputs):
-            part = _score(*inputs, head_VD, ids_V, temperature, axes)
-            return None, (part.logprobs, part.entropies_C)
+        def block(_, part):
+            hidden_CD, targets = part
+            score = _score(hidden_CD, targets, head_VD, ids_V, temperature, axes)
+            return None, (score.logprobs, score.entropies_C)
 
         _, outputs = jax.lax.scan(block, None, chunks((hidden_MD, targets), chunk))
         return unchunked(outputs, len(targets))
 
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), ROWS)
     return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets)
 
 
@@ -61,6 +71,7 @@ def _logprobs_forward(hidden_MD, head_VD, targets, temperature, chunk):
 
 
 def _logprobs_backward(temperature, chunk, residuals, cotangents):
+    @on_each_device((ROWS, VOCAB, VOCAB, ROWS), [ROWS, HEAD])
     def run(axes, hidden_MD, head_VD, ids_V, inputs):
         def grad_of(hidden_CD, inputs_C):
             targets, *by_numbers = inputs_C
@@ -73,7 +84,6 @@ def _logprobs_backward(temperature, chunk, residuals, cotangents):
         return grads
 
     hidden_MD, head_VD, targets = residuals
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), [ROWS, HEAD])
     inputs = (targets, *cotangents)
     grads = run(hidden_MD, head_VD, jnp.arange(len(head_VD)), inputs)
     return *grads, None
@@ -82,7 +92,7 @@ def _logprobs_backward(temperature, chunk, residuals, cotangents):
 token_logprobs.defvjp(_logprobs_forward, _logprobs_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 5, 6))
+@custom_vjp(0, 5, 6)
 def token_loss(
     loss_fn: Callable,
     hidden_MD: jax.Array,
@@ -99,6 +109,7 @@ def token_loss(
     pass computes its gradient chunk by chunk: no logits are kept or computed twice.
     """
 
+    @on_each_device((ROWS, VOCAB, VOCAB, ROWS, ROWS), P())
     def run(axes, hidden_MD, head_VD, ids_V, targets_M, inputs):
         def block(total, part):
             hidden_CD, targets_C, inputs_C = part
@@ -110,11 +121,11 @@ def token_loss(
         total, _ = jax.lax.scan(block, _zeros(loss_fn, part[2]), part)
         return jax.lax.psum(total, axes.rows)
 
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS, ROWS), P())
     return run(hidden_MD, head_VD, jnp.arange(len(head_VD)), targets_M, inputs)
 
 
 def _forward(loss_fn, hidden_MD, head_VD, targets_M, inputs, temperature, chunk):
+    @on_each_device((ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
     def run(axes, hidden_MD, head_VD, ids_V, inputs):
         def grad_of(hidden_CD, inputs_C):
             targets_C, inputs_C = inputs_C
@@ -130,7 +141,6 @@ def _forward(loss_fn, hidden_MD, head_VD, targets_M, inputs, temperature, chunk)
             grad_of, hidden_MD, head_VD, inputs, temperature, chunk, axes
         )
 
-    run = on_each_device(run, (ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
     inputs = (targets_M, inputs)
     total, *grads = run(hidden_MD, head_VD, jnp.arange(len(head_VD)), inputs)
     return total, grads

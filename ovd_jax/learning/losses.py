@@ -9,9 +9,10 @@ import numpy as np
 from ovd_jax.errors import UserError
 from ovd_jax.learning.batch import Batch
 from ovd_jax.learning.logprobs import Loss
+from ovd_jax.models.sharding import Array
 
 Surrogate = tuple[jax.Array, jax.Array, jax.Array]  # gain, ratio, is clipped
-Mask = Callable[[jax.Array], jax.Array]
+Mask = Callable[[Array], jax.Array]
 
 
 def token_weights(
@@ -103,7 +104,7 @@ def reference_kl(logprobs: jax.Array, batch: Batch, estimator: str) -> jax.Array
     return KL_ESTIMATORS[estimator](trained(logprobs), trained(batch.ref_logprobs_BY))
 
 
-def mismatch_sums(behavior: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+def mismatch_sums(behavior: Array, batch: Batch) -> dict[str, jax.Array]:
     """The error of the sampler's log-probabilities on the student's own tokens."""
     trained, total = masked(batch)
     own = jnp.where(batch.teacher_BY, 0.0, 1.0)
@@ -111,7 +112,7 @@ def mismatch_sums(behavior: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     return {"own_tokens": total(own), "mismatch_sum": total(mismatch * own)}
 
 
-def behavior_logprobs(logprobs: jax.Array, batch: Batch) -> jax.Array:
+def behavior_logprobs(logprobs: jax.Array, batch: Batch) -> Array:
     """Log-probabilities of the policy at collection; without any, the policy's own."""
     if batch.behavior_logprobs_BY is None:
         return jax.lax.stop_gradient(logprobs)
@@ -221,7 +222,7 @@ KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
 def importance_weights(
-    behavior_logprobs: jax.Array, batch: Batch, *, cap: float
+    behavior_logprobs: Array, batch: Batch, *, cap: float
 ) -> jax.Array:
     """min(p_behavior / p_sampler, cap); 1 for the teacher's tokens."""
     ratio = jnp.exp(behavior_logprobs - batch.sampler_logprobs_BY)
@@ -245,6 +246,7 @@ def dpo_loss(
     Advantages are 1 on the preferred trajectory and -1 on the other. A row's weights
     sum to the pair's weight; a row without any is padding.
     """
+    assert batch.ref_logprobs_BY is not None
     trained, total = masked(batch)
     gained_BY = trained(logprobs_BY - batch.ref_logprobs_BY) * batch.advantages_BY
     margins_B = beta * gained_BY.sum(axis=1)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -24,13 +24,11 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
     model: Transformer  # an NNX module is a pytree
-    opt_state: optax.OptState  # of the trainable part
+    opt_state: optax.ApplyIfFiniteState  # of the trainable part
     reference: Transformer | None = None  # the trainable part at the last refresh
 
     @classmethod
-    def create(
-        cls, model: Transformer, tx: "optax.GradientTransformation | Optimizer"
-    ) -> "TrainState":
+    def create(cls, model: Transformer, tx: "Transformation") -> "TrainState":
         """The state before the first step, sharded over the mesh."""
         opt_state = tx.init(trainable(model))
         return lay_out(cls(jnp.zeros((), jnp.int32), model, opt_state))
@@ -40,12 +38,26 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(reference=jax.tree.map(jnp.copy, trainable(self.model)))
 
 
+class Transformation(Protocol):
+    """An optax transformation of models, of which optax's own types know nothing."""
+
+    @property
+    def init(self) -> Callable:
+        """`init(params) -> state`."""
+        ...
+
+    @property
+    def update(self) -> Callable:
+        """`update(gradients, state, params) -> (updates, state)`."""
+        ...
+
+
 class Optimizer(NamedTuple):
-    """An optax transformation with its learning-rate schedule."""
+    """A `Transformation` with its learning-rate schedule."""
 
     init: Callable
     update: Callable
-    schedule: optax.Schedule  # optimizer steps applied so far -> learning rate
+    schedule: Callable[[int], Any]  # optimizer steps applied so far -> learning rate
 
     def learning_rate(self, state: TrainState) -> float:
         """The learning rate of the last optimizer step before `state`.
@@ -105,7 +117,7 @@ class Stepper:
     """Jitted optimizer steps on the sum of `loss_fn(model, part) -> (loss, sums)` over
     the microbatches of a batch, all of one shape."""
 
-    def __init__(self, loss_fn: Callable, tx: optax.GradientTransformation | Optimizer):
+    def __init__(self, loss_fn: Callable, tx: Transformation):
         self.zeros = jax.jit(zero_gradients)
         self.add = jax.jit(functools.partial(add_gradients, loss_fn), donate_argnums=1)
         self.apply = jax.jit(
@@ -154,18 +166,16 @@ def add_gradients(
 
 
 def apply_gradients(
-    state: TrainState,
-    grads: Transformer,
-    *,
-    tx: optax.GradientTransformation | Optimizer,
+    state: TrainState, grads: Transformer, *, tx: Transformation
 ) -> tuple[TrainState, dict]:
     """(next state, metrics): the gradient's norm and the skipped steps, in all and in a
     row.
 
     All of `state.model` is trainable: the caller has removed the frozen part.
     """
-    updates, opt_state = tx.update(grads, state.opt_state, state.model)
-    model = optax.apply_updates(state.model, updates)
+    params: Any = state.model  # optax's types know no modules
+    updates, opt_state = tx.update(grads, state.opt_state, params)
+    model = optax.apply_updates(params, updates)
     metrics = {
         "grad_norm": optax.tree.norm(grads),
         "skipped_steps": opt_state.total_notfinite,

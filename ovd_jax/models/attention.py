@@ -33,7 +33,7 @@ class Layout(flax.struct.PyTreeNode):
     prompt: int = flax.struct.field(pytree_node=False, default=0)
     bin_size: int | None = flax.struct.field(pytree_node=False, default=None)
 
-    def mask_BTS(self) -> jax.Array:
+    def mask_BTS(self) -> Array:
         """True where token t sees token s."""
         slots = jnp.broadcast_to(
             jnp.arange(self.segments_BT.shape[1]), self.segments_BT.shape
@@ -49,9 +49,8 @@ def causal(batch: int, length: int) -> Layout:
 
 
 def sees(
-    queries: tuple[jax.Array, jax.Array, jax.Array],
-    keys: tuple[jax.Array, jax.Array, jax.Array],
-) -> jax.Array:
+    queries: tuple[Array, Array, Array], keys: tuple[Array, Array, Array]
+) -> Array:
     """True where a query sees a key; each is (slots, segments, prefixes)."""
     slot_T, segment_T, prefix_T = (x[..., :, None] for x in queries)
     slot_S, segment_S, _ = (x[..., None, :] for x in keys)

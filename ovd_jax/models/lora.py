@@ -61,7 +61,7 @@ def adapt(model: Transformer, lora: Lora, key: jax.Array) -> Transformer:
 def without_adapters(model: Transformer) -> Transformer:
     """The base model under the adapters, sharing its arrays."""
     model = _copy(model)
-    for linear in _adapted(model.layers):
+    for linear, _, _ in _adapted(model.layers):
         _strip(linear)
     return model
 
@@ -76,10 +76,10 @@ def merge(model: Transformer) -> Transformer:
 def merge_layers(layers: Layer) -> Layer:
     """Like `merge`, for stacked layers or a single one."""
     layers = _copy(layers)
-    for linear in _adapted(layers):
-        a, b = linear.lora_a[...] * linear.lora_scale, linear.lora_b[...]
+    for linear, a, b in _adapted(layers):
+        scaled = a[...] * linear.lora_scale
         # Accelerators would round float32 factors to less.
-        change = jnp.matmul(a, b, precision="highest")
+        change = jnp.matmul(scaled, b[...], precision="highest")
         linear.kernel = nnx.Param(linear.kernel[...] + change)  # float32
         _strip(linear)
     return layers
@@ -111,9 +111,10 @@ def _copy(module):
     return jax.tree.map(lambda x: x, module)
 
 
-def _adapted(layers: Layer) -> list[Linear]:
+def _adapted(layers: Layer) -> list[tuple[Linear, nnx.Param, nnx.Param]]:
+    """(map, A, B) of the linear maps with adapters."""
     linears = [getattr(layers, name) for name in TARGETS]
-    return [linear for linear in linears if linear.lora_a is not None]
+    return [(x, x.lora_a, x.lora_b) for x in linears if x.lora_a is not None]
 
 
 def _strip(linear: Linear) -> None:

@@ -40,7 +40,11 @@ RULES = (  # parameter path -> mesh axes; the first match wins; N leads in the l
 
 
 def make_mesh(
-    *, data: int, fsdp: int, tp: int, devices: Sequence[jax.Device] | None = None
+    *,
+    data: int,
+    fsdp: int,
+    tp: int,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> jax.sharding.Mesh:
     """All devices as `data` x `fsdp` x `tp`; one of them may be -1, for the rest.
 
@@ -79,7 +83,7 @@ def spec_for(path: tuple, leaf: jax.Array) -> P:
     )
 
 
-def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+def shardings(tree: Any, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> Any:
     """The sharding of every array of a model or a `TrainState`.
 
     An optimizer's moments follow their parameter, whose path ends theirs. Raises

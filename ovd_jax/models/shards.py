@@ -79,10 +79,10 @@ class Tensors:
                 "the model of config.json has no place; the two do not belong together."
             )
 
-    def read(self, name: str, index: tuple[slice, ...] = (slice(None),)) -> np.ndarray:
-        """Reads only `tensor[index]`; `index` is a tuple of slices."""
+    def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Reads only `tensor[index]`, a tuple of slices; None: all of it."""
         with _opened(self._stored[name][0]) as file:
-            return file.get_slice(name)[index]
+            return file.get_slice(name)[(slice(None),) if index is None else index]
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
@@ -109,9 +109,10 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
 def _weight_map(path: Path) -> dict[str, str]:
     """The file of each tensor, from the index."""
     found = read_object(path, remedy=REMEDY).get("weight_map")
-    names = found.values() if isinstance(found, dict) else [None]
     # A file of another folder would be no part of this model.
-    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in found.values()
+    ):
         raise UserError(
             f"{path} has no weight_map from tensors to files; fetch it again."
         )
@@ -181,7 +182,8 @@ def _split(tensors: Sequence[Tensor], max_size: int) -> list[list[Tensor]]:
 
 
 def _write_file(path: Path, tensors: Sequence[Tensor], dtype: str) -> None:
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for tensor in tensors:
         start, end = end, end + _size(tensor) * np.dtype(dtype).itemsize
         header[tensor.name] = {
@@ -197,4 +199,4 @@ def _write_file(path: Path, tensors: Sequence[Tensor], dtype: str) -> None:
             value = np.ascontiguousarray(tensor.fetch())
             assert value.shape == tensor.shape
             assert value.dtype == np.dtype(dtype)
-            file.write(value.reshape(-1).view(np.uint8))
+            file.write(value.reshape(-1).view(np.uint8).data)

@@ -7,6 +7,7 @@ of a query holds its slot and the first slot of its segment.
 """
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def attend(
     def one(q_HTE, k_KTE, v_KTE, numbers_T, hidden_T):
         run = _with_numbers(kernel, numbers_T)
         ids = SegmentIds(q=jnp.zeros_like(hidden_T), kv=hidden_T)
-        return run(q_HTE, k_KTE, v_KTE, ids)
+        return cast(jax.Array, run(q_HTE, k_KTE, v_KTE, ids))  # without residuals
 
     mixed_BHTE = jax.vmap(one)(
         rows(q_BTHE * size**-0.5), rows(k_BTKE), rows(v_BTKE),

@@ -6,6 +6,7 @@ Axis letters are those of docs/notation.md.
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,13 +144,13 @@ class Linear(nnx.Linear):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, dot_general=_dot_general, **kwargs)
-        self.lora_a = nnx.data(None)  # inputs, rank
-        self.lora_b = nnx.data(None)  # rank, outputs
+        self.lora_a: nnx.Param | None = nnx.data(None)  # inputs, rank
+        self.lora_b: nnx.Param | None = nnx.data(None)  # rank, outputs
         self.lora_scale = 0.0
 
     def __call__(self, x):
         outputs = super().__call__(x)
-        if self.lora_a is not None:
+        if self.lora_a is not None and self.lora_b is not None:
             x, a, b = self.promote_dtype(
                 (x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype
             )
@@ -188,7 +189,7 @@ class Layer(nnx.Module):
         normed_BTD = self.attention_norm(x_BTD)
         q_BTHE = self.q(normed_BTD).reshape(heads)
         k_BTKE = self.k(normed_BTD).reshape(heads)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
         q_BTHE = rotate(q_BTHE, positions_BT, frequencies)
         k_BTKE = rotate(k_BTKE, positions_BT, frequencies)
@@ -254,7 +255,9 @@ class Transformer(nnx.Module):
         hidden_BTD, (keys, values) = self._run(tokens_BT, None, keep=True)
         return hidden_BTD, keys, values
 
-    def _run(self, tokens_BT, layout, *, remat="none", keep=False):
+    def _run(
+        self, tokens_BT, layout, *, remat="none", keep=False
+    ) -> tuple[jax.Array, Any]:
         layout = layout or causal(*tokens_BT.shape)
         frequencies = rope_frequencies(self.config)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ovd_jax.models.sharding import fetch, row_shards
 from ovd_jax.sampling.completion import Completion, Environment
-from ovd_jax.sampling.decode import decode, regroup, row_rngs
+from ovd_jax.sampling.decode import DecodeState, decode, regroup, row_rngs
 from ovd_jax.sampling.decoder import Decoder
 from ovd_jax.sampling.resume import prefill_observation, repack_cache
 from ovd_jax.shapes import bucket, compact, right_pad, round_up
@@ -82,7 +82,7 @@ class Run:
         draws: np.ndarray,
         environment: Environment | None,
     ):
-        self.state = None
+        self.state: DecodeState  # the sampler's prefill gives it
         self.stop_ids = np.asarray(sampler.stop_ids or (-1,), np.int32)
         self.sampling = {
             name: getattr(sampler, name) for name in ("temperature", "top_k", "top_p")
@@ -235,6 +235,7 @@ class Run:
 
     def resume(self, decoder: Decoder) -> None:
         """Resumes the waiting rows, and gives every row a line of its own."""
+        assert self._environment is not None  # else no row waits
         resuming = self._resuming()
         observations = self._environment.observations(resuming)
         cells = np.flatnonzero(self._kept_PG)

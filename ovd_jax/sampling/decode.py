@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ovd_jax.models.attention import attend_cached
-from ovd_jax.models.sharding import Array, split_rows
+from ovd_jax.models.sharding import split_rows
 from ovd_jax.models.transformer import Transformer, embed_tokens, rope_frequencies
 from ovd_jax.sampling.decoder import Decoder, next_logits
 from ovd_jax.sampling.top_p import choose
@@ -38,7 +38,7 @@ class DecodeState(flax.struct.PyTreeNode):
 
 
 @jax.jit
-def row_rngs(seed: int, rows_PG: Array) -> jax.Array:
+def row_rngs(seed: int, rows_PG: jax.Array) -> jax.Array:
     """fold_in(key(seed), row) for every row."""
     return jax.vmap(
         jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))
@@ -48,11 +48,11 @@ def row_rngs(seed: int, rows_PG: Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("slots", "temperature", "top_k", "top_p"))
 def prefill(
     model: Transformer,
-    tokens_PT: Array,
-    lengths_P: Array,
-    limits_PG: Array,
+    tokens_PT: jax.Array,
+    lengths_P: jax.Array,
+    limits_PG: jax.Array,
     rngs_PG: jax.Array,
-    stop_ids: Array,
+    stop_ids: jax.Array,
     *,
     slots: int,
     **sampling: Any,
@@ -100,7 +100,11 @@ def split_state(state: DecodeState) -> DecodeState:
     donate_argnames="state",
 )
 def decode(
-    decoder: Decoder, state: DecodeState, stop_ids: Array, until: int, **sampling: Any
+    decoder: Decoder,
+    state: DecodeState,
+    stop_ids: jax.Array,
+    until: int,
+    **sampling: Any,
 ) -> DecodeState:
     """Samples until every row is done or has `until` new tokens."""
 
@@ -172,7 +176,7 @@ def append(
 
 
 @functools.partial(jax.jit, static_argnames="slots")
-def regroup(state: DecodeState, cells_PG: Array, *, slots: int) -> DecodeState:
+def regroup(state: DecodeState, cells_PG: jax.Array, *, slots: int) -> DecodeState:
     """The rows numbered `cells_PG` in a new grid, with room for `slots` tokens.
 
     All rows of a line must share a prompt.

@@ -48,7 +48,9 @@ class DecoderLayer(flax.struct.PyTreeNode):
             return getattr(layer, name).bias[...].reshape(config.num_kv_heads, -1)
 
         names = ("q", "k", "v")
-        bias_KO = config.qkv_bias and jnp.concatenate(list(map(bias_by_head, names)), 1)
+        bias_KO = None
+        if config.qkv_bias:
+            bias_KO = jnp.concatenate(list(map(bias_by_head, names)), 1)
         gate_up = [layer.gate.kernel[...].T, layer.up.kernel[...].T]
         return cls(
             attention_norm=layer.attention_norm,
@@ -56,7 +58,7 @@ class DecoderLayer(flax.struct.PyTreeNode):
             q_norm=layer.q_norm,
             k_norm=layer.k_norm,
             qkv_OD=_stack(map(by_head, names)),
-            qkv_bias_O=bias_KO.ravel() if config.qkv_bias else None,
+            qkv_bias_O=None if bias_KO is None else bias_KO.ravel(),
             o_DO=layer.o.kernel[...].T,
             gate_up_OD=_stack(kernel_FD[:, None] for kernel_FD in gate_up),
             down_DF=layer.down.kernel[...].T,
@@ -76,7 +78,7 @@ class DecoderLayer(flax.struct.PyTreeNode):
         qkv = qkv_BO.reshape(*x_PGD.shape[:2], self.groups, -1, size)
         q_PGHE = qkv[..., :-2, :].reshape(*x_PGD.shape[:2], -1, size)
         k_PGKE, v_PGKE = qkv[..., -2, :], qkv[..., -1, :]
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q_PGHE, k_PGKE = self.q_norm(q_PGHE), self.k_norm(k_PGKE)
         q_PGHE, k_PGKE = (
             rotate(x, positions_PG, frequencies) for x in (q_PGHE, k_PGKE)

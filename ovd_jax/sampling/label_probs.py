@@ -35,7 +35,7 @@ def label_probabilities(
     longest = max(map(len, prompts), default=0) + max(map(len, labels))
     model.config.check_length(longest, "A prompt with a label")
     model.config.check_tokens(map(max, [*prompts, *labels]), "A prompt or a label")
-    mass = {(): np.ones(len(prompts))}
+    mass: dict[tuple[int, ...], np.ndarray] = {(): np.ones(len(prompts))}
     for prefix in sorted(inner_prefixes(labels), key=len):
         nexts = sorted(
             {label[len(prefix)] for label in labels if goes_on(label, prefix)}

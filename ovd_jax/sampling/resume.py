@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ovd_jax.models.attention import attend_behind
-from ovd_jax.models.sharding import Array, split_rows
+from ovd_jax.models.sharding import split_rows
 from ovd_jax.models.transformer import embed_tokens, rope_frequencies
 from ovd_jax.sampling.decode import DecodeState, split_state
 from ovd_jax.sampling.decoder import Decoder
@@ -19,12 +19,12 @@ from ovd_jax.sampling.decoder import Decoder
 @functools.partial(jax.jit, static_argnames=("width", "slots"))
 def repack_cache(
     state: DecodeState,
-    cells_B: Array,
-    own_B: Array,
-    lasts_B: Array,
-    limits_B: Array,
+    cells_B: jax.Array,
+    own_B: jax.Array,
+    lasts_B: jax.Array,
+    limits_B: jax.Array,
     rngs_B1: jax.Array,
-    offsets_B: Array,
+    offsets_B: jax.Array,
     *,
     width: int,
     slots: int,
@@ -94,7 +94,7 @@ def empty(cache: jax.Array, rows: int, slots: int, *, axis: int) -> jax.Array:
 
 @functools.partial(jax.jit, donate_argnames="state")
 def prefill_observation(
-    decoder: Decoder, state: DecodeState, reads_JW: Array, counts_J: Array
+    decoder: Decoder, state: DecodeState, reads_JW: jax.Array, counts_J: jax.Array
 ) -> DecodeState:
     """Prefills the caches of the first J rows with `counts_J` of the tokens `reads_JW`;
     samples nothing."""

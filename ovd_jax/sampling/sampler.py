@@ -13,7 +13,7 @@ from ovd_jax.sampling.completion import Completion, Environment
 from ovd_jax.sampling.decode import prefill, row_rngs
 from ovd_jax.sampling.decoder import unstack
 from ovd_jax.shapes import bucket, fine_bucket, right_pad, round_up
-from ovd_jax.text import decode
+from ovd_jax.text import Tokenizer, decode
 
 _NEVER = np.iinfo(np.int32).max  # more tokens than any completion has
 
@@ -28,7 +28,7 @@ class Sampler:
     prompts are split evenly over `data` and `fsdp`.
     """
 
-    tokenizer: object
+    tokenizer: Tokenizer
     stop_ids: tuple[int, ...]
     max_new_tokens: int  # of a row; with an environment, of a turn
     temperature: float = 1.0  # 0: greedy
