@@ -44,6 +44,7 @@ setup(
         "absl-py>=2.1",
         "aiohttp>=3.10",
         "bm25s>=0.3",
+        "chex>=0.1.90",
         "filelock>=3.12",
         "flax>=0.12.3",
         "gguf>=0.17",
@@ -75,7 +76,6 @@ setup(
         "test": [
             *SERVER,
             *HUB,
-            "chex>=0.1.90",
             "openai>=1.60",  # beside which benchmarks/teacher.py measures us
             "psutil>=6",
             "pyright[nodejs]>=1.1.414",  # brings a node of its own

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -39,7 +40,9 @@ def on_each_device(in_specs: Any, out_specs: Any) -> Callable[[Callable], Callab
 
 
 def chunks(tree: Any, chunk: int) -> Any:
-    """Every [M, ...] array as [chunks, C, ...], padded with zeros."""
+    """Every [M, ...] array as [chunks, C, ...], padded with zeros. Raises
+    AssertionError unless all have one M: a single position would be everyone's."""
+    chex.assert_equal_shape_prefix(jax.tree.leaves(tree), 1)
 
     def cut(x):
         size = min(chunk, len(x))

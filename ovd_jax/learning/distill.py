@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -28,7 +29,7 @@ from ovd_jax.learning.logprobs import (
     sum_with_grads,
     token_logprobs,
 )
-from ovd_jax.learning.losses import behavior_logprobs, policy_loss
+from ovd_jax.learning.losses import behavior_logprobs, check_shapes, policy_loss
 from ovd_jax.learning.update import completion_hidden
 from ovd_jax.models.sharding import ROWS, Array, P
 from ovd_jax.models.transformer import Transformer
@@ -58,6 +59,7 @@ def dense_divergence(
 
     student_MV = log_softmax(hidden_MD, head_VD)
     teacher_MV = log_softmax(teacher_hidden_MU, teacher_head_VU)
+    chex.assert_equal_shape([student_MV, teacher_MV])
     divergence_M = terms_of(student_MV, jax.lax.stop_gradient(teacher_MV)).sum(axis=-1)
     entropy_M = -jnp.sum(jnp.exp(student_MV) * student_MV, axis=-1)
     return weighted(divergence_M, entropy_M, weights_M)
@@ -88,6 +90,8 @@ def _forward(
     terms_of, hidden_MD, head_VD, teacher_hidden_MU, teacher_head_VU, weights_M,
     temperature, chunk,
 ):  # fmt: skip
+    chex.assert_equal_shape_prefix([head_VD, teacher_head_VU], 1)
+
     @on_each_device((ROWS, VOCAB, VOCAB, ROWS), (P(), ROWS, HEAD))
     def run(axes, hidden_MD, head_VD, teacher_head_VU, inputs):
         def grad_of(hidden_CD, inputs_C):
@@ -145,6 +149,7 @@ def weighted(
     divergence_M: jax.Array, entropy_M: jax.Array, weights_M: jax.Array
 ) -> Loss:
     """The weighted sum and the logged sums; positions of weight 0 may hold nan."""
+    chex.assert_equal_shape([divergence_M, entropy_M, weights_M])
     is_trained_M = weights_M > 0
     divergence_M = jnp.where(is_trained_M, divergence_M, 0.0)
     return jnp.sum(divergence_M * weights_M), {
@@ -187,6 +192,7 @@ def top_k_divergence(
 ) -> Loss:
     """A divergence over the teacher's `top` tokens and all others as one: (loss, sums).
     It is a lower bound of the divergence over the whole vocabulary."""
+    chex.assert_equal_shape([logprobs_MA, top.logprobs])
     student = with_rest(logprobs_MA)
     teacher = with_rest(top.logprobs)
     return weighted(terms_of(student, teacher).sum(axis=-1), entropy_M, weights_M)
@@ -249,6 +255,7 @@ def reverse_kl_policy_loss(
     """The reverse KL by policy gradient: `policy_loss` with the advantage log p_teacher
     - log p_student of each token, the student as at collection."""
     assert batch.teacher_logprobs_BY is not None
+    check_shapes(batch, logprobs, entropies)
     behavior = behavior_logprobs(logprobs, batch)
     advantages = jnp.where(
         batch.weights_BY > 0, batch.teacher_logprobs_BY - behavior, 0.0

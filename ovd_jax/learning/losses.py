@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +71,7 @@ def policy_loss(
     replaces the surrogate of the teacher's tokens by their cross-entropy times this
     coefficient, without advantage or clipping.
     """
+    check_shapes(batch, logprobs, entropies)
     trained, total = masked(batch)
     behavior = behavior_logprobs(logprobs, batch)
     gain, ratio, is_clipped = SURROGATES[surrogate](
@@ -117,6 +119,21 @@ def behavior_logprobs(logprobs: jax.Array, batch: Batch) -> Array:
     if batch.behavior_logprobs_BY is None:
         return jax.lax.stop_gradient(logprobs)
     return batch.behavior_logprobs_BY
+
+
+def check_shapes(batch: Batch, *numbers: jax.Array) -> None:
+    """Raises AssertionError unless `numbers` and what the batch holds of each token
+    have one shape. Others may broadcast to it, and the loss would be a wrong number."""
+    of_tokens = (
+        batch.weights_BY,
+        batch.teacher_BY,
+        batch.advantages_BY,
+        batch.sampler_logprobs_BY,
+        batch.behavior_logprobs_BY,
+        batch.ref_logprobs_BY,
+        batch.teacher_logprobs_BY,
+    )
+    chex.assert_equal_shape([*numbers, *(x for x in of_tokens if x is not None)])
 
 
 def masked(batch: Batch) -> tuple[Mask, Mask]:
@@ -231,6 +248,7 @@ def importance_weights(
 
 def imitation_loss(logprobs: jax.Array, entropies: jax.Array, batch: Batch) -> Loss:
     """Cross-entropy of the trained tokens, by their weights: (loss, sums)."""
+    check_shapes(batch, logprobs, entropies)
     _, total = masked(batch)
     return -total(logprobs * batch.weights_BY), {
         "tokens": total(jnp.ones_like(logprobs)),
@@ -247,6 +265,8 @@ def dpo_loss(
     sum to the pair's weight; a row without any is padding.
     """
     assert batch.ref_logprobs_BY is not None
+    check_shapes(batch, logprobs_BY, entropies_BY)
+    chex.assert_rank(logprobs_BY, 2)
     trained, total = masked(batch)
     gained_BY = trained(logprobs_BY - batch.ref_logprobs_BY) * batch.advantages_BY
     margins_B = beta * gained_BY.sum(axis=1)
