@@ -19,7 +19,7 @@ from ovd_jax.rollout.trajectory import (
     make_conversation,
     pieces,
 )
-from ovd_jax.sampling.completion import Completion
+from ovd_jax.sampling.completion import Completion, Generate, Stream
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
@@ -43,10 +43,10 @@ class ConversationCollector(Collector):
     def collect(
         self,
         problems: Sequence[Problem],
-        generate: Callable,
+        generate: Generate,
         *,
         seed: int,
-        stream: Callable | None = None,
+        stream: Stream | None = None,
     ) -> list[Group]:
         """As `Collector.collect`, each trajectory a conversation; `generate` and
         `stream` are the sampler's, with a model."""

@@ -3,13 +3,14 @@ arXiv:2501.05366, sec. 3.4: reason in documents)."""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ovd_jax.conversation.env import Observation
+from ovd_jax.sampling.completion import Generate
 from ovd_jax.search.base import Document
 from ovd_jax.search.observation import plain
 from ovd_jax.template import fill
-from ovd_jax.text import chat_prompt, decode, plain_prompt, special_tokens
+from ovd_jax.text import Tokenizer, chat_prompt, decode, plain_prompt, special_tokens
 
 _MAX_DOCUMENT = 4000  # characters of each document that the model is shown
 TEMPLATE = (
@@ -54,7 +55,7 @@ class Refiner:
     what it writes is a stranger's text like any document.
     """
 
-    def __init__(self, generate: Callable, tokenizer, *, chat: bool):
+    def __init__(self, generate: Generate, tokenizer: Tokenizer, *, chat: bool):
         self._generate = generate
         self._tokenizer = tokenizer
         self._special = special_tokens(tokenizer)

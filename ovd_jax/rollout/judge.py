@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.rollout.accept import is_accepted, make_verdict
@@ -151,7 +152,7 @@ class Scoring:
     def __init__(
         self,
         judge: Judge,
-        teacher,
+        teacher: Teacher | None,
         problems: Sequence[Problem],
         *,
         seed: int,
@@ -159,7 +160,7 @@ class Scoring:
         on_error: Callable[[BaseException], None],
     ):
         self._judge = judge
-        self._teacher = teacher
+        self._teacher: Any = teacher  # if `early`, it has `begin`
         self._problems = problems
         self._seed = seed
         self._early = early

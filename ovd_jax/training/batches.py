@@ -1,7 +1,6 @@
 """From a training step to the batch that it trains on."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,9 +16,12 @@ from ovd_jax.rollout.collect import Collector
 from ovd_jax.rollout.credit import group_advantages
 from ovd_jax.rollout.pack import Shape, pack, with_token_teacher
 from ovd_jax.rollout.trajectory import Group
+from ovd_jax.sampling.completion import Stream
+from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.seeds import derive
 from ovd_jax.training.methods import method_of
 from ovd_jax.training.objectives import is_served, likeliest_tokens
+from ovd_jax.training.prefetch import LockedSampler
 
 LONGEST_RUN = 1_000_000  # steps
 
@@ -27,7 +29,7 @@ LONGEST_RUN = 1_000_000  # steps
 def collect(
     config: ConfigDict,
     collector: Collector,
-    sampler: Any,
+    sampler: Sampler | LockedSampler,
     model: Transformer,
     step: int,
 ) -> tuple[RolloutBuffer, dict]:
@@ -74,7 +76,7 @@ def check_judged(config: ConfigDict, groups: tuple[Group, ...], step: int) -> No
 def collect_groups(
     config: ConfigDict,
     collector: Collector,
-    sampler: Any,
+    sampler: Sampler | LockedSampler,
     model: Transformer,
     step: int,
     draw: int,
@@ -90,7 +92,7 @@ def collect_groups(
     problems = collector.task.problems(place, config.problems_per_step)[:count]
     check_same(f"the problems of step {step}", problems)
     generate = watch.timed("sample", functools.partial(sampler, model))
-    stream: Callable | None = None
+    stream: Stream | None = None
     if hasattr(collector.teacher, "begin"):
         stream = watch.timed_items("sample", functools.partial(sampler.stream, model))
     purpose = ("collect", step, draw) if draw else ("collect", step)

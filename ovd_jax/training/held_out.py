@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,12 @@ from ovd_jax.evaluation.attempts import Direct, evaluate
 from ovd_jax.evaluation.conversing import Conversing
 from ovd_jax.evaluation.measures import accuracy, grade_metrics
 from ovd_jax.models.transformer import Transformer
+from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.seeds import derive
 from ovd_jax.tasks.base import Problem, Task
 from ovd_jax.teacher.base import DemonstrationRequest, Teacher
 from ovd_jax.text import Tokenizer
+from ovd_jax.training.prefetch import LockedSampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class HeldOut:
 
     task: Task
     tokenizer: Tokenizer
-    sampler: Any  # with `stream`; locked while a thread collects rollouts
+    sampler: Sampler | LockedSampler  # locked while a thread collects rollouts
     make_dialogue: Callable[[], Dialogue | None]  # None in a single turn
     problems: int
     samples: int  # a problem

@@ -2,7 +2,6 @@
 `config.env=path/to/file.py:Class`."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -23,6 +22,7 @@ from ovd_jax.own_code import (
     load_code,
     names_code,
 )
+from ovd_jax.sampling.completion import Generate
 from ovd_jax.search.pool import SearchBatch, SearchThreads
 from ovd_jax.tasks.base import Task
 from ovd_jax.text import Tokenizer
@@ -96,7 +96,7 @@ def make_dialogue(
     pool: Pool | None,
     *,
     training: bool,
-    generate: Callable | None = None,
+    generate: Generate | None = None,
 ) -> Dialogue | None:
     """Conversations with `env` whose calls run in `pool`, of which they get a view of
     their own; None where there is no environment.

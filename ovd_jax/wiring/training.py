@@ -18,6 +18,7 @@ from ovd_jax.models.transformer import Transformer
 from ovd_jax.multihost.processes import on_main
 from ovd_jax.own_code import names_code
 from ovd_jax.rollout.collect import Collector
+from ovd_jax.sampling.sampler import Sampler
 from ovd_jax.tasks.base import Task
 from ovd_jax.teacher.prompts import load_prompt
 from ovd_jax.text import Tokenizer
@@ -77,7 +78,7 @@ def make_held_out(
     *,
     task: Task,
     tokenizer: Tokenizer,
-    sampler: Any,
+    sampler: Sampler | LockedSampler,
     make_dialogue: Callable,
 ) -> HeldOut:
     """Held-out evaluation."""
