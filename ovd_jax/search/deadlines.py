@@ -22,13 +22,13 @@ class Deadlines(H11Protocol):
     _headers_due: asyncio.TimerHandle | None = None
     _answer_due: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Waits for the first request."""
         transport.set_write_buffer_limits(high=0)  # tells of any unsent byte
         super().connection_made(transport)
         self._await_headers()
 
-    def connection_lost(self, exc) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Waits for nothing more."""
         self._headers_due = cancelled(self._headers_due)
         self._answer_due = cancelled(self._answer_due)
