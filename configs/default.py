@@ -77,9 +77,9 @@ def get_config():
     config.env = "search"
     config.turns = ConfigDict(  # conversations with `env`
         dict(
-            # Searches, or calls of another tool, and corrections, at most, of a
-            # question; 0: solutions have a single turn
-            searches=0,
+            # What a solution reads, at most: results of calls, and corrections; 0: it
+            # has a single turn
+            max_observations=0,
             total_tokens=2048,  # of all turns and observations; a turn: max_new_tokens
             observation_tokens=512,  # of an observation
             correction=(  # search: read after a turn that did nothing valid; no tags

@@ -23,7 +23,7 @@ def get_config():
     config.search.max_new_tokens = 48
     config.search.temperature = 0.5
     config.search.noise = (0.0, 0.25)
-    config.turns.searches = 3
+    config.turns.max_observations = 3
     config.turns.total_tokens = 192
     config.turns.observation_tokens = 56
     config.turns.correction = "That does not help."

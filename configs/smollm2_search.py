@@ -25,7 +25,7 @@ def get_config():
     config.max_prompt_tokens = 512
     config.max_new_tokens = 64  # of a turn
     config.prompt_multiple = 256
-    config.turns.searches = 2
+    config.turns.max_observations = 2
     config.turns.total_tokens = 512
     config.turns.observation_tokens = 160
     config.search.backend = "bm25"

@@ -30,7 +30,7 @@ def get_config():
     config.top_p = 0.95
     config.max_prompt_tokens = 512
     config.max_new_tokens = 500  # of a turn
-    config.turns.searches = 5
+    config.turns.max_observations = 5
     config.turns.total_tokens = 4096
     config.turns.observation_tokens = 2048
     config.search.backend = "simulated"

@@ -10,7 +10,7 @@ def get_config():
     config = webqa_search_r1.get_config()
     config.run_dir = "runs/webqa_r1"
     config.qa.prompt = "cot"
-    config.turns.searches = 0
+    config.turns.max_observations = 0
     config.search.backend = "none"
     config.search.url = ""
     return config

@@ -14,7 +14,7 @@ def get_config():
     config.qa.reward = "em"
     config.problems_per_step = 512
     config.top_p = 1.0
-    config.turns.searches = 2  # 4 when it is evaluated
+    config.turns.max_observations = 2  # 4 when it is evaluated
     config.search.backend = "http"
     config.search.topk = 3
     config.search.url = "http://127.0.0.1:8001/retrieve"

@@ -3,7 +3,8 @@ line is worth, and the student goes on. (The embedded models have never read suc
 so they begin with an accuracy near 0.)
 
 python launch/train.py --config=quickstart \
-    --config.env=examples/own_environment.py:Calculator --config.turns.searches=4 \
+    --config.env=examples/own_environment.py:Calculator \
+    --config.turns.max_observations=4 \
     --config.turns.total_tokens=96 --config.turns.observation_tokens=8 \
     --config.granularity=step --config.replacement=step
 """

@@ -242,7 +242,7 @@ def make_solver(
     shared = {"tokenizer": student.tokenizer, "rows": config.eval_rows}
     collector = BlindCollector
     alone: Callable = Direct
-    if config.turns.searches:
+    if config.turns.max_observations:
         dialogue = env.make_dialogue(
             config, student.env, student.tokenizer, make_pool(),
             training=False, generate=generator(stream),

@@ -34,7 +34,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 TOKENIZER = byte_tokenizer()
 EOS = TOKENIZER.eos_token_id
 RULES = TurnRules(
-    searches=2,
+    max_observations=2,
     total_tokens=600,
     observation_tokens=200,
     mask_invalid=False,

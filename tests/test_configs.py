@@ -147,7 +147,7 @@ def test_the_search_config_is_that_of_the_papers_appendix():
     assert (config.model, config.threshold) == ("Qwen/Qwen2.5-3B", 7)
     assert (config.optimizer.learning_rate, config.kl_coef) == (1e-6, 0.001)
     assert config.problems_per_step // config.minibatches == 32
-    assert (config.max_new_tokens, config.turns.searches) == (500, 5)
+    assert (config.max_new_tokens, config.turns.max_observations) == (500, 5)
     assert config.qa.reward == "f1"
 
 
@@ -191,5 +191,5 @@ def test_the_trained_baselines_of_table_3_reject_nothing(
 ):
     config = load(f"webqa_{name}")
     assert (config.threshold, config.search.backend) == (0, engine)
-    assert (config.qa.reward, config.turns.searches) == (reward, searches)
+    assert (config.qa.reward, config.turns.max_observations) == (reward, searches)
     assert rules(config).granularity == "none"

@@ -24,7 +24,7 @@ KNOBS = {
     "optimizer.warmup_steps": 1.0, "optimizer.learning_rate": 1e-4,
     "eval_problems": HELD_OUT, "eval_samples": TRIES, "eval_every": 3,
     "eval_temperature": 1e-3, "checkpoint_every": 2, "export_dtype": "bfloat16",
-    "loggers": (), "turns.searches": 2, "step_rule": "lines",
+    "loggers": (), "turns.max_observations": 2, "step_rule": "lines",
     "search.prompt": "plain", "search.topk": 2, "search.temperature": 0.31,
     "search.max_new_tokens": 90, "teacher.prompt": "one_to_ten_reference",
     "teacher.score_rule": "sample", "teacher.score_temperature": 0.41,

@@ -25,7 +25,7 @@ INTERVALS = {
         "num_steps", "checkpoint_every", "eval_every", "eval_problems",
         "temperature", "eval_temperature", "eval_sampled_temperature", "top_k",
         "teacher.score_temperature", "teacher.temperature", "teacher.retries",
-        "search.temperature", "search.retries", "turns.searches", "lora.rank",
+        "search.temperature", "search.retries", "turns.max_observations", "lora.rank",
         "demonstration_tries", "max_replaced_steps",
         "test_replaced_steps", "refills", "reference_every", "clip_high", "kl_coef",
         "imitation_coef", "importance_cap", "collapse.window", "collapse.entropy",

@@ -4,6 +4,7 @@ in config files the old name is refused with the new one."""
 RENAMED = {  # old dotted name: the name now
     "tokens_at_once": "microbatch_tokens",
     "turns.mask_void": "turns.mask_invalid",
+    "turns.searches": "turns.max_observations",
 }
 
 

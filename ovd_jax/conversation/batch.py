@@ -71,7 +71,7 @@ class Conversations:
             row.history = row.history.and_turn(text)
             row.step, row.left = self._dialogue.step(text), left
             has_room = left >= self._dialogue.least_room
-            has_tries = row.observed < self._dialogue.rules.searches
+            has_tries = row.observed < self._dialogue.rules.max_observations
             going.append(not isinstance(row.step, Done) and has_tries and has_room)
         pairs = zip(turns, going, strict=True)
         self.start([number for (number, _, _), goes in pairs if goes])

@@ -169,7 +169,7 @@ def solve(
     histories = [History()] * len(problems)
     texts = [""] * len(problems)
     going = list(range(len(problems)))
-    for number in range(dialogue.rules.searches + 1):
+    for number in range(dialogue.rules.max_observations + 1):
         replies = teacher.demonstrate(
             [DemonstrationRequest(problems[i].asked, texts[i]) for i in going],
             seed=derive(seed, "turn", number),

@@ -30,7 +30,7 @@ from ovd_jax.text import Tokenizer, decode
 class TurnRules:
     """The knobs of conversations; `configs/default.py` explains each."""
 
-    searches: int
+    max_observations: int
     total_tokens: int
     observation_tokens: int
     mask_invalid: bool

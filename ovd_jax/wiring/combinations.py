@@ -197,13 +197,13 @@ def greedy_evaluation(config: ConfigDict) -> str:
 
 def idle_env(config: ConfigDict) -> str:
     """Where there are no turns for an environment, or solutions in a single one."""
-    searches = config.turns.searches
-    if not searches and config.env != "search":
+    most = config.turns.max_observations
+    if not most and config.env != "search":
         return (
-            f"env is {config.env!r}, but turns.searches is 0, so that nothing answers: "
-            "set it to the most answers of a conversation, 4 say."
+            f"env is {config.env!r}, but turns.max_observations is 0, so that nothing "
+            "answers: set it to the most answers of a conversation, 4 say."
         )
-    if searches and method_of(config).collect is solutions:
+    if most and method_of(config).collect is solutions:
         return (
             f"method {config.method!r} has solutions written in a single turn; the "
             "methods ovd, grpo, rejection_ft and on_policy_kd learn from conversations."
@@ -214,24 +214,24 @@ def idle_env(config: ConfigDict) -> str:
 def idle_search(config: ConfigDict) -> str:
     """The message for conversations without an engine or a suitable task."""
     options = config.search
-    searches = config.turns.searches if config.env == "search" else 0
+    most = config.turns.max_observations if config.env == "search" else 0
     needs = {"http": "url", "bm25": "corpus"}.get(options.backend)
     if len(options.noise) != 2:
         return (
             f"search.noise is {options.noise}; it has two shares, at the first and at "
             "the last step: write it as '(0.0, 0.5)'."
         )
-    if searches and config.task != "qa":
+    if most and config.task != "qa":
         return (
-            f"turns.searches is {searches}, but only the task qa has searches, and "
+            f"turns.max_observations is {most}, but only the task qa has searches, and "
             f"task is {config.task}: set it to 0, or env to another than search."
         )
-    if searches and options.backend == "none":
+    if most and options.backend == "none":
         return (
-            f"turns.searches is {searches}, but search.backend is none: name an "
+            f"turns.max_observations is {most}, but search.backend is none: name an "
             "engine, bm25, http or simulated, or set the former to 0."
         )
-    if searches and needs and not options[needs]:
+    if most and needs and not options[needs]:
         return f"search.backend {options.backend} needs search.{needs}, which is empty."
     return ""
 
@@ -251,7 +251,7 @@ def check_prefetch(config: ConfigDict) -> None:
             "to 2.0 say, so that each token counts by how likely it is now."
         )
     simulates = (
-        config.turns.searches
+        config.turns.max_observations
         and config.env == "search"
         and config.search.backend == "simulated"
     )

@@ -37,7 +37,7 @@ Pool = SearchThreads | SearchBatch | DaemonThreads
 def env_class(config: ConfigDict) -> Any:
     """The class that `config.env` names, if turns have an environment at all. Raises
     UserError where it cannot be used."""
-    if not config.turns.searches:
+    if not config.turns.max_observations:
         return None
     if not names_code(config.env):
         if config.env not in ENVS:
@@ -82,7 +82,7 @@ def asked_by(env: Env | None, task: Task) -> Task:
 def make_pool(config: ConfigDict, *, training: bool) -> Pool | None:
     """What the slow calls of conversations run in: for `search` the engine, which sees
     gold answers in `training` alone; None where there are no conversations."""
-    if not config.turns.searches:
+    if not config.turns.max_observations:
         return None
     if config.env == "search":
         return search.make_pool(config, training=training)

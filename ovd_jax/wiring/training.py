@@ -140,4 +140,4 @@ def make_learner(config: ConfigDict, tx: Optimizer, objective: Objective) -> Lea
 def longest(config: ConfigDict) -> int:
     """The most tokens that a trajectory may have."""
     turns = config.turns
-    return turns.total_tokens if turns.searches else config.max_new_tokens
+    return turns.total_tokens if turns.max_observations else config.max_new_tokens

@@ -211,7 +211,7 @@ def file_refused(capsys, path: str, default: str = "default") -> str:
         ("config.learning_rate = 1e-3", "mean --config.optimizer.learning_rate"),
         ("config.optimizer.lr = 1e-3", "optimizer.lr = 0.001, but there is no such"),
         ("config.teacher.max_tokens = 3", "Did you mean --config.teacher.max_new_tok"),
-        ("config.turns.search = 3", "Did you mean --config.turns.searches"),
+        ("config.turns.observations = 3", "you mean --config.turns.max_observations"),
         ("config.my = ConfigDict({'own': 1})", "sets my.own = 1"),
         ("config.samples = True", "sets samples = True: expected an int"),
         ("config.samples = None", "sets samples = None: expected an int"),

@@ -275,7 +275,7 @@ def test_where_all_are_rejected_every_turn_is_the_teachers(searches, rounds):
         return ANSWER.format("Ada Byron") if done else SEARCH.format("good")
 
     teacher = fakes.FakeTeacher(score_bad_turns, agent)
-    talk = dialogue(searches=searches, total_tokens=4000)
+    talk = dialogue(max_observations=searches, total_tokens=4000)
     (rollout,) = collect(
         teacher, in_turns(SEARCH.format("bad")), talk,
         samples=1, threshold=10, max_replaced_steps=rounds,

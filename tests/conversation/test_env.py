@@ -89,7 +89,7 @@ def test_a_mistake_is_answered_and_counts_as_a_try():
 def test_after_the_last_observation_one_turn_is_left(most):
     (row,) = converse(
         calculator(), in_turns(SUM.format("1+1")),
-        rules={"searches": most, "total_tokens": 4000},
+        rules={"max_observations": most, "total_tokens": 4000},
     )  # fmt: skip
     assert read_by(row).count("<result>") == most
     assert decode(row.tokens).count(SUM.format("1+1")) == most + 1
@@ -332,7 +332,7 @@ def test_a_call_after_a_replaced_turn_knows_what_stays_before_it():
 
     teacher = fakes.FakeTeacher(score_bad, lambda request, rng: CALL.format("good"))
     write = in_turns(CALL.format("a"), CALL.format("bad"), CALL.format("c"), "end")
-    collect(SlowTool(answer), write, teacher, samples=1, rules={"searches": 3})
+    collect(SlowTool(answer), write, teacher, samples=1, rules={"max_observations": 3})
     a, bad, c, good = map(CALL.format, ("a", "bad", "c", "good"))
     assert seen == [
         ((a,), 0), ((a, bad), 1), ((a, bad, c), 2),  # the student's

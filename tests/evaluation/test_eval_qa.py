@@ -258,12 +258,12 @@ def test_a_served_student_keeps_to_its_budgets():
         seeds = {body["seed"] for body in server.bodies[1:]}
     assert engine.queries == []
     assert max(asked) <= 120
-    assert len(seeds) == len(asked) == 3 * (RULES.searches + 1)
+    assert len(seeds) == len(asked) == 3 * (RULES.max_observations + 1)
     for completion in found.values():
         assert len(completion.tokens) <= RULES.total_tokens
         assert not completion.stopped
         text = decode(completion.tokens)
-        assert text.count(CORRECTION) == RULES.searches
+        assert text.count(CORRECTION) == RULES.max_observations
 
 
 def served_student(url):
@@ -298,7 +298,7 @@ def test_every_prompted_method_is_a_config(method):
         data="", seed=0, prompt=config.qa.prompt, chat=False,
         tokenizer=byte_tokenizer(), search=object(),
     )  # fmt: skip
-    assert ("</search>" in task.stop_strings) == bool(config.turns.searches)
+    assert ("</search>" in task.stop_strings) == bool(config.turns.max_observations)
     assert config.turns.refine == (method == "search_o1")
 
 

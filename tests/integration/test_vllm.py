@@ -295,7 +295,7 @@ def test_smollm2_searches_reads_and_is_scored_turn_by_turn(server, tmp_path):
     knobs = {
         "data": HOTPOT, "search.corpus": WIKI, "search.index_dir": tmp_path / "index",
         "teacher.url": server.url, "problems_per_step": 2, "samples": 2,
-        "turns.searches": 1, "turns.total_tokens": 256, "max_new_tokens": 48,
+        "turns.max_observations": 1, "turns.total_tokens": 256, "max_new_tokens": 48,
         "turns.observation_tokens": 128, "teacher.max_new_tokens": 48,
         "max_replaced_steps": 1,
     }  # fmt: skip

@@ -126,7 +126,7 @@ def start(tmp_path):
 
 SEARCHING = (  # a student that always searches, where nothing answers
     "--config=configs/quickstart_search.py", "--config.search.backend=http",
-    "--config.search.retries=0", "--config.turns.searches=1",
+    "--config.search.retries=0", "--config.turns.max_observations=1",
 )  # fmt: skip
 TRAINING = (
     *SEARCHING, "--config.threshold=0", "--config.problems_per_step=2",
@@ -313,7 +313,7 @@ def test_training_ends_when_its_teacher_does_though_its_engine_is_away(start, tm
         train = start(
             "train", "--config=configs/quickstart_search.py",
             "--config.search.backend=http", f"--config.search.url={url}",
-            "--config.search.retries=0", "--config.turns.searches=3",
+            "--config.search.retries=0", "--config.turns.max_observations=3",
             f"--config.teacher.url={teacher.url}", "--config.problems_per_step=4",
             f"--config.samples={rows // 4}", f"--config.min_rows={rows}",
             "--config.eval_problems=0", "--config.loggers=()",

@@ -60,7 +60,11 @@ def made(server):
 
     def solver(threshold):
         made = served(
-            **{"test_threshold": threshold, "turns.searches": 0, "engine": server.url}
+            **{
+                "test_threshold": threshold,
+                "turns.max_observations": 0,
+                "engine": server.url,
+            }
         )
         student = evaluate.Student(made, StackOf(opened))
         return evaluate.make_solver(made, plain, student, 0.5, lambda: None)
@@ -71,7 +75,7 @@ def made(server):
             config(), folder, tokenizer, plain
         ),
         "rules": lambda: methods.rules(config()),
-        "learner": lambda: learner_of(config(**{"turns.searches": 0})),
+        "learner": lambda: learner_of(config(**{"turns.max_observations": 0})),
         "objective": lambda: objective_options(config()),
         "token_kd": lambda: methods.METHODS["token_kd"].objective(
             config(), lambda: None, None

@@ -13,7 +13,7 @@ from ovd_jax.wiring.combinations import (
     check_tuning,
 )
 
-SEARCHES = {"task": "qa", "turns.searches": 2, "search.backend": "bm25"}
+SEARCHES = {"task": "qa", "turns.max_observations": 2, "search.backend": "bm25"}
 
 
 def make_config(name="quickstart", **changes):
@@ -43,8 +43,8 @@ def make_config(name="quickstart", **changes):
         ({"reference_every": 3, "kl_coef": 0.0}, "reference_every 3, but nothing ref"),
         ({"reference_every": 3, "method": "seq_kd"}, "nothing refers to it"),
         ({"eval_samples": 4}, "4 greedy samples of a problem are all the same"),
-        ({"turns.searches": 2}, "task is arithmetic: set it to 0"),
-        ({"task": "qa", "turns.searches": 2}, "search.backend is none: name an engine"),
+        ({"turns.max_observations": 2}, "task is arithmetic: set it to 0"),
+        ({"task": "qa", "turns.max_observations": 2}, "backend is none: name an eng"),
         (SEARCHES, "search.backend bm25 needs search.corpus"),
         (SEARCHES | {"search.backend": "http"}, "http needs search.url"),
         (SEARCHES | {"search.corpus": "world", "method": "seq_kd"},
@@ -136,7 +136,7 @@ def test_shipped_configs_are_not_refused():
         ({"test_threshold": 5, "teacher.prompt": "digit"}, "is neither a JSON file"),
         ({"evaluate": "teacher", "teacher.prompt": "digit"}, "is neither a JSON file"),
         ({"data": "no/rows.jsonl"}, "data names"),
-        ({"turns.searches": 1}, "only the task qa has searches"),
+        ({"turns.max_observations": 1}, "only the task qa has searches"),
     ],
 )
 def test_an_evaluation_is_looked_at_too(tmp_path, changes, said):

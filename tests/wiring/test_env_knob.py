@@ -43,7 +43,7 @@ class Text(Own):
 number = 7
 """
 CONVERSES = {
-    "turns.searches": 3, "method": "grpo", "turns.total_tokens": 90,
+    "turns.max_observations": 3, "method": "grpo", "turns.total_tokens": 90,
     "turns.observation_tokens": 50,
 }  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_an_environment_is_the_one_that_the_knob_names(own):
 
 
 def test_where_solutions_have_a_single_turn_there_is_no_environment():
-    config = config_of(**{"turns.searches": 0})
+    config = config_of(**{"turns.max_observations": 0})
     task = ArithmeticTask()
     assert make_env(config, task, TOKENIZER) is None
     assert asked_by(None, task) is task
@@ -103,7 +103,10 @@ def test_attempts_in_an_environment_of_ones_own_are_of_its_text(tmp_path, own):
         ({"env": "FILE:number"}, "cannot be called"),
         ({"env": "FILE:NoStep"}, "needs step to be a Env"),
         ({"env": "FILE:Text"}, "turn_ends is '!'; it must be a tuple"),
-        ({"env": "calculator", "turns.searches": 0}, "turns.searches is 0"),
+        (
+            {"env": "calculator", "turns.max_observations": 0},
+            "turns.max_observations is 0",
+        ),
         ({"env": "FILE:Own", "method": "seq_kd"}, "written in a single turn"),
         ({"env": "search"}, "or env to another than search"),
     ],

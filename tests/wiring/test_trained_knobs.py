@@ -82,7 +82,7 @@ def test_the_optimizer_moves_as_its_knobs_say():
 
 
 def test_every_epoch_and_step_has_an_order_of_its_own():
-    config = config_of(epochs=4, minibatches=2, **{"turns.searches": 0})
+    config = config_of(epochs=4, minibatches=2, **{"turns.max_observations": 0})
     learner = learner_of(config)
     groups = [
         fakes.group(fakes.kept(fakes.trajectory(2, first=10 * i), 0.0), prompt=(i + 1,))
@@ -146,7 +146,7 @@ def test_advantages_are_of_their_knobs(baseline, scale):
 
 
 def test_each_step_and_draw_has_problems_and_seeds_of_its_own():
-    config = config_of(problems_per_step=5, **{"turns.searches": 0})
+    config = config_of(problems_per_step=5, **{"turns.max_observations": 0})
     asked = []
 
     def collect(problems, generate, *, seed, stream):
@@ -226,7 +226,7 @@ def test_a_divergence_is_of_its_knobs():
 @pytest.mark.parametrize("source", ["teacher", "data"])
 def test_solutions_come_from_where_the_knob_says(source):
     config = config_of(**{"method": "seq_kd", "distill.solutions": source,
-                          "turns.searches": 0})  # fmt: skip
+                          "turns.max_observations": 0})  # fmt: skip
     method = methods.method_of(config)
     assert method.needs_text_teacher(config) == (source == "teacher")
     teacher = fakes.FakeTeacher(demonstrate=lambda request, rng: "3+4\n#### 7")

@@ -43,8 +43,8 @@ FIELDS = [
     ("dpo_beta", "dpo_pairs", "beta"),
     *[
         (f"turns.{name}", "dialogue", name)
-        for name in ("searches", "total_tokens", "observation_tokens", "correction",
-                     "mask_invalid")
+        for name in ("max_observations", "total_tokens", "observation_tokens",
+                     "correction", "mask_invalid")
     ],
     *[
         (f"arithmetic.{name}", "arithmetic", name)

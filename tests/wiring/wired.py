@@ -116,7 +116,7 @@ VALUES = {
     "turns.correction": "Not so.",
     "turns.mask_invalid": True,
     "turns.observation_tokens": 194,
-    "turns.searches": 95,
+    "turns.max_observations": 95,
     "turns.total_tokens": 196,
 }
 
