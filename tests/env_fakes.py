@@ -3,8 +3,9 @@
 import re
 
 import fakes
-from search_fakes import RULES, TOKENIZER
+from search_fakes import RULES, TOKENIZER, Student, encode
 
+from ovd_jax.conversation.calculator import Calculator
 from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.conversation.dialogue import Dialogue, TurnRules
 from ovd_jax.conversation.env import Call, Done, Observation
@@ -12,7 +13,8 @@ from ovd_jax.conversation.tools import ThreadTools
 from ovd_jax.tasks.base import Grade, Problem
 from ovd_jax.threads import DaemonThreads
 
-CALL = "<tool>{}</tool>"
+CALL = "<tool>{}</tool>"  # turns
+SUM = "<calculator>{}</calculator>"
 THREADS = DaemonThreads(4)
 
 
@@ -87,3 +89,25 @@ def collector(teacher, talk: Dialogue, **changes) -> ConversationCollector:
 
 def problem(question="3+4?", answer="7") -> Problem:
     return Problem(question, question, answer, "hand")
+
+
+def calculator():
+    return Calculator(Sums())
+
+
+def converse(env, write, *, samples=1, problems=None, rules=None, **options):
+    """The completions of a student in `env`, in one list."""
+    problems = problems or [problem()]
+    groups = dialogue(env, **rules or {}).generate(
+        Student(write), [encode(env.reset(p)) for p in problems], seed=0,
+        samples=samples, problems=problems, **options,
+    )  # fmt: skip
+    return [completion for group in groups for completion in group]
+
+
+def collect(env, write, teacher=None, *, rules=None, **changes):
+    """The group of one problem."""
+    teacher = teacher or fakes.FakeTeacher(lambda request, rng: 9)
+    made = collector(teacher, dialogue(env, **rules or {}), **changes)
+    (group,) = made.collect([problem()], Student(write), seed=1)
+    return group

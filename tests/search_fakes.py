@@ -10,9 +10,9 @@ from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.conversation.dialogue import Dialogue, TurnRules
 from ovd_jax.conversation.search import SearchEnv, SearchTools
 from ovd_jax.sampling.completion import Completion
+from ovd_jax.search import tags
 from ovd_jax.search.base import Document
 from ovd_jax.search.pool import SearchThreads
-from ovd_jax.search.tags import ANSWER, contents, turn_ends
 from ovd_jax.tasks.base import Problem
 from ovd_jax.tasks.grading.qa_metrics import f1
 
@@ -40,6 +40,8 @@ RULES = TurnRules(
     mask_invalid=False,
 )
 CORRECTION = "Search or answer."
+SEARCH = "<think> a </think>\n<search> {} </search>"  # turns
+ANSWER = "<think> b </think>\n<answer> {} </answer>"
 
 
 def encode(text: str) -> list[int]:
@@ -138,10 +140,10 @@ class Questions:
         return f"Q: {problem.question}\n"
 
     def step_ends(self, text):
-        return turn_ends(text)
+        return tags.turn_ends(text)
 
     def extract(self, text):
-        return next(iter(contents(text, ANSWER)), None)
+        return next(iter(tags.contents(text, tags.ANSWER)), None)
 
     def rewards(self, problems, texts):
         return [
@@ -175,3 +177,46 @@ def collector(teacher, talk: Dialogue, **changes) -> ConversationCollector:
 def problem(question="Who?", *golds: str) -> Problem:
     golds = golds or ("Ada Byron",)
     return Problem(question, question, golds[0], "hand", answers=golds)
+
+
+def converse(write, talk=None, *, samples=1, prompts=("Q: Who?\n",), **options):
+    """The completions of a student with these prompts, in one list."""
+    talk = talk or dialogue()
+    groups = talk.generate(
+        Student(write), [encode(p) for p in prompts], seed=0, samples=samples, **options
+    )
+    return [completion for group in groups for completion in group]
+
+
+def collect(teacher, write, talk=None, *, golds=("Ada Byron",), **changes):
+    """The group of a problem with these golds."""
+    made = collector(teacher, talk or dialogue(), **changes)
+    (group,) = made.collect([problem("Who?", *golds)], Student(write), seed=1)
+    return group
+
+
+def in_turns(*turns: str):
+    """A student that writes these, the last one for ever."""
+
+    def write(text, sample, rng):
+        done = sum(map(text.count, ("</information>", "</result>", "</out>")))
+        return turns[min(done, len(turns) - 1)]
+
+    return write
+
+
+def score_bad_turns(request, rng):
+    return 2 if "bad" in request.text else 8
+
+
+def picked(tokens, flags) -> str:
+    pairs = zip(tokens, flags, strict=True)
+    return decode(token for token, flag in pairs if flag)
+
+
+def read_by(row) -> str:
+    return picked(row.tokens, row.observed)
+
+
+def written_by(row) -> str:
+    return picked(row.tokens, [not read for read in row.observed])

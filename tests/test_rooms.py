@@ -178,8 +178,6 @@ def test_a_function_that_takes_the_config_is_found(line, found):
 # their functions have a line for each knob.
 MOST_LINES, MOST_TEST_LINES, MOST_FUNCTION_LINES = 300, 400, 40
 LONGER_FILES = {
-    "tests/conversation/test_dialogue.py": "until it is divided",
-    "tests/conversation/test_env.py": "until it is divided",
     "tests/teacher_server.py": "one server with all faults that clients must survive",
 }
 LONGER_FUNCTIONS: dict[str, str] = {}  # "file: function": why

@@ -176,7 +176,7 @@ def test_in_training_the_simulator_is_told(config, task):
     assert all(p.question in told and p.answer in told for p in PROBLEMS)
 
 
-def test_an_answer_after_a_void_turn_is_the_one_that_counts(config, task):
+def test_an_answer_after_an_invalid_turn_is_the_one_that_counts(config, task):
     """With the correction that is the default."""
 
     def wavers(text, sample, rng):
