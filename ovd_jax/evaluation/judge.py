@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ovd_jax.client.accounting import auc
 from ovd_jax.rollout.accept import aggregate
 from ovd_jax.rollout.buffer import mean, share
+from ovd_jax.rollout.policy import Aggregation
 from ovd_jax.teacher.base import Score
 
 _BINS = 10
@@ -28,7 +29,9 @@ def expected(score: Score) -> float:
     return sum(level * p for level, p in enumerate(score.probs))
 
 
-def expected_value(scores: Sequence[Score], whole: Score | None, how: str) -> float:
+def expected_value(
+    scores: Sequence[Score], whole: Score | None, how: Aggregation
+) -> float:
     """The value of `make_verdict`, from mean scores."""
     values = [aggregate([expected(score) for score in scores], how)] if scores else []
     return min(values + ([expected(whole)] if whole else []))

@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 
 from ovd_jax.errors import UserError
+from ovd_jax.rollout.policy import Aggregation, Rejection
 from ovd_jax.rollout.trajectory import Verdict
 from ovd_jax.teacher.base import Score
 
 
 def make_verdict(
-    steps: Sequence[Score], whole: Score | None, *, aggregation: str
+    steps: Sequence[Score], whole: Score | None, *, aggregation: Aggregation
 ) -> Verdict:
     """Combines the scores of a trajectory into one value S.
 
@@ -23,7 +24,7 @@ def make_verdict(
     return Verdict(tuple(steps), whole, min(parts))
 
 
-def aggregate(values: Sequence[float], how: str) -> float:
+def aggregate(values: Sequence[float], how: Aggregation) -> float:
     """The `min`, `mean` or `last` of `values`."""
     if how == "min":
         return min(values)
@@ -38,7 +39,7 @@ def is_accepted(
     value: float,
     *,
     correct: bool,
-    rule: str,
+    rule: Rejection,
     threshold: float,
     levels: int,
     beta: float,
@@ -63,7 +64,7 @@ def is_accepted(
 
 
 def verdict_on(
-    verdict: Verdict | None, steps: Sequence[int], *, aggregation: str
+    verdict: Verdict | None, steps: Sequence[int], *, aggregation: Aggregation
 ) -> Verdict | None:
     """The verdict from the scores of only these steps; infinite if there are none, None
     without a verdict."""

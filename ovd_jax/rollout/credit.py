@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from ovd_jax.errors import UserError
+from ovd_jax.rollout.policy import Baseline, Credit
 from ovd_jax.rollout.trajectory import Group, Verdict
 
 
@@ -12,7 +13,7 @@ def step_rewards(
     outcome: float,
     steps: int,
     *,
-    credit: str,
+    credit: Credit,
     weight: float,
     levels: int,
 ) -> list[float]:
@@ -34,10 +35,10 @@ def step_rewards(
 def group_advantages(
     group: Group,
     *,
-    credit: str,
+    credit: Credit,
     credit_weight: float,
     levels: int,
-    baseline: str,
+    baseline: Baseline,
     scale_by_std: bool,
     eps: float = 1e-6,
 ) -> list[list[float]]:

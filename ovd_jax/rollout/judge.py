@@ -6,7 +6,7 @@ from typing import Any
 
 from ovd_jax.errors import UserError
 from ovd_jax.rollout.accept import is_accepted, make_verdict
-from ovd_jax.rollout.policy import Rules
+from ovd_jax.rollout.policy import Granularity, Rules
 from ovd_jax.rollout.trajectory import UNANSWERED, Trajectory, Verdict
 from ovd_jax.tasks.base import Problem
 from ovd_jax.teacher.base import Score, ScoreRequest, Teacher
@@ -196,7 +196,10 @@ class Scoring:
 
 
 def score_requests(
-    problem: Problem, trajectory: Trajectory, granularity: str, reference: str = ""
+    problem: Problem,
+    trajectory: Trajectory,
+    granularity: Granularity,
+    reference: str = "",
 ) -> list[ScoreRequest]:
     """The requests about one trajectory: its steps in order, then the whole."""
     requests = []

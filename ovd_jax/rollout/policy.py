@@ -1,8 +1,18 @@
 """The rules of verbal rejection sampling."""
 
 import dataclasses
+import typing
+from typing import Literal
 
 from ovd_jax.errors import UserError
+
+Granularity = Literal["trajectory", "step", "hybrid", "none"]
+Aggregation = Literal["min", "mean", "last"]
+Rejection = Literal["score", "score_or_incorrect", "soft"]
+Replacement = Literal["trajectory", "step", "suffix"]
+Feedback = Literal["none", "keep", "revise"]
+Credit = Literal["trajectory", "step", "hybrid"]
+Baseline = Literal["after", "before", "union", "leave_one_out"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,29 +24,24 @@ class Rules:
 
     samples: int
     max_new_tokens: int
-    granularity: str
-    step_aggregation: str
-    rejection: str
+    granularity: Granularity
+    step_aggregation: Aggregation
+    rejection: Rejection
     threshold: float
     beta: float
-    replacement: str
+    replacement: Replacement
     demonstration_tries: int
     max_replaced_steps: int
-    feedback: str
-    credit: str
+    feedback: Feedback
+    credit: Credit
     only_correct: bool
 
     def __post_init__(self):
-        known = {
-            "granularity": ("trajectory", "step", "hybrid", "none"),
-            "replacement": ("trajectory", "step", "suffix"),
-            "feedback": ("none", "keep", "revise"),
-            "credit": ("trajectory", "step", "hybrid"),
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
+        for name, kind in typing.get_type_hints(Rules).items():
+            words = typing.get_args(kind)  # of a Literal
+            if words and getattr(self, name) not in words:
                 raise UserError(
-                    f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}."
+                    f"{name} {getattr(self, name)!r} is not one of {', '.join(words)}."
                 )
         if self.feedback == "revise" and self.replacement == "step":
             raise UserError(

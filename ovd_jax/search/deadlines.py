@@ -37,7 +37,9 @@ class Deadlines(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Waits for headers unless a request is being answered."""
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
+        # None before the first request, which uvicorn's types do not say.
+        first = self.cycle is None  # pyright: ignore[reportUnnecessaryComparison]
+        if first or self.cycle.response_complete:
             self._await_headers()
         else:
             self._headers_due = cancelled(self._headers_due)

@@ -297,6 +297,8 @@ def test_the_teacher_never_sees_the_gold_answer(replacement):
         ({"granularity": "token"}, "granularity 'token' is not one of trajectory, st"),
         ({"replacement": "prefix"}, "replacement 'prefix' is not one of"),
         ({"credit": "token"}, "credit 'token' is not one of"),
+        ({"rejection": "hard"}, "rejection 'hard' is not one of score, score_or_inc"),
+        ({"step_aggregation": "max"}, "step_aggregation 'max' is not one of min, mean"),
         ({"granularity": "trajectory", "replacement": "step"}, "'step' needs the sco"),
         ({"granularity": "trajectory", "credit": "step"}, "credit 'step' needs the s"),
     ],
