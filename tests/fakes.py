@@ -1,8 +1,13 @@
 """Stand-ins for model and teacher, and short ways to make the records of a rollout."""
 
+import contextlib
 import dataclasses
+import json
 import random
+import threading
 from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 
@@ -212,3 +217,20 @@ def random_groups(*, read=True):
     sizes = [(3, [5, 2, 9, 1]), (7, [3, 3, 3]), (1, [12, 7, 1, 2, 4])]
     groups = [group(*map(rollout, s), prompt=draw(p)) for p, s in sizes]
     return groups, [[[rng.normal()] for _ in g.rollouts] for g in groups]
+
+
+@contextlib.contextmanager
+def served(handler: type[BaseHTTPRequestHandler]):
+    """The URL of a server with this handler."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}"
+        finally:
+            http.shutdown()
+
+
+def write_rows(path: Path, rows) -> Path:
+    """Writes a JSONL file; returns its path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path

@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
-from fakes import TOKENIZER
+from fakes import TOKENIZER, served
 
 
 def place(token: int, top: int, shift: int = 0) -> dict:
@@ -65,9 +64,5 @@ def server(*, shift=0, shows=True, failures=0, longest=999):
                 choice["prompt_logprobs"] = places
             self.answer({"model": "teacher", "choices": [choice]})
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}/v1"
-        finally:
-            http.shutdown()
+    with served(Handler) as url:
+        yield f"{url}/v1"

@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from ovd_jax.conversation.collect import ConversationCollector
 from ovd_jax.conversation.dialogue import Dialogue, TurnRules
 from ovd_jax.conversation.search import SearchEnv, SearchTools
+from ovd_jax.rollout.credit import group_advantages
+from ovd_jax.rollout.pack import pack
 from ovd_jax.sampling.completion import Completion
 from ovd_jax.search import tags
 from ovd_jax.search.base import Document
@@ -220,3 +222,13 @@ def read_by(row) -> str:
 
 def written_by(row) -> str:
     return picked(row.tokens, [not read for read in row.observed])
+
+
+def packed(group):
+    """The batch of a group's conversations, with GRPO's advantages."""
+    advantages = group_advantages(
+        group, credit="trajectory", credit_weight=0.5, levels=10, baseline="after",
+        scale_by_std=True,
+    )  # fmt: skip
+    batch, _ = pack([group], [advantages], length_multiple=16, max_tokens=4096)
+    return batch

@@ -18,15 +18,13 @@ from env_fakes import (
     dialogue,
     problem,
 )
-from search_fakes import TOKENIZER, Student, decode, encode, in_turns, read_by
+from search_fakes import TOKENIZER, Student, decode, encode, in_turns, packed, read_by
 
 from ovd_jax.conversation.metrics import conversation_metrics
 from ovd_jax.evaluation.attempts import evaluate
 from ovd_jax.evaluation.conversing import Conversing
 from ovd_jax.evaluation.rejection import BlindConversationCollector, RejectionAtTestTime
 from ovd_jax.rollout.buffer import RolloutBuffer
-from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack
 
 
 def test_a_tools_answer_is_read_and_the_student_goes_on():
@@ -103,11 +101,7 @@ def test_what_was_read_has_no_weight_and_all_else_has():
         return turns[min(text.count("</result>"), 1)]
 
     group = collect(calculator(), write, samples=4)
-    advantages = group_advantages(
-        group, credit="trajectory", credit_weight=0.5, levels=10, baseline="after",
-        scale_by_std=True,
-    )  # fmt: skip
-    batch, _ = pack([group], [advantages], length_multiple=16, max_tokens=4096)
+    batch = packed(group)
     found = 0
     for k, segments_Y in enumerate(batch.segments_BY):
         for segment in set(segments_Y.tolist()) - {-1}:

@@ -12,6 +12,7 @@ from search_fakes import (
     collector,
     dialogue,
     in_turns,
+    packed,
     picked,
     problem,
     read_by,
@@ -20,8 +21,6 @@ from search_fakes import (
 
 from ovd_jax.conversation.collect import solve
 from ovd_jax.conversation.metrics import conversation_metrics
-from ovd_jax.rollout.credit import group_advantages
-from ovd_jax.rollout.pack import pack
 
 
 def test_each_turn_is_scored_with_what_was_read_before_it_and_without_its_own():
@@ -146,15 +145,6 @@ def test_whole_solutions_of_a_teacher_are_refused():
 
 
 # What is trained on.
-
-
-def packed(group):
-    advantages = group_advantages(
-        group, credit="trajectory", credit_weight=0.5, levels=10, baseline="after",
-        scale_by_std=True,
-    )  # fmt: skip
-    batch, _ = pack([group], [advantages], length_multiple=16, max_tokens=4096)
-    return batch
 
 
 def varied(text, sample, rng):

@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
-from fakes import EOS, TOKENIZER, encode, problem
+from fakes import EOS, TOKENIZER, encode, problem, write_rows
 from ml_collections import ConfigDict
 
 from ovd_jax.client.cache import DiskCache
@@ -218,8 +218,7 @@ def folder(tmp_path):
             for i in range(count)
         ]
         rows.append(rows[0] | {"id": "again"})  # a repeated question
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{name}.jsonl").write_text(text)
+        write_rows(tmp_path / f"{name}.jsonl", rows)
     return tmp_path
 
 

@@ -16,9 +16,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import fakes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,12 +221,8 @@ def under_template(url: str, template: str):
             self.end_headers()
             self.wfile.write(text)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}/v1"
-        finally:
-            http.shutdown()
+    with fakes.served(Handler) as url:
+        yield f"{url}/v1"
 
 
 @pytest.mark.parametrize("opened", ["<think>\n", "<think>\n\n</think>\n\n"])

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from fakes import write_rows
 
 from ovd_jax.search.base import Query
 from ovd_jax.search.bm25 import Bm25, highest
@@ -19,14 +20,11 @@ ROWS = [
 ]
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
 @pytest.fixture
 def engine(tmp_path):
-    return Bm25(write(tmp_path / "c.jsonl", ROWS), topk=2, cache=tmp_path / "index")
+    return Bm25(
+        write_rows(tmp_path / "c.jsonl", ROWS), topk=2, cache=tmp_path / "index"
+    )
 
 
 def ids(engine, text):
@@ -66,14 +64,14 @@ def test_of_equals_the_first_are_taken():
 
 
 def test_the_index_is_built_once_a_content(tmp_path, monkeypatch):
-    first, cache = write(tmp_path / "a.jsonl", ROWS), tmp_path / "index"
+    first, cache = write_rows(tmp_path / "a.jsonl", ROWS), tmp_path / "index"
     Bm25(first, topk=1, cache=cache)
     (folder,) = cache.iterdir()
     made = folder.stat().st_mtime_ns
-    moved = write(tmp_path / "b.jsonl", ROWS)
+    moved = write_rows(tmp_path / "b.jsonl", ROWS)
     assert ids(Bm25(moved, topk=1, cache=cache), "Ecuador") == ["1"]
     assert folder.stat().st_mtime_ns == made
-    write(moved, ROWS[::-1])
+    write_rows(moved, ROWS[::-1])
     changed = Bm25(moved, topk=1, cache=cache)
     assert ids(changed, "Ecuador") == ["1"]
     assert len(list(cache.iterdir())) == 2  # and nothing half made
@@ -83,7 +81,7 @@ def test_the_index_is_built_once_a_content(tmp_path, monkeypatch):
 @pytest.mark.parametrize("file", ["offsets", "data", "indptr", "vocab", "params"])
 def test_a_broken_index_is_built_anew(file, harm, tmp_path, caplog):
     """Such as a disk that was full, or a folder copied in part, leaves behind."""
-    corpus = write(tmp_path / "c.jsonl", ROWS)
+    corpus = write_rows(tmp_path / "c.jsonl", ROWS)
     Bm25(corpus, topk=2, cache=tmp_path / "index")
     (path,) = (tmp_path / "index").rglob(f"*{file}*")
     content = path.read_bytes()
@@ -145,7 +143,9 @@ def test_blank_lines_are_no_passages(tmp_path):
     ],
 )
 def test_corpora_may_have_the_columns_of_known_ones(tmp_path, row, title, text):
-    engine = Bm25(write(tmp_path / "c.jsonl", [row]), topk=1, cache=tmp_path / "index")
+    engine = Bm25(
+        write_rows(tmp_path / "c.jsonl", [row]), topk=1, cache=tmp_path / "index"
+    )
     assert (engine[0].id, engine[0].title, engine[0].text) == ("7", title, text)
     assert ids(engine, "Lima") == ["7"] or "Lima" not in title + text
 
@@ -189,14 +189,18 @@ def test_a_single_character_of_a_script_without_spaces_is_found(tmp_path, query,
         {"id": str(n), "title": title, "text": text}
         for n, (title, text) in enumerate(titled)
     ]
-    engine = Bm25(write(tmp_path / "c.jsonl", rows), topk=9, cache=tmp_path / "index")
+    engine = Bm25(
+        write_rows(tmp_path / "c.jsonl", rows), topk=9, cache=tmp_path / "index"
+    )
     assert set(ids(engine, query)) == found
 
 
 def test_pairs_of_characters_tell_more_than_single_ones(tmp_path):
     texts = ["京の都、東の山。", "東京都の山。", "都山京東"]
     rows = [{"id": str(n), "title": "", "text": text} for n, text in enumerate(texts)]
-    engine = Bm25(write(tmp_path / "c.jsonl", rows), topk=3, cache=tmp_path / "index")
+    engine = Bm25(
+        write_rows(tmp_path / "c.jsonl", rows), topk=3, cache=tmp_path / "index"
+    )
     assert ids(engine, "東京都")[0] == "1"
 
 
@@ -217,7 +221,9 @@ def test_passages_are_found_in_any_script(tmp_path, query, found):
         "서울은 한국의 수도 이다.", "ភ្នំពេញជារាជធានី", "ວຽງຈັນເປັນນະຄອນຫຼວງ", "São Paulo",
     ]  # fmt: skip
     rows = [{"id": str(n), "title": "", "text": t} for n, t in enumerate(texts)]
-    engine = Bm25(write(tmp_path / "c.jsonl", rows), topk=1, cache=tmp_path / "index")
+    engine = Bm25(
+        write_rows(tmp_path / "c.jsonl", rows), topk=1, cache=tmp_path / "index"
+    )
     assert ids(engine, query) == [found]
 
 

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import fakes
 import pytest
 from teacher_server import TeacherServer
 
@@ -189,17 +190,13 @@ def engine_that_goes_away(folder: Path, after: int):
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_address[1]}/retrieve"
-        listening.shutdown()
+    with fakes.served(Handler) as url:
+        yield f"{url}/retrieve"
 
 
 def corpus(folder: Path) -> Path:
-    path = folder / "corpus.jsonl"
     rows = [{"id": n, "title": f"t{n}", "text": f"word {n}"} for n in range(50)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return fakes.write_rows(folder / "corpus.jsonl", rows)
 
 
 def takes_connections(port: int) -> bool:

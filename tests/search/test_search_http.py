@@ -4,11 +4,11 @@ import contextlib
 import functools
 import json
 import socket
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+import fakes
 import httpx
 import pytest
 
@@ -52,10 +52,8 @@ def server(*answers):
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_address[1]}/retrieve", bodies
-        listening.shutdown()
+    with fakes.served(Handler) as url:
+        yield f"{url}/retrieve", bodies
 
 
 @pytest.fixture(autouse=True)
@@ -191,8 +189,7 @@ def app(tmp_path_factory):
         {"id": "8", "title": "Peru", "text": "A country.\nIts capital lies low."},
         {"id": "9\ud800", "title": "H\udfff", "text": "Half of a pair: \ud83d."},
     ]
-    corpus = folder / "c.jsonl"
-    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = fakes.write_rows(folder / "c.jsonl", rows)
     with serving(make_app(Bm25(corpus, topk=1, cache=folder), 1, Counter())) as url:
         yield url
 

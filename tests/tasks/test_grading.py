@@ -135,13 +135,6 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def grader():
-    """Patient: these answers are judged, however busy the machine is."""
-    with Grader(timeout_s=60.0) as grader:
-        yield grader
-
-
 def children() -> set[int]:
     path = Path(f"/proc/{os.getpid()}/task")
     return {

@@ -39,13 +39,6 @@ WRONG = {
 BROKEN = ("145solution:", "+$ $")
 
 
-@pytest.fixture(scope="module")
-def grader():
-    """Patient: these answers are judged, however busy the machine is."""
-    with Grader(timeout_s=60.0) as grader:
-        yield grader
-
-
 def test_every_case_gets_the_verdict_of_a_reader(grader):
     judged = grader.judge([(answer, gold) for answer, gold, _, _ in CASES])
     wrong = [

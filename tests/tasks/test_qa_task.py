@@ -1,9 +1,9 @@
 """Questions, turns, answers and what they pay."""
 
 import dataclasses
-import json
 
 import pytest
+from fakes import write_rows
 
 from ovd_jax.search.base import Document
 from ovd_jax.tasks.base import Problem, steps
@@ -18,8 +18,7 @@ PROBLEM = Problem("1", "What is Peru's capital?", "Lima", "t", answers=("Lima", 
 
 
 def write(path, rows) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 def row(number, **changes):

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from fakes import write_rows
 
 from ovd_jax import make_simulator_data
 from ovd_jax.cli import flags
@@ -39,19 +40,14 @@ def run(question="Capital of land 0?", ids=("0", "x"), em=True, query="capital l
     return {"question": question, "answers": ["Lima"], "em": em, "steps": steps}
 
 
-def write(path, items):
-    path.write_text("".join(json.dumps(item) + "\n" for item in items), "utf-8")
-    return path
-
-
 @pytest.fixture
 def engine(tmp_path):
-    corpus = write(tmp_path / "corpus.jsonl", PASSAGES)
+    corpus = write_rows(tmp_path / "corpus.jsonl", PASSAGES)
     return Bm25(corpus, topk=3, cache=tmp_path / "index")
 
 
 def pairs_of(tmp_path, engine, *runs):
-    recorded = load_recorded([write(tmp_path / "runs.jsonl", runs)])
+    recorded = load_recorded([write_rows(tmp_path / "runs.jsonl", runs)])
     return list(recorded_pairs(recorded, engine))
 
 
@@ -122,7 +118,7 @@ def test_an_excerpt_is_short_and_keeps_the_gold():
 
 
 def test_turns_are_thought_and_query(tmp_path):
-    (recorded,) = load_recorded([write(tmp_path / "runs.jsonl", [run()])])
+    (recorded,) = load_recorded([write_rows(tmp_path / "runs.jsonl", [run()])])
     assert recorded.turns == (("I look.", "capital land 0"),)
 
 
@@ -132,7 +128,7 @@ def test_turns_are_thought_and_query(tmp_path):
      run() | {"steps": 3}],
 )  # fmt: skip
 def test_a_row_that_is_no_run_is_named(tmp_path, row):
-    path = write(tmp_path / "runs.jsonl", [run(), row])
+    path = write_rows(tmp_path / "runs.jsonl", [run(), row])
     with pytest.raises(ValueError, match=r"runs.jsonl:2 is no recorded run"):
         load_recorded([path])
 
@@ -141,7 +137,9 @@ def test_the_program_keeps_questions_apart_and_writes_rows_for_sft(
     tmp_path, engine, capsys
 ):
     questions = [f"Question {n}?" for n in range(50)]
-    runs = write(tmp_path / "runs.jsonl", [run(question) for question in questions])
+    runs = write_rows(
+        tmp_path / "runs.jsonl", [run(question) for question in questions]
+    )
     config = flags.load_file("configs/simulator_data.py")
     config.corpus = str(tmp_path / "corpus.jsonl")
     config.index_dir = str(tmp_path / "index")

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from fakes import write_rows
 
 from configs import world_agent
 from ovd_jax.errors import UserError
@@ -208,9 +209,8 @@ def test_judged_conversations_become_examples(tmp_path):
     ],
 )  # fmt: skip
 def test_a_broken_judged_conversation_is_named(tmp_path, changes):
-    path = tmp_path / "rows.jsonl"
     rows = [conversation_row(), conversation_row(**changes)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    path = write_rows(tmp_path / "rows.jsonl", rows)
     with pytest.raises(UserError, match=r"rows.jsonl:2 .*make_judge_data"):
         read_conversations(str(path))
 

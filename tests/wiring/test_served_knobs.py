@@ -1,8 +1,7 @@
 """Knobs of servers, searches and evaluation that no field shows: what they do."""
 
-import json
-
 import pytest
+from fakes import write_rows
 from search_fakes import TOKENIZER
 from teacher_server import TeacherServer
 from wired import VALUES, config_of, values_of, walk
@@ -187,9 +186,7 @@ def test_a_task_is_of_its_knobs(tmp_path):
             {"id": str(n), "question": f"{name}{n} " + "x" * 9 * n, "answers": ["a"]}
             for n in range(12)
         ]
-        (tmp_path / name).with_suffix(".jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows)
-        )
+        write_rows(tmp_path / f"{name}.jsonl", rows)
 
     def orders(**changes):
         files = {"data": "train.jsonl", "held_out_data": "test.jsonl"}
