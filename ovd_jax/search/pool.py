@@ -8,7 +8,22 @@ from ovd_jax.search.base import Document, Query, SearchBackend
 from ovd_jax.threads import Background, DaemonThreads
 
 
-class SearchThreads:
+class _Searches:
+    """What both kinds of pool ask of their backend."""
+
+    _backend: SearchBackend
+
+    @property
+    def identity(self) -> Mapping:
+        """Everything that decides the documents besides query and seed, as JSON."""
+        return self._backend.identity
+
+    def begin(self, step: int) -> None:
+        """Announces the training step of the following searches."""
+        self._backend.begin(step)
+
+
+class SearchThreads(_Searches):
     """Runs searches in threads, so that they overlap with computation."""
 
     def __init__(self, backend: SearchBackend, threads: DaemonThreads | None = None):
@@ -25,15 +40,6 @@ class SearchThreads:
         for key, query, seed in searches:
             search = functools.partial(self._backend.search, [query], seeds=[seed])
             self._calls.start(key, search)
-
-    @property
-    def identity(self) -> Mapping:
-        """Everything that decides the documents besides query and seed, as JSON."""
-        return self._backend.identity
-
-    def begin(self, step: int) -> None:
-        """Announces the training step of the following searches."""
-        self._backend.begin(step)
 
     def take(self, keys: Sequence[tuple]) -> list[tuple[Document, ...]]:
         """Waits for the documents of each key. Raises SearchError; no search is pending
@@ -57,7 +63,7 @@ class SearchThreads:
         self._backend.close()
 
 
-class SearchBatch:
+class SearchBatch(_Searches):
     """Runs all searches in one call when they are taken: for an engine that is a model
     in this process, which threads would not speed up."""
 
@@ -73,15 +79,6 @@ class SearchBatch:
     def start(self, searches: Sequence[tuple[tuple, Query, int]]) -> None:
         """Notes (key, query, seed) each."""
         self._started |= {key: (query, seed) for key, query, seed in searches}
-
-    @property
-    def identity(self) -> Mapping:
-        """Everything that decides the documents besides query and seed, as JSON."""
-        return self._backend.identity
-
-    def begin(self, step: int) -> None:
-        """Announces the training step of the following searches."""
-        self._backend.begin(step)
 
     def take(self, keys: Sequence[tuple]) -> list[tuple[Document, ...]]:
         """The documents of each key. Raises SearchError."""

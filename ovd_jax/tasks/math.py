@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ovd_jax.errors import UserError
 from ovd_jax.tasks.base import Grade, Problem
-from ovd_jax.tasks.data.dataset import Dataset
+from ovd_jax.tasks.data.dataset import Dataset, DatasetTask
 from ovd_jax.tasks.data.rows import keep_good, load_problems
 from ovd_jax.tasks.data.sets import MATH_SETS
 from ovd_jax.tasks.grading.equality import TOLERANCE, choice_letter
@@ -49,7 +49,7 @@ TEMPLATES = {
 }
 
 
-class MathTask:
+class MathTask(DatasetTask):
     """Problems from `data`, asked in a template, paid 1.0 for the right final answer.
 
     Args:
@@ -101,25 +101,11 @@ class MathTask:
         )
         if self._template.chat:
             check_chat(tokenizer, "set prompt_template to 'plain'")
-        self._load = functools.partial(load_checked, load=load)
-        self._dataset = Dataset(data, held_out_data, seed=seed, load=self._load)
+        load = functools.partial(load_checked, load=load)
+        self._dataset = Dataset(data, held_out_data, seed=seed, load=load)
         if max_prompt_tokens and tokenizer is not None:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
         self._grader = Grader(tolerance=tolerance)
-
-    def problems(self, step: int, count: int) -> tuple[Problem, ...]:
-        """The next `count` problems of an endless sequence of epochs, each shuffled
-        again."""
-        return self._dataset.problems(step, count)
-
-    def held_out(self, count: int) -> tuple[Problem, ...]:
-        """`count` problems spread evenly over the held-out ones; all if there are
-        fewer."""
-        return self._dataset.held_out(count)
-
-    def load(self, source: str) -> tuple[Problem, ...]:
-        """All evaluation problems of a source."""
-        return self._load(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its template, with choices as "(A) ..." lines."""

@@ -16,7 +16,7 @@ from ovd_jax.search.tags import (
     turn_ends,
 )  # fmt: skip
 from ovd_jax.tasks.base import Grade, Problem, steps
-from ovd_jax.tasks.data.dataset import Dataset
+from ovd_jax.tasks.data.dataset import Dataset, DatasetTask
 from ovd_jax.tasks.data.rows import load_problems
 from ovd_jax.tasks.data.sets import QA_SETS
 from ovd_jax.tasks.grading import qa_metrics
@@ -34,7 +34,7 @@ REWARDS = ("f1", "em")
 _log = logging.getLogger(__name__)
 
 
-class QATask:
+class QATask(DatasetTask):
     """Questions from `data`, asked in a prompt, paid by how near the answer is.
 
     A step is a turn: thought, query and what was found, or thought and answer.
@@ -91,24 +91,9 @@ class QATask:
         # By question: its documents, and how many of them are cut.
         self._found: dict[str, tuple[str, int]] = {}
         self._max_chars = max_observation_chars
-        self._load = load
         self._dataset = Dataset(data, held_out_data, seed=seed, load=load)
         if max_prompt_tokens and tokenizer is not None:
             self._dataset.drop_long(self.prompt, tokenizer, max_prompt_tokens)
-
-    def problems(self, step: int, count: int) -> tuple[Problem, ...]:
-        """The next `count` problems of an endless sequence of epochs, each shuffled
-        again."""
-        return self._dataset.problems(step, count)
-
-    def held_out(self, count: int) -> tuple[Problem, ...]:
-        """`count` problems spread evenly over the held-out ones; all if there are
-        fewer."""
-        return self._dataset.held_out(count)
-
-    def load(self, source: str) -> tuple[Problem, ...]:
-        """All evaluation problems of a source."""
-        return self._load(source, "eval")
 
     def prompt(self, problem: Problem) -> str:
         """The question in its prompt, with documents if the prompt shows some."""

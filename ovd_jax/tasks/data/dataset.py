@@ -38,6 +38,7 @@ class Dataset:
     ):
         self._data = data
         self._seed = seed
+        self._load = load
         self._train: tuple[Problem, ...] = ()
         self._held_out: tuple[Problem, ...] = ()
         if not data:
@@ -98,6 +99,30 @@ class Dataset:
         size = len(self._held_out)
         count = min(count, size)
         return tuple(self._held_out[index * size // count] for index in range(count))
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of a source."""
+        return self._load(source, "eval")
+
+
+class DatasetTask:
+    """The problems of a task from a `Dataset`; subclasses pose and grade them."""
+
+    _dataset: Dataset
+
+    def problems(self, step: int, count: int) -> tuple[Problem, ...]:
+        """The next `count` problems of an endless sequence of epochs, each shuffled
+        again."""
+        return self._dataset.problems(step, count)
+
+    def held_out(self, count: int) -> tuple[Problem, ...]:
+        """`count` problems spread evenly over the held-out ones; all if there are
+        fewer."""
+        return self._dataset.held_out(count)
+
+    def load(self, source: str) -> tuple[Problem, ...]:
+        """All evaluation problems of a source."""
+        return self._dataset.load(source)
 
 
 def _without(
