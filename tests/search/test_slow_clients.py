@@ -13,7 +13,7 @@ from serving import serving
 
 from ovd_jax.search.serve import make_app
 
-HEADERS_S, ANSWER_S = 0.6, 1.5
+HEADERS_S, ANSWER_S = 1.0, 1.5
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY = b'{"queries": ["a"]}'
 POST = (
