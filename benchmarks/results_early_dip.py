@@ -10,7 +10,8 @@ def early_dip(result: dict) -> list[str]:
     steps = result["supervised"][0]["steps"]
     lines = [
         "The quickstart's first steps",
-        "Held-out accuracy where the quickstart's student begins, "
+        "Measured before the quickstart's models were made anew. Held-out accuracy "
+        "where its student began, "
         f"{percent(result['supervised'][0]['before'])}, and after {steps} optimizer "
         "steps of plain fine-tuning on right solutions; a batch of the quickstart has "
         "eight.",

@@ -58,8 +58,8 @@ def ovd_vs_rlvr(result: dict) -> list[str]:
     ]
     return [
         "OVD and RLVR",
-        f"The quickstart's task in groups of four; held-out accuracy after "
-        f"{result['student_samples']:,} student samples.",
+        "The quickstart before its models were made anew, in groups of four; held-out "
+        f"accuracy after {result['student_samples']:,} student samples.",
         "",
         *table(
             ("method", "before", "after: mean", "by seed", "mean over the steps"),
@@ -88,7 +88,7 @@ def methods(result: dict) -> list[str]:
     last = min(rows, key=lambda row: sum(row["by_seconds"]))
     return [
         "All methods",
-        f"The quickstart's task; held-out accuracy from "
+        f"The quickstart before its models were made anew; held-out accuracy from "
         f"{percent(rows[0]['before'])}, mean and standard deviation of "
         f"{len(result['seeds'])} seeds, the first of which also chose some learning "
         "rates. Two of the seeds were run on a machine with 16 cores; seconds are the "
